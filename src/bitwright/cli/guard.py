@@ -1,0 +1,81 @@
+"""What a command does when something goes wrong: one line and an exit code, never a traceback unless asked for."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+from bitwright.errors import BitwrightError
+
+EXIT_ERROR = 1
+"""Something that Bitwright did not foresee."""
+EXIT_BAD_INPUT = 2
+"""Something that the user can mend."""
+EXIT_INTERRUPTED = 130
+"""Stopped with Ctrl-C."""
+
+DEBUG_VARIABLE = "BITWRIGHT_DEBUG"
+"""Set by ``--debug``, so that worker processes know too."""
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with every exception turned into one line on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        if not debugging():
+            # Deprecations inside libraries are not the user's business; --debug shows them.
+            warnings.simplefilter("ignore")
+        try:
+            command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter, SystemExit):
+            raise
+        except KeyboardInterrupt:
+            say("stopped; the same command goes on from here (finished measurements are kept)")
+            raise SystemExit(EXIT_INTERRUPTED) from None
+        except BaseException as error:
+            fail(error)
+
+    return run
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Print one line about ``error`` and exit; with ``--debug`` raise it as it is."""
+    if debugging():
+        raise error
+    if isinstance(error, BitwrightError):
+        say(f"error: {_one_line(error)}")
+        raise SystemExit(EXIT_BAD_INPUT) from None
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:  # the reader of our output went away
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- for the interpreter's last flush
+        raise SystemExit(EXIT_ERROR) from None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f": cannot write '{error.filename}'" if error.filename else ""
+        say(f"error: the disk is full{place}; free some space, then run the same command again")
+        raise SystemExit(EXIT_BAD_INPUT) from None
+    if isinstance(error, MemoryError):
+        say("error: not enough memory; take a smaller batch_size, or fewer score_samples")
+        raise SystemExit(EXIT_ERROR) from None
+    say(f"error: {type(error).__name__}: {_one_line(error)} (unexpected; run with --debug to see where)")
+    raise SystemExit(EXIT_ERROR) from None
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

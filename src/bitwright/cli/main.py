@@ -1,0 +1,63 @@
+"""``bitwright``: the commands and their common flags."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from bitwright.cli import compare, report, sites
+from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
+
+_COMMANDS: tuple[Callable[..., None], ...] = (sites.sites, report.report, compare.compare)
+
+app = typer.Typer(
+    name="bitwright",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+for _command in _COMMANDS:
+    app.command()(guarded(_command))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"bitwright {version('bitwright')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _bitwright(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and warnings.")] = False,
+) -> None:
+    """Which tensors of a network are sensitive to quantization, which bits each should get, and a file that runs it.
+
+    Settings come from flags or from a job file, bitwright.toml. Every command can be stopped and started again:
+    what was measured is kept in the output folder.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; the entry point of the ``bitwright`` script. Ends with :class:`SystemExit`."""
+    words = list(sys.argv[1:] if args is None else args)
+    if "--debug" in words:  # allowed anywhere, before the command and after it
+        words = [word for word in words if word != "--debug"]
+        os.environ[DEBUG_VARIABLE] = "1"
+    try:
+        app(words, prog_name="bitwright")
+    except KeyboardInterrupt:
+        say("stopped")
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        fail(error)

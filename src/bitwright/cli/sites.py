@@ -1,0 +1,70 @@
+"""``bitwright sites``: where the tensors of a model are quantized."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitwright.cli import options as o
+
+if TYPE_CHECKING:
+    from bitwright.values import Site, Sites
+
+
+def sites(
+    job: o.JobFile = None,
+    model: o.Model = None,
+    weights: o.Weights = None,
+    data: o.Data = None,
+    inputs: o.Inputs = None,
+    quantizer: o.Quantizer = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the sites of a model: the tensors that get quantized, with their names, shapes and schemes.
+
+    Needs the shape of the inputs, from --data or --inputs. Nothing is written.
+
+    \b
+    Examples:
+      bitwright sites --model mynet:build --inputs 3x32x32
+      bitwright sites --model bitwright.zoo:resnet20_cifar10 --data cifar10:data/cifar10 --json
+    """
+    from bitwright.cli.job import load_job
+    from bitwright.cli.load import load_graph
+
+    found = load_graph(load_job(job, model=model, weights=weights, data=data, inputs=inputs, quantizer=quantizer)).sites
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=1))
+    else:
+        print(as_text(found))
+
+
+def as_text(found: Sites) -> str:
+    """The sites as a table, and their costs."""
+    from bitwright.cost import default_costs, human
+    from bitwright.values import FLOAT, Policy
+
+    rows = [("site", "kind", "shape", "operation", "scheme", "elements")]
+    rows += [
+        (s.name, s.kind, "x".join(str(n) for n in s.shape), s.operation, _scheme(s), f"{s.numel:,}") for s in found
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    eight = Policy.uniform(found, weights=8, activations=8)
+    lines += ["", f"{len(found.weights)} weights, {len(found.activations)} activations, graph {found.graph_hash}"]
+    for cost in default_costs().values():
+        lines.append(
+            f"{cost.name}: float {human(cost.of(FLOAT, found), cost.unit)}, "
+            f"W8A8 {human(cost.of(eight, found), cost.unit)}"
+        )
+    return "\n".join(lines)
+
+
+def _scheme(site: Site) -> str:
+    scheme = site.scheme
+    sign = "signed" if scheme.signed else "unsigned"
+    symmetry = "symmetric" if scheme.symmetric else "asymmetric"
+    group = f" of {scheme.group_size}" if scheme.granularity == "group" else ""
+    return f"{symmetry} {sign} per {scheme.granularity}{group}"

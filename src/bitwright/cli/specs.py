@@ -1,0 +1,177 @@
+"""Models and data by name: ``package.module:factory``, a ``.pt2`` file, or a built-in data set."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.errors import BitwrightError, InvalidInput, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from bitwright.zoo import DataSets
+
+
+def load_model(spec: str, weights: Path | None = None) -> nn.Module | ExportedProgram:
+    """The model that a spec names.
+
+    Args:
+        spec: ``package.module:factory`` (a function or class without required arguments that gives a
+            ``torch.nn.Module``, or a module itself), importable from the current folder too; or a ``.pt2`` file.
+        weights: a file that is loaded into the model, which is then put into evaluation mode.
+
+    Raises:
+        InvalidInput: there is no such module, attribute or file, or what it gives is not a model in
+            evaluation mode.
+    """
+    if spec.endswith(".pt2"):
+        if weights is not None:
+            raise InvalidInput(f"weights cannot be loaded into the exported file '{spec}', which holds its own")
+        return _load_exported(Path(spec).expanduser())
+    from torch import nn
+
+    made = _make(spec, "model", nn.Module)
+    if not isinstance(made, nn.Module):
+        raise InvalidInput(f"the model '{spec}' must give a torch.nn.Module, got {type(made).__name__}")
+    if weights is not None:
+        from bitwright.zoo import load_weights
+
+        return load_weights(made, weights)
+    if made.training:
+        raise InvalidInput(
+            f"the model that '{spec}' gives is in training mode; return model.eval() there, or give its trained "
+            "weights with --weights FILE"
+        )
+    return made
+
+
+def load_data(spec: str) -> DataSets:
+    """The calibration and evaluation data that a spec names.
+
+    Args:
+        spec: a built-in (see :mod:`bitwright.zoo.data`), or ``package.module:factory``: a function without
+            required arguments that gives a pair ``(calibration, evaluation)``, or an object with these two.
+
+    Raises:
+        InvalidInput: there is no such data, or it is unusable.
+    """
+    from bitwright import zoo
+
+    kind, colon, rest = spec.partition("?")[0].partition(":")
+    is_factory = colon and kind not in zoo.DATA_KINDS and _is_path_of_names(rest) and _is_path_of_names(kind)
+    if not is_factory or (nearest(kind, zoo.DATA_KINDS) and not _exists(kind)):
+        return zoo.load_data(spec)
+    return zoo.as_data(_make(spec, "data"))
+
+
+def _make(spec: str, what: str, ready: type | tuple[()] = ()) -> Any:
+    """Import and call ``package.module:factory``; instances of ``ready`` are taken as they are."""
+    found = _find(spec, what)
+    if isinstance(found, ready):
+        return found
+    if not callable(found):
+        if what == "data":
+            return found
+        raise InvalidInput(f"the {what} '{spec}' must be a function or class, got {type(found).__name__}")
+    needed = _required_arguments(found)
+    if needed:
+        raise InvalidInput(
+            f"the {what} factory '{spec}' needs arguments ({', '.join(needed)}); write a function without arguments "
+            "that calls it"
+        )
+    try:
+        return found()
+    except BitwrightError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"the {what} factory '{spec}' failed: {_told(error)}") from error
+
+
+def _find(spec: str, what: str) -> Any:
+    module_name, colon, attribute = spec.partition(":")
+    if not colon or not _is_path_of_names(module_name) or not _is_path_of_names(attribute):
+        extra = " or FILE.pt2" if what == "model" else ""
+        raise InvalidInput(f"a {what} reads package.module:factory{extra}, got '{spec}'")
+    module = _import(module_name, spec, what)
+    found: Any = module
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            public = [n for n in dir(found) if not n.startswith("_")]
+            raise InvalidInput(f"'{module_name}' has no '{attribute}' (the {what} '{spec}'){nearest(name, public)}")
+        found = getattr(found, name)
+    return found
+
+
+def _import(name: str, spec: str, what: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise InvalidInput(f"importing '{name}' (the {what} '{spec}') failed: {_told(error)}") from error
+        hint = nearest(name, [path.stem for path in Path(here).glob("*.py")])
+        raise InvalidInput(
+            f"there is no module '{error.name}' (the {what} '{spec}') in '{here}' or on the Python path{hint}"
+        ) from None
+    except BitwrightError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"importing '{name}' (the {what} '{spec}') failed: {_told(error)}") from error
+
+
+def _load_exported(path: Path) -> ExportedProgram:
+    import torch
+
+    if not path.is_file():
+        raise InvalidInput(f"there is no model file '{path}'")
+    try:
+        return torch.export.load(path)
+    except Exception as error:
+        raise InvalidInput(
+            f"'{path}' cannot be read as an exported model: {_told(error)}; write it with "
+            "torch.export.save(torch.export.export(...), path)"
+        ) from error
+
+
+def _required_arguments(factory: Any) -> list[str]:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in free]
+
+
+def _is_path_of_names(text: str) -> bool:
+    return bool(text) and all(part.isidentifier() for part in text.split("."))
+
+
+def _exists(module: str) -> bool:
+    """Whether a top-level module can be found, here or on the Python path."""
+    root = module.partition(".")[0]
+    here = Path.cwd()
+    if (here / f"{root}.py").exists() or (here / root).is_dir():
+        return True
+    return importlib.util.find_spec(root) is not None
+
+
+def _told(error: BaseException) -> str:
+    """An error of the user's own code on one line: its kind, its text, and the file and line it came from."""
+    lines = str(error).strip().splitlines()
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "importlib" not in f.filename and Path(f.filename) != Path(__file__)]
+    where = f" ({own[-1].filename} line {own[-1].lineno})" if own else ""
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f" ({error.filename} line {error.lineno})"
+        lines = [error.msg]
+    return f"{type(error).__name__}: {lines[0]}{where}" if lines else f"{type(error).__name__}{where}"

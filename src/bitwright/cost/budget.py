@@ -1,0 +1,144 @@
+"""Budgets in plain words: ``bops=W4A4``, ``size=60%``, ``size=250KB``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from bitwright.cost.bops import Bops
+from bitwright.cost.model import FLOAT_BITS, CostModel
+from bitwright.cost.size import Size
+from bitwright.errors import InvalidInput, InvalidPolicy, nearest
+from bitwright.values import Budget, Policy, Sites
+
+BUDGET_EXAMPLES = "bops=W4A4, bops=1.2G, bops=30%, size=250KB, size=60%, size=W4A8"
+
+_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
+_UNITS = {
+    "bit operations": _COUNTS,
+    "bytes": {
+        **{"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "k": 1e3, "m": 1e6, "g": 1e9},
+        **{"kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30},
+    },
+    "seconds": {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
+}
+_SHOWN = {
+    "bit operations": (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3), ("", 1.0)),
+    "bytes": (("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("B", 1.0)),
+    "seconds": (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)),
+}
+_NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z%]*)$", re.IGNORECASE)
+_UNIFORM = re.compile(r"^w(float|[0-9]+)a(float|[0-9]+)$", re.IGNORECASE)
+
+
+def default_costs() -> dict[str, CostModel]:
+    """The costs that need nothing but the sites: ``size`` and ``bops``."""
+    return {"size": Size(), "bops": Bops()}
+
+
+def human(value: float, unit: str, round_up: bool = False) -> str:
+    """A cost as people write it, with four digits, e.g. ``61.35KB``; parse_budget reads it back.
+
+    Args:
+        value: in ``unit``.
+        unit: the ``unit`` of the cost model.
+        round_up: so that a budget of the text is never below ``value``.
+    """
+    steps = _SHOWN.get(unit, (("", 1.0),))
+    suffix, step = next(((s, f) for s, f in steps if abs(value) >= f), steps[-1])
+    scaled = value / step
+    if round_up and scaled > 0:
+        digit = 10.0 ** (math.floor(math.log10(scaled)) - 3)
+        scaled = math.ceil(scaled / digit * (1 - 1e-12)) * digit
+    text = f"{scaled:.4g}" if abs(scaled) < 1e4 else f"{scaled:.4e}"
+    return f"{text}{suffix}"
+
+
+def parse_budget(text: str | Budget, sites: Sites, costs: Mapping[str, CostModel] | None = None) -> Budget:
+    """Read one budget.
+
+    Args:
+        text: ``METRIC=LIMIT``. The limit is a number with a unit (B, KB, MB, KiB, MiB for size; K, M, G, T
+            for BOPs; s, ms, us for latency), a percentage of the float32 cost, or a uniform policy such as
+            ``W4A8`` whose cost it takes.
+        sites: of the graph that it is for.
+        costs: metric -> cost model; None: size and BOPs.
+
+    Raises:
+        InvalidInput: not a budget; the message says what is wrong and gives examples.
+    """
+    known = default_costs() if costs is None else costs
+    if isinstance(text, Budget):
+        if text.metric not in known:
+            raise InvalidInput(f"unknown cost '{text.metric}' in {text}; known are: {', '.join(known)}")
+        if not (text.limit > 0 and math.isfinite(text.limit)):
+            raise InvalidInput(f"a budget must be above 0 and finite, got {text.limit} for '{text.metric}'")
+        return text
+    if not isinstance(text, str):
+        raise InvalidInput(f"a budget must be text, got {text!r}; write it like one of: {BUDGET_EXAMPLES}")
+    metric, equals, limit = (part.strip() for part in text.partition("="))
+    metric = metric.lower()
+    if not equals or not metric or not limit:
+        raise InvalidInput(f"a budget reads METRIC=LIMIT, got '{text}'; write it like one of: {BUDGET_EXAMPLES}")
+    if metric not in known:
+        raise InvalidInput(
+            f"unknown cost '{metric}' in the budget '{text}'; known are: {', '.join(known)}{nearest(metric, known)}"
+        )
+    value = _limit(limit, text, known[metric], sites)
+    if not (value > 0 and math.isfinite(value)):
+        raise InvalidInput(f"a budget must be above 0 and finite, got '{text}'")
+    return Budget(metric, value, f"{metric}={limit}")
+
+
+def _limit(limit: str, text: str, model: CostModel, sites: Sites) -> float:
+    uniform = _UNIFORM.match(limit)
+    if uniform:
+        widths = [None if w.lower() == "float" or int(w) == FLOAT_BITS else int(w) for w in uniform.groups()]
+        try:
+            policy = Policy.uniform(sites, weights=widths[0], activations=widths[1])
+        except InvalidPolicy as error:
+            raise InvalidInput(f"the budget '{text}' names a policy that does not exist: {error}") from None
+        return model.of(policy, sites)
+    number = _NUMBER.match(limit)
+    if not number:
+        raise InvalidInput(f"cannot read the limit of the budget '{text}'; write it like one of: {BUDGET_EXAMPLES}")
+    value, unit = float(number.group(1)), number.group(2).lower()
+    if unit == "%":
+        return value / 100 * model.of(Policy(), sites)
+    units = _UNITS.get(model.unit, _COUNTS)
+    if unit not in units:
+        names = ", ".join(u for u in units if u)
+        raise InvalidInput(
+            f"unknown unit '{number.group(2)}' in the budget '{text}'; {model.name} takes {names}, "
+            "% (of the cost in float32), or a uniform policy such as W4A8"
+        )
+    return value * units[unit]
+
+
+def parse_budgets(
+    budgets: str | Budget | Iterable[str | Budget], sites: Sites, costs: Mapping[str, CostModel] | None = None
+) -> tuple[Budget, ...]:
+    """Read several budgets that must all hold at once.
+
+    Args:
+        budgets: text with budgets separated by commas or blanks, or a list of such texts or budgets.
+        sites: of the graph that they are for.
+        costs: metric -> cost model; None: size and BOPs.
+
+    Raises:
+        InvalidInput: one of them is not a budget, or there is none.
+    """
+    entries = [budgets] if isinstance(budgets, str | Budget) else list(budgets)
+    found: list[Budget] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            joined = re.sub(r"\s*=\s*", "=", entry)
+            joined = re.sub(r"(?<=[0-9])\s+(?=[a-zA-Z%]+(\s*,|\s|$))", "", joined)
+            parts = [part for part in re.split(r"[,;\s]+", joined) if part]
+            found.extend(parse_budget(part, sites, costs) for part in parts)
+        else:
+            found.append(parse_budget(entry, sites, costs))
+    if not found:
+        raise InvalidInput(f"no budget given; write it like one of: {BUDGET_EXAMPLES}")
+    return tuple(found)

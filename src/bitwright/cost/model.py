@@ -1,0 +1,75 @@
+"""The protocol of cost models, and the decomposition of a cost that search works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from bitwright.values import Policy, Sites
+
+FLOAT_BITS = 32
+"""What a site in float counts as, in every cost model: 32 bits."""
+
+Width = int | None
+"""Bits of a site; None is float."""
+
+
+@dataclass(frozen=True)
+class PairTerm:
+    """A cost that depends on the widths of two sites.
+
+    Attributes:
+        left: name of the first site.
+        right: name of the second site, another one.
+        values: (left bits, right bits) -> cost; a pair that is missing cannot be chosen.
+    """
+
+    left: str
+    right: str
+    values: Mapping[tuple[Width, Width], float]
+
+
+@dataclass(frozen=True)
+class CostTerms:
+    """A cost as a constant, plus a term for each site, plus terms for pairs of sites.
+
+    Attributes:
+        constant: cost that no policy changes.
+        linear: site name -> bits -> cost; a width that is missing cannot be chosen.
+        pairs: one entry for each operation with two different quantized operands.
+    """
+
+    constant: float = 0.0
+    linear: Mapping[str, Mapping[Width, float]] = field(default_factory=dict)
+    pairs: tuple[PairTerm, ...] = ()
+
+    def total(self, policy: Policy) -> float:
+        """The cost of a policy, from its terms; a ``KeyError`` where a width is missing."""
+        linear = sum(values[policy[site]] for site, values in self.linear.items())
+        pairs = sum(pair.values[policy[pair.left], policy[pair.right]] for pair in self.pairs)
+        return self.constant + linear + pairs
+
+
+@runtime_checkable
+class CostModel(Protocol):
+    """What search needs to know about a cost.
+
+    Attributes:
+        name: the metric in budgets, e.g. ``"bops"``.
+        unit: what the numbers count, e.g. ``"bytes"``.
+    """
+
+    @property
+    def name(self) -> str:
+        """The metric in budgets."""
+
+    @property
+    def unit(self) -> str:
+        """What the numbers count."""
+
+    def of(self, policy: Policy, sites: Sites) -> float:
+        """The cost of a whole policy; sites that it does not name count as float, 32 bits."""
+
+    def terms(self, sites: Sites, bits: Sequence[Width]) -> CostTerms:
+        """The same cost, decomposed, for any choice among ``bits`` at every site."""

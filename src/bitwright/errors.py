@@ -1,0 +1,102 @@
+"""Every exception that Bitwright raises on purpose, in one tree.
+
+::
+
+    BitwrightError
+    ├── InvalidInput (ValueError)      a parameter, a batch or a file that cannot be used
+    │   ├── InvalidPolicy              bits out of range, unknown sites
+    │   ├── PolicyMismatch             a policy, table or recipe made for another model
+    │   ├── InvalidData                empty, NaN, wrong shape, targets outside the classes
+    │   └── InvalidJob                 a job file with a wrong key or value
+    ├── CaptureError                   torch.export cannot trace the model
+    ├── ImpossibleBudget               no policy fits; says what the smallest possible is
+    ├── ExportError                    the graph cannot be written for the runtime
+    ├── StoreError                     the run store cannot be read or written
+    └── MissingExtra (ImportError)     an optional package is not installed
+
+Each message names the parameter, its value and the way out, on one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BitwrightError",
+    "CaptureError",
+    "ExportError",
+    "ImpossibleBudget",
+    "InvalidData",
+    "InvalidInput",
+    "InvalidJob",
+    "InvalidPolicy",
+    "MissingExtra",
+    "PolicyMismatch",
+    "StoreError",
+    "nearest",
+]
+
+
+class BitwrightError(Exception):
+    """Root of the tree: catch this to catch everything that Bitwright raises on purpose."""
+
+
+class InvalidInput(BitwrightError, ValueError):
+    """A parameter, a batch or a file that cannot be used."""
+
+
+class InvalidPolicy(InvalidInput):
+    """Bits out of range, or sites that the graph does not have."""
+
+
+class PolicyMismatch(InvalidInput):
+    """A policy, table or recipe that was made for another model."""
+
+
+class InvalidData(InvalidInput):
+    """Data that is empty, holds NaN, has the wrong shape, or targets outside the classes."""
+
+
+class InvalidJob(InvalidInput):
+    """A job file with an unknown key or an unusable value."""
+
+
+class CaptureError(BitwrightError):
+    """The model cannot be captured as a graph."""
+
+
+class ImpossibleBudget(BitwrightError):
+    """No policy fits the budget under the constraints."""
+
+
+class ExportError(BitwrightError):
+    """The graph cannot be written for the runtime that was asked for."""
+
+
+class StoreError(BitwrightError):
+    """The run store cannot be read or written."""
+
+
+class MissingExtra(BitwrightError, ImportError):
+    """An optional package is not installed.
+
+    Args:
+        package: the package that failed to import, e.g. ``"onnxruntime"``.
+        extra: Bitwright's extra that brings it, e.g. ``"onnx"``.
+        purpose: what it was needed for, e.g. ``"to run exported models"``.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"the package '{package}' is needed {purpose} and is not installed; "
+            f"install it with: pip install 'bitwright[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{found[0]}'?" if found else ""

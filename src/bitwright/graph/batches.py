@@ -1,0 +1,80 @@
+"""Batches of (inputs, targets), whatever iterable the user has: checked once, moved to the graph's device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitwright.errors import InvalidData
+
+Batch = tuple[tuple[Any, ...], Any]
+
+
+def as_batches(batches: Any) -> Iterable[Any]:
+    """Something that can be iterated over more than once: generators and iterators are kept as a list."""
+    if isinstance(batches, Tensor):
+        raise InvalidData("batches must be an iterable of (inputs, targets), got a tensor; wrap it: [(x, y)]")
+    if not hasattr(batches, "__iter__"):
+        raise InvalidData(f"batches must be an iterable of (inputs, targets), got {type(batches).__name__}")
+    return list(batches) if iter(batches) is batches else batches  # type: ignore[no-any-return]
+
+
+def split(batch: Any, device: torch.device | None = None) -> Batch:
+    """One batch as (inputs, targets); targets are None when there are none.
+
+    Raises:
+        InvalidData: NaN in the inputs, or an empty batch.
+    """
+    if isinstance(batch, Tensor):
+        inputs, targets = (batch,), None
+    elif isinstance(batch, (tuple, list)) and len(batch) == 2:
+        inputs = tuple(batch[0]) if isinstance(batch[0], (tuple, list)) else (batch[0],)
+        targets = batch[1]
+    else:
+        raise InvalidData(f"a batch must be (inputs, targets), got {type(batch).__name__} of length {_length(batch)}")
+    for value in inputs:
+        if not isinstance(value, Tensor):
+            raise InvalidData(f"inputs must be tensors, got {type(value).__name__}; convert the data first")
+        if value.dim() == 0 or value.shape[0] == 0:
+            raise InvalidData(f"a batch holds no samples: its inputs have shape {tuple(value.shape)}")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise InvalidData("the inputs hold NaN or infinite values; clean the data first")
+    if isinstance(targets, Tensor) and targets.dim() and targets.shape[0] != inputs[0].shape[0]:
+        raise InvalidData(f"a batch has {inputs[0].shape[0]} inputs but {targets.shape[0]} targets")
+    if device is not None:
+        inputs = tuple(value.to(device) for value in inputs)
+        targets = targets.to(device) if isinstance(targets, Tensor) else targets
+    return inputs, targets
+
+
+def _length(batch: Any) -> Any:
+    return len(batch) if hasattr(batch, "__len__") else "unknown"
+
+
+def iterate(batches: Iterable[Any], device: torch.device | None = None, purpose: str = "this step") -> Iterator[Batch]:
+    """Checked batches, at least one.
+
+    Raises:
+        InvalidData: there is no batch at all, or one of them is unusable.
+    """
+    count = 0
+    for batch in batches:
+        count += 1
+        yield split(batch, device)
+    if count == 0:
+        raise InvalidData(f"batches are empty: {purpose} needs at least one batch (an iterator that was used up is empty)")
+
+
+def check_targets(targets: Any, classes: int) -> None:
+    """Raise :class:`InvalidData` unless targets are class indices below ``classes``."""
+    if not isinstance(targets, Tensor):
+        raise InvalidData("targets are needed here: batches must be (inputs, targets) with class indices")
+    if targets.is_floating_point():
+        raise InvalidData(f"targets must be class indices (integers), got {targets.dtype}")
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise InvalidData(f"targets must be between 0 and {classes - 1} (the model has {classes} outputs), got {wrong}")

@@ -1,0 +1,91 @@
+"""Calibration: every activation quantizer watches the values that pass and chooses its range from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitwright.errors import InvalidData
+from bitwright.graph.batches import as_batches, iterate
+from bitwright.graph.graph import Graph
+from bitwright.numerics.ranges import Observed, check_method
+from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer
+from bitwright.values import FLOAT
+
+SAMPLE = 1 << 17  # values kept for each site, about 131,000
+
+
+class _Watch:
+    """Keeps the extremes and a random sample of the values at one site."""
+
+    def __init__(self, seed: int, quota: int) -> None:
+        self.low = torch.tensor(torch.inf)
+        self.high = torch.tensor(-torch.inf)
+        self.parts: list[Tensor] = []
+        self.count = 0
+        self.quota = quota
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, tensor: Tensor) -> None:
+        values = tensor.detach().reshape(-1)
+        low, high = torch.aminmax(values)
+        self.low, self.high = torch.minimum(self.low, low.cpu()), torch.maximum(self.high, high.cpu())
+        self.count += values.numel()
+        if values.numel() > self.quota:
+            chosen = torch.randint(values.numel(), (self.quota,), generator=self.generator)
+            values = values[chosen.to(values.device)]
+        self.parts.append(values.float().cpu().clone())
+
+    def observed(self) -> Observed:
+        return Observed(float(self.low), float(self.high), torch.cat(self.parts), self.count)
+
+
+def calibrate(
+    graph: Graph, batches: Any, ranges: str = "mse", percentile: float = 99.99, seed: int = 0
+) -> Graph:
+    """Watch the float activations on some batches and set every range.
+
+    Args:
+        graph: from :func:`capture`; its policy is left as it was.
+        batches: iterable of (inputs, targets); a few hundred samples are enough.
+        ranges: ``"minmax"``, ``"percentile"`` or ``"mse"``.
+        percentile: for ``ranges="percentile"``, in percent.
+        seed: of the random sample of values that percentile and mse look at.
+
+    Returns:
+        The graph itself.
+
+    Raises:
+        InvalidData: no batch, or values that are not finite.
+    """
+    check_method(ranges)
+    kept = list(as_batches(batches))
+    watched: list[tuple[ActivationQuantizer, _Watch]] = []
+    for i, quantizer in enumerate(graph.quantizers.values()):
+        if isinstance(quantizer, ActivationQuantizer):
+            watch = _Watch(seed + i, max(1, SAMPLE // max(len(kept), 1)))
+            watched.append((quantizer, watch))
+    before = graph.policy
+    graph.apply(FLOAT)
+    try:
+        for quantizer, watch in watched:
+            quantizer.recorder = watch
+        with torch.no_grad():
+            for inputs, _ in iterate(kept, graph.device, "calibration"):
+                graph(*inputs)
+    finally:
+        for quantizer, _ in watched:
+            quantizer.recorder = None
+    for quantizer, watch in watched:
+        if not watch.parts:
+            continue
+        observed = watch.observed()
+        if not torch.isfinite(torch.tensor([observed.low, observed.high])).all():
+            raise InvalidData(f"the activations at '{quantizer.site.name}' are not finite; check weights and inputs")
+        quantizer.observe(observed)
+    for module in graph.quantizers.values():
+        if isinstance(module, UniformQuantizer):
+            module.set_ranges(ranges, percentile)
+    return graph.apply(before)

@@ -1,0 +1,335 @@
+"""From a PyTorch model to a graph with sites: export, place, replace observers by quantizers."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+
+from bitwright.errors import CaptureError, InvalidData, InvalidInput
+from bitwright.graph import pt2e
+from bitwright.graph.decompositions import decompose
+from bitwright.graph.graph import Graph
+from bitwright.graph.names import Names, activation_name, layer_name, module_path
+from bitwright.graph.operations import MATMUL, WEIGHTED, bias_of, kind_of, source_of
+from bitwright.quantizers.base import Quantizer
+from bitwright.quantizers.bias import BiasQuantizer
+from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+from bitwright.values import Operation, Site, Sites
+
+Inputs = tuple[Any, ...]
+
+
+def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None) -> Graph:
+    """Trace a model and put a quantizer, for now in float, at each of its sites.
+
+    The model itself is not touched: the graph holds its own copy of the weights.
+
+    Args:
+        model: in evaluation mode. Also an ``ExportedProgram`` that was exported with a free batch size.
+        example_inputs: one tensor, or a tuple of the model's positional inputs; the first dimension is the batch.
+        quantizer: where the sites go: None for Bitwright's default (:func:`edge_quantizer`), a name
+            (``"edge"``, ``"x86"``, ``"xnnpack"``), or any torchao PT2E ``Quantizer``.
+
+    Returns:
+        A graph that computes exactly what the model computes until a policy is applied.
+
+    Raises:
+        InvalidInput: the model is in training mode or holds NaN, or the inputs are unusable.
+        CaptureError: torch.export stopped; the message names the module and line.
+    """
+    inputs = _checked_inputs(model, example_inputs)
+    placer = pt2e.edge_quantizer() if quantizer is None else quantizer
+    if isinstance(placer, str):
+        placer = pt2e.named_quantizer(placer)
+    module = _export(model, inputs)
+    module = pt2e.prepare(module, placer)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    _drop_guards(module)
+    shapes = _Shapes(module)
+    shapes.run(*inputs)
+    return _with_sites(module, shapes.found, inputs, getattr(placer, "bitwright_group_size", None))
+
+
+def _checked_inputs(model: Any, example_inputs: Any) -> Inputs:
+    if isinstance(model, nn.Module):
+        if model.training:
+            raise InvalidInput(
+                "the model is in training mode; call model.eval() first, or dropout and batch norm will change its outputs"
+            )
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise InvalidInput(f"the weight '{name}' holds NaN or infinite values; load a checkpoint that is finite")
+    elif not isinstance(model, torch.export.ExportedProgram):
+        raise InvalidInput(f"model must be a torch.nn.Module or an ExportedProgram, got {type(model).__name__}")
+    inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    if not inputs or not all(isinstance(value, Tensor) for value in inputs):
+        raise InvalidInput("example_inputs must be a tensor or a tuple of tensors, one for each positional input")
+    if any(value.dim() == 0 or value.shape[0] == 0 for value in inputs):
+        raise InvalidData("example_inputs need a batch dimension with at least one sample, got an empty one")
+    # A batch of one would be taken for a constant by torch.export.
+    inputs = tuple(torch.cat([v, v]) if v.shape[0] == 1 else v for v in inputs)
+    device = next(iter(model.parameters()), inputs[0]).device if isinstance(model, nn.Module) else inputs[0].device
+    return tuple(value.to(device) for value in inputs)
+
+
+def _export(model: Any, inputs: Inputs) -> GraphModule:
+    if isinstance(model, torch.export.ExportedProgram):
+        program = model
+    else:
+        try:
+            with torch.no_grad():
+                model(*inputs)
+        except Exception as error:
+            shapes = ", ".join(str(tuple(v.shape)) for v in inputs)
+            raise InvalidInput(
+                f"the model does not run on example_inputs of shape {shapes}: {_first_line(error)}"
+            ) from error
+        batch = torch.export.Dim("batch", min=1)
+        dynamic = tuple({0: batch} for _ in inputs)
+        try:
+            with pt2e.quiet(), torch.no_grad():
+                program = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
+        except Exception as error:
+            raise CaptureError(_capture_message(model, error)) from error
+    with pt2e.quiet():
+        module = decompose(program).module()
+        _without_mutation(module)  # type: ignore[arg-type]
+        return copy.deepcopy(module)  # type: ignore[return-value]
+
+
+def _without_mutation(module: GraphModule) -> None:
+    """Replace in-place operations (``relu_``) by their functional twins, so that each value keeps its own tensor."""
+    seen: list[Node] = []
+    for node in module.graph.nodes:
+        seen.append(node)
+        name = getattr(node.target, "__name__", "")
+        base, _, overload = name.partition(".")
+        if node.op != "call_function" or not base.endswith("_") or base.endswith("__") or not node.args:
+            continue
+        functional = getattr(torch.ops.aten, base[:-1], None)
+        mutated = node.args[0]
+        if functional is None or not hasattr(functional, overload) or not isinstance(mutated, Node):
+            continue
+        node.target = getattr(functional, overload)
+        before = set(seen)
+        mutated.replace_all_uses_with(node, delete_user_cb=lambda user, before=before: user not in before)
+    module.recompile()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _capture_message(model: nn.Module, error: BaseException) -> str:
+    """One line: where torch.export stopped, and the usual ways out."""
+    text = str(error)
+    where = ""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_frame.f_locals.get("self")))
+        trace = trace.tb_next
+    mentioned = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', text)
+    frames_in_model = [f for f in frames if isinstance(f[2], nn.Module) and not _inside_torch(f[0])]
+    if frames_in_model:
+        file, line, module = frames_in_model[-1]
+        path = next((name for name, child in model.named_modules() if child is module), "") or "the model itself"
+        where = f" in module '{path}' ({type(module).__name__}) at {file}:{line}"
+    elif user := [m for m in mentioned if not _inside_torch(m[0])]:
+        where = f" at {user[-1][0]}:{user[-1][1]}"
+    reason = _first_line(error)
+    hint = "write the branch or loop without Python control flow on tensor values (torch.where, torch.cond)"
+    if "batch" in text and ("specializ" in text or "Constraints violated" in text):
+        hint = "the code fixes the batch size: use x.shape[0] or -1 in view/reshape instead of a number"
+    elif "unsupported" in text.lower() or "not supported" in text.lower():
+        hint = "replace the unsupported call, or register it as a torch.library custom operator"
+    return f"torch.export stopped{where}: {reason}; usual way out: {hint}; or pass a model that is exported already (.pt2)"
+
+
+def _inside_torch(file: str) -> bool:
+    return any(part in file for part in ("/torch/", "/torchao/", "<eval_with_key>", "/contextlib.py", "/bitwright/graph/"))
+
+
+def _drop_guards(module: GraphModule) -> None:
+    """Remove torch.export's input checks; the graph has its own, with a clearer message."""
+    for node in list(module.graph.nodes):
+        if node.op == "call_module" and str(node.target).startswith("_guards"):
+            module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+class _Shapes(Interpreter):
+    """Runs the graph once and keeps the shape of each value."""
+
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__(module)
+        self.found: dict[Node, torch.Size] = {}
+
+    def run_node(self, n: Node) -> Any:
+        with torch.no_grad():
+            result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.found[n] = result.shape
+        return result
+
+
+def _with_sites(
+    module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inputs, group_size: int | None
+) -> Graph:
+    names = Names()
+    batch = inputs[0].shape[0]
+    by_observer: dict[int, Quantizer] = {}
+    site_nodes: dict[Node, Quantizer] = {}
+    holder = nn.Module()
+    for node, observer in pt2e.observer_nodes(module):
+        source = node.args[0]
+        assert isinstance(source, Node)
+        is_weight = source.op == "get_attr"
+        quantizer = by_observer.get(id(observer))
+        if quantizer is None:
+            scheme = pt2e.scheme_of(observer, is_weight, group_size)
+            if scheme is None:
+                node.replace_all_uses_with(source)
+                module.graph.erase_node(node)
+                continue
+            if is_weight and not scheme.symmetric:
+                raise CaptureError(
+                    f"the quantizer asks for asymmetric weights at '{source.target}', which Bitwright does not simulate; "
+                    "use its symmetric configuration"
+                )
+            if is_weight:
+                weight = _attribute(module, str(source.target))
+                user = next(iter(node.users), node)
+                site = Site(
+                    names.unique(str(source.target)), "weight", tuple(weight.shape), scheme,
+                    str(source.target).rpartition(".")[0], kind_of(user),
+                )
+                quantizer = WeightQuantizer(site, weight)
+            else:
+                shape = shapes[source]
+                if len(shape) and shape[0] == batch:
+                    shape = torch.Size([1, *shape[1:]])
+                site = Site(
+                    names.unique(activation_name(source)), "activation", tuple(shape), scheme,
+                    module_path(source)[0], "input" if source.op == "placeholder" else kind_of(source),
+                )
+                quantizer = ActivationQuantizer(site)
+            by_observer[id(observer)] = quantizer
+            holder.add_module(f"site_{len(by_observer) - 1}", quantizer)
+        site_nodes[node] = quantizer
+    labels = {id(child): name for name, child in holder.named_children()}
+    observers = {str(node.target) for node in site_nodes}
+    module.add_module("sites", holder)
+    for node, quantizer in site_nodes.items():
+        node.target = f"sites.{labels[id(quantizer)]}"
+    for target in observers:
+        module.delete_submodule(target)
+    operations = _operations(module, shapes, site_nodes, batch)
+    _round_biases(module, site_nodes)
+    module.graph.lint()
+    module.recompile()
+    order = {id(q): q for q in sorted(by_observer.values(), key=lambda q: _first_use(module, site_nodes, q))}
+    quantizers = {q.site.name: q for q in order.values()}
+    covered = {id(q.weight) for q in quantizers.values() if isinstance(q, WeightQuantizer)}
+    other = sum(p.numel() for p in module.parameters() if id(p) not in covered)
+    sites = Sites(tuple(q.site for q in quantizers.values()), tuple(operations), _hash(module), other)
+    return Graph(module, sites, quantizers, tuple(inputs))
+
+
+def _first_use(module: GraphModule, site_nodes: dict[Node, Quantizer], quantizer: Quantizer) -> tuple[int, int]:
+    """Sort key: when the operation that reads the site runs (activations: when the value is made)."""
+    positions = {node: i for i, node in enumerate(module.graph.nodes)}
+    mine = [node for node, q in site_nodes.items() if q is quantizer]
+    if quantizer.site.kind == "weight":
+        return min((positions[user] for node in mine for user in node.users), default=10**9), 0
+    return min(positions[node] for node in mine), 1
+
+
+def _attribute(module: nn.Module, path: str) -> Tensor:
+    owner, _, name = path.rpartition(".")
+    return getattr(module.get_submodule(owner), name)  # type: ignore[no-any-return]
+
+
+def _site_behind(node: Any, site_nodes: dict[Node, Quantizer]) -> Quantizer | None:
+    if not isinstance(node, Node):
+        return None
+    while node not in site_nodes:
+        source = source_of(node)
+        if source is node:
+            return None
+        node = source
+    return site_nodes[node]
+
+
+def _operations(
+    module: GraphModule, shapes: dict[Node, torch.Size], site_nodes: dict[Node, Quantizer], batch: int
+) -> list[Operation]:
+    names, found = Names(), []
+    for node in module.graph.nodes:
+        if node.target in WEIGHTED:
+            weight = node.args[WEIGHTED[node.target].weight]
+            macs = _macs(node, shapes, weight)
+            left, right = _site_behind(node.args[0], site_nodes), _site_behind(weight, site_nodes)
+        elif node.target in MATMUL:
+            first, second = node.args[:2]
+            macs = shapes[node].numel() * shapes[first][-1]
+            left, right = _site_behind(first, site_nodes), _site_behind(second, site_nodes)
+        else:
+            continue
+        found.append(
+            Operation(
+                names.unique(layer_name(node)), kind_of(node), macs // batch,
+                left.site.name if left else None, right.site.name if right else None,
+            )
+        )
+    return found
+
+
+def _macs(node: Node, shapes: dict[Node, torch.Size], weight: Node) -> int:
+    kind = WEIGHTED[node.target].kind
+    shape = shapes[weight]
+    if kind.startswith("conv_transpose"):
+        # Every input value meets the kernel of each output channel of its group.
+        return shapes[node.args[0]].numel() * shape[1:].numel()  # type: ignore[index]
+    return shapes[node].numel() * shape[1:].numel()
+
+
+def _round_biases(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> None:
+    holder = nn.Module()
+    module.add_module("biases", holder)
+    for node in list(module.graph.nodes):
+        if node.target not in WEIGHTED:
+            continue
+        bias = bias_of(node)
+        inputs = _site_behind(node.args[0], site_nodes)
+        weight = _site_behind(node.args[WEIGHTED[node.target].weight], site_nodes)
+        grouped = kind_of(node).startswith("conv_transpose") and len(node.args) > 6 and node.args[6] != 1
+        if bias is None or bias.op != "get_attr" or grouped:
+            continue
+        if isinstance(inputs, ActivationQuantizer) and isinstance(weight, WeightQuantizer):
+            label = f"bias_{len(list(holder.children()))}"
+            holder.add_module(label, BiasQuantizer(str(bias.target), inputs, weight))
+            with module.graph.inserting_before(node):
+                rounded = module.graph.call_module(f"biases.{label}", (bias,))
+            rounded.meta = dict(bias.meta)
+            node.replace_input_with(bias, rounded)
+
+
+def _hash(module: GraphModule) -> str:
+    """Identifies structure and float weights, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for node in module.graph.nodes:
+        digest.update(f"{node.op}|{node.name}|{node.target}|{node.args}|{node.kwargs}\n".encode())
+    for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

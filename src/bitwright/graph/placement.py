@@ -1,0 +1,132 @@
+"""The default placement: where ONNX Runtime's and most NPUs' integer kernels expect quantized tensors.
+
+- every convolution, linear layer, matrix product, addition, multiplication, concatenation and average pool reads
+  quantized values and writes quantized values, so that it runs in integers and its neighbours fuse with it;
+- a ReLU, ReLU6 or clamp behind such an operation is part of it: only the clamped value is quantized;
+- operations that only move values (reshape, slice, zero padding, max pooling) keep the grid of their input;
+- a linear layer or matrix product that makes a network output leaves it in float (logits are compared, not computed with);
+- constants and integer inputs (token ids) are left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch.fx import GraphModule, Node
+
+from bitwright.graph.operations import (
+    BINARY,
+    CLAMPS,
+    CONCATENATION,
+    EMBEDDING,
+    MATMUL,
+    UNARY,
+    WEIGHTED,
+    moves_only,
+    source_of,
+)
+
+_FLOAT_OUTPUT_KINDS = {torch.ops.aten.linear.default} | MATMUL
+
+
+@dataclass
+class Placement:
+    """Where sites go.
+
+    Attributes:
+        outputs: nodes whose value is quantized.
+        inputs: edges (from, to) that are quantized on their way in, where the value itself is not.
+        weights: edges (weight node, operation).
+        covered: nodes that are part of a fused pattern and decide nothing on their own.
+    """
+
+    outputs: dict[Node, None] = field(default_factory=dict)
+    inputs: dict[tuple[Node, Node], None] = field(default_factory=dict)
+    weights: dict[tuple[Node, Node], None] = field(default_factory=dict)
+    covered: set[Node] = field(default_factory=set)
+
+
+def _operands(node: Node) -> list[Node]:
+    if node.target in CONCATENATION:
+        found = node.args[0]
+    elif node.target in BINARY:
+        found = node.args[:2]
+    else:
+        found = node.args[:1]
+    return [arg for arg in found if isinstance(arg, Node)] if isinstance(found, (list, tuple)) else []
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point
+
+
+def _is_tensor_operation(node: Node) -> bool:
+    if node.target in BINARY:
+        # Both operands come from the network: a multiplication by a constant is no integer operation.
+        return len(_operands(node)) == 2 and all(
+            source_of(operand).op != "get_attr" and _is_float(operand) and operand.meta["val"].dim() > 0
+            for operand in _operands(node)
+        )
+    return node.target in WEIGHTED or node.target in UNARY or node.target in CONCATENATION
+
+
+def place(module: GraphModule) -> Placement:
+    """Decide where the sites of a network go.
+
+    Args:
+        module: an exported graph with batch norms folded or not, every node with its ``val``.
+    """
+    placement = Placement()
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        if node.target == EMBEDDING and isinstance(node.args[0], Node) and node.args[0].op == "get_attr":
+            placement.weights[(node.args[0], node)] = None
+            continue
+        if not _is_tensor_operation(node) or not _is_float(node):
+            continue
+        if node.target in WEIGHTED:
+            weight = node.args[WEIGHTED[node.target].weight]
+            if isinstance(weight, Node):
+                placement.weights[(weight, node)] = None
+        for operand in _operands(node):
+            _quantize_operand(placement, operand, node)
+        _quantize_result(placement, node)
+    return placement
+
+
+def _quantize_operand(placement: Placement, operand: Node, user: Node) -> None:
+    source = source_of(operand)
+    if source in placement.outputs or not _is_float(source) or source.op == "get_attr":
+        return
+    if source.op == "placeholder":
+        placement.outputs[source] = None
+    elif (source, user) not in placement.inputs:
+        # A value that a float operation made: quantize it where it is made, for all of its users.
+        placement.outputs[source] = None
+
+
+def _quantize_result(placement: Placement, node: Node) -> None:
+    tail = node
+    while True:
+        users = list(tail.users)
+        if len(users) == 1 and users[0].target in CLAMPS:
+            placement.covered.add(tail)
+            tail = users[0]
+        else:
+            break
+    if node.target in _FLOAT_OUTPUT_KINDS and tail is node and _only_feeds_output(node):
+        return
+    placement.outputs[tail] = None
+
+
+def _only_feeds_output(node: Node) -> bool:
+    for user in node.users:
+        if user.op == "output":
+            continue
+        if moves_only(user) and _only_feeds_output(user):
+            continue
+        return False
+    return True

@@ -1,0 +1,191 @@
+"""Everything that Bitwright knows about torchao's PT2E: annotating, preparing, reading observers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from bitwright.errors import CaptureError, InvalidInput, MissingExtra
+from bitwright.graph.operations import EMBEDDING, WEIGHTED
+from bitwright.graph.placement import place
+from bitwright.values import Scheme
+
+_ANNOTATION = "quantization_annotation"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what torch and torchao say about themselves while they trace."""
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch", "torch.utils._pytree", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR + 5)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def edge_quantizer(
+    weight_granularity: str = "channel", group_size: int | None = None, symmetric_activations: bool = False
+) -> Any:
+    """Bitwright's default placement as a torchao PT2E ``Quantizer`` (see :mod:`bitwright.graph.placement`).
+
+    Args:
+        weight_granularity: ``"channel"``, ``"tensor"`` or ``"group"``.
+        group_size: input elements that share a step, for ``"group"``.
+        symmetric_activations: signed symmetric activations; slower than unsigned ones on x86.
+    """
+    if weight_granularity not in ("channel", "tensor", "group"):
+        raise InvalidInput(f"weight_granularity must be channel, tensor or group, got '{weight_granularity}'")
+    if weight_granularity == "group" and (group_size is None or group_size < 2):
+        raise InvalidInput(f"group_size must be at least 2 for weight_granularity='group', got {group_size}")
+    with quiet():
+        from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
+        from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+
+    def weight_spec(axis: int) -> Any:
+        if weight_granularity == "tensor":
+            return QuantizationSpec(
+                torch.int8, MinMaxObserver, -128, 127, torch.per_tensor_symmetric, None
+            )
+        return QuantizationSpec(
+            torch.int8, PerChannelMinMaxObserver, -128, 127, torch.per_channel_symmetric, axis
+        )
+
+    if symmetric_activations:
+        activation = QuantizationSpec(torch.int8, MinMaxObserver, -128, 127, torch.per_tensor_symmetric)
+    else:
+        activation = QuantizationSpec(torch.uint8, MinMaxObserver, 0, 255, torch.per_tensor_affine)
+
+    class EdgeQuantizer(Quantizer):  # type: ignore[misc]
+        """Places sites as ONNX Runtime's and most NPUs' quantizers do."""
+
+        bitwright_group_size = group_size if weight_granularity == "group" else None
+
+        def annotate(self, model: GraphModule) -> GraphModule:
+            placement = place(model)
+            notes: dict[Node, Any] = {}
+
+            def note(node: Node) -> Any:
+                if node not in notes:
+                    notes[node] = node.meta[_ANNOTATION] = QuantizationAnnotation()
+                    notes[node]._annotated = True
+                return notes[node]
+
+            for node in placement.outputs:
+                note(node).output_qspec = activation
+            for source, user in placement.inputs:
+                note(user).input_qspec_map[source] = activation
+            for weight, user in placement.weights:
+                axis = 0 if user.target == EMBEDDING else WEIGHTED[user.target].channel_axis
+                note(user).input_qspec_map[weight] = weight_spec(axis)
+            return model
+
+        def validate(self, model: GraphModule) -> None:
+            """Nothing to check: the placement is made for the graph."""
+
+    return EdgeQuantizer()
+
+
+def named_quantizer(name: str) -> Any:
+    """A quantizer by the name that job files use: ``edge``, ``x86`` or ``xnnpack``.
+
+    Raises:
+        MissingExtra: the backend's package is not installed.
+    """
+    with quiet():
+        if name == "edge":
+            return edge_quantizer()
+        if name == "x86":
+            from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+            return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+        if name == "xnnpack":
+            try:
+                from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+            except ImportError:
+                raise MissingExtra("executorch", "xnnpack", "for quantizer='xnnpack'") from None
+            config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
+            return xnnpack.XNNPACKQuantizer().set_global(config)
+    raise InvalidInput(f"quantizer must be edge, x86 or xnnpack, or a PT2E Quantizer object, got '{name}'")
+
+
+def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
+    """Fold batch norms and insert the quantizer's observers (torchao's ``prepare_pt2e``).
+
+    Raises:
+        CaptureError: torchao refuses the graph or the quantizer.
+    """
+    with quiet():
+        from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+
+        try:
+            return prepare_pt2e(module, quantizer)  # type: ignore[no-any-return]
+        except Exception as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CaptureError(
+                f"the quantizer {type(quantizer).__name__} could not place its sites: {first}; "
+                "try the default placement (quantizer=None)"
+            ) from error
+
+
+def observer_nodes(module: GraphModule) -> list[tuple[Node, nn.Module]]:
+    """Calls of observers and fake quantizers, in the order of execution."""
+    with quiet():
+        from torchao.quantization.pt2e import FakeQuantizeBase, ObserverBase
+    found = []
+    for node in module.graph.nodes:
+        if node.op == "call_module":
+            target = module.get_submodule(str(node.target))
+            if isinstance(target, (ObserverBase, FakeQuantizeBase)):
+                found.append((node, target))
+    return found
+
+
+_SYMMETRIC = {torch.per_tensor_symmetric, torch.per_channel_symmetric}
+_PER_CHANNEL = {torch.per_channel_symmetric, torch.per_channel_affine}
+
+
+def scheme_of(observer: Any, is_weight: bool, group_size: int | None = None) -> Scheme | None:
+    """What an observer asks for, or None when it asks for nothing that rounds (placeholders, float16).
+
+    Raises:
+        CaptureError: it asks for something that Bitwright does not simulate.
+    """
+    dtype = getattr(observer, "dtype", None)
+    if dtype not in (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32):
+        return None
+    if getattr(observer, "is_dynamic", False):
+        raise CaptureError(
+            "the quantizer asks for dynamic activation ranges, which Bitwright does not simulate; use its static configuration"
+        )
+    qscheme = getattr(observer, "qscheme", torch.per_tensor_affine)
+    low, high = getattr(observer, "quant_min", None), getattr(observer, "quant_max", None)
+    if low is None or high is None:
+        info = torch.iinfo(dtype)
+        low, high = info.min, info.max
+    per_channel = qscheme in _PER_CHANNEL
+    if per_channel and not is_weight:
+        raise CaptureError("the quantizer asks for per-channel activations, which Bitwright does not simulate")
+    axis = int(getattr(observer, "ch_axis", 0)) if per_channel else None
+    group = group_size if is_weight and axis == 0 else None
+    return Scheme(
+        symmetric=qscheme in _SYMMETRIC,
+        signed=low < 0,
+        granularity="group" if group else ("channel" if per_channel else "tensor"),
+        axis=axis,
+        group_size=group,
+        narrow=low < 0 and low == -high,
+        native_bits=max(2, (int(high) - int(low)).bit_length()),
+    )

@@ -1,0 +1,74 @@
+"""Biases: rounded exactly as integer runtimes round them, to int32 multiples of input step x weight step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitwright.numerics.affine import Affine
+from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+
+INT32 = 2**31 - 1
+# float32 cannot hold 2^31 - 1; the largest float below it is used, in the simulation and in the exported file alike.
+LARGEST = float(2**31 - 128)
+
+
+class BiasQuantizer(nn.Module):
+    """Follows its operation's input and weight: rounds when both are quantized, else passes the bias through.
+
+    It is no site of its own: integer runtimes leave no choice of width here.
+    """
+
+    def __init__(self, name: str, inputs: ActivationQuantizer, weight: WeightQuantizer) -> None:
+        super().__init__()
+        self.name = name
+        self._sources = (inputs, weight)  # in a tuple, so that they aren't registered a second time
+        self._kept: tuple[Any, Tensor] | None = None
+
+    def scale(self) -> Tensor | None:
+        """(channels,) or () step sizes at the present widths; None when the bias stays in float."""
+        inputs, weight = self._sources
+        if inputs.bits is None or weight.bits is None or weight.site.scheme.granularity == "group":
+            return None
+        return inputs.affine(inputs.bits).scale.cpu() * weight.affine(weight.bits).scale.flatten().cpu()
+
+    def affine(self) -> Affine | None:
+        """The grid at the present widths, None when the bias stays in float."""
+        scale = self.scale()
+        if scale is None:
+            return None
+        if scale.numel() == 1:
+            scale = scale.reshape(())
+        return Affine(scale, torch.zeros_like(scale), -INT32 - 1, INT32)
+
+    def integers(self, bias: Tensor) -> Tensor:
+        """The int32 values as float64, (channels,)."""
+        scale = self.scale()
+        assert scale is not None
+        return torch.div(bias.detach().cpu(), scale).round_().clamp_(-LARGEST, LARGEST).double()
+
+    def saturated(self, bias: Tensor) -> bool:
+        """Whether some bias does not fit into int32 at the present step."""
+        scale = self.scale()
+        return scale is not None and bool((bias.detach().cpu() / scale).abs().max() > LARGEST)
+
+    def forward(self, bias: Tensor) -> Tensor:
+        """Round, or pass through."""
+        inputs, weight = self._sources
+        if inputs.bits is None or weight.bits is None:
+            self._kept = None
+            return bias
+        grids = inputs.affine(inputs.bits), weight.affine(weight.bits)
+        key = (id(grids[0]), id(grids[1]), bias._version, bias.device)
+        if self._kept is None or self._kept[0] != key:
+            scale = self.scale()
+            if scale is None:
+                return bias
+            with torch.no_grad():
+                steps = torch.div(bias, scale.to(bias.device)).round_().clamp_(-LARGEST, LARGEST)
+                self._kept = ((*key, grids), steps.mul_(scale.to(bias.device)))
+                self._kept = (key, self._kept[1])
+                self._grids = grids  # kept alive, so that the ids stay theirs
+        return self._kept[1]

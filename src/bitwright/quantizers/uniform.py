@@ -1,0 +1,153 @@
+"""The uniform affine quantizer: rounds activations at each pass, and each weight once per grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitwright.errors import InvalidInput
+from bitwright.numerics.affine import Affine, fake_quantize
+from bitwright.numerics.ranges import Observed, activation_affine, check_method, weight_affine
+from bitwright.quantizers.base import Quantizer
+from bitwright.values import Site
+
+
+class UniformQuantizer(Quantizer):
+    """Rounds a tensor to a uniform grid that is chosen from its range.
+
+    Grids are made when they are first needed and kept for each width, so that applying a policy only sets
+    ``bits``.
+    """
+
+    def __init__(self, site: Site, ranges: str = "mse", percentile: float = 99.99) -> None:
+        super().__init__(site)
+        self.ranges = ranges
+        self.percentile = percentile
+        self._affines: dict[int, Affine] = {}
+        self._fixed: dict[int, Affine] = {}
+
+    def set_ranges(self, method: str, percentile: float = 99.99) -> None:
+        """Choose how ranges are set from now on, and forget grids fixed by hand."""
+        check_method(method)
+        self.ranges, self.percentile = method, percentile
+        self._fixed = {}
+        self.reset()
+
+    def fix(self, bits: int, affine: Affine) -> None:
+        """Use this grid at this width, whatever the range method says."""
+        self._fixed[bits] = affine
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the grids, after something that they depend on has changed."""
+        self._affines = {}
+
+    def affine(self, bits: int) -> Affine:
+        """The grid at a width (made once)."""
+        found = self._affines.get(bits)
+        if found is None:
+            found = self._affines[bits] = self._fixed.get(bits) or self._make(bits)
+        return found
+
+    def _make(self, bits: int) -> Affine:
+        raise NotImplementedError
+
+
+class ActivationQuantizer(UniformQuantizer):
+    """Stands behind an activation; needs calibration before it can round."""
+
+    def __init__(self, site: Site, ranges: str = "mse", percentile: float = 99.99) -> None:
+        super().__init__(site, ranges, percentile)
+        self.observed: Observed | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether values were observed or every grid was fixed."""
+        return self.observed is not None or bool(self._fixed)
+
+    def observe(self, observed: Observed) -> None:
+        """Take over what calibration saw."""
+        self.observed = observed
+        self.reset()
+
+    def _make(self, bits: int) -> Affine:
+        if self.observed is None:
+            raise InvalidInput(
+                f"site '{self.site.name}' has no range yet; call bw.calibrate(graph, batches) before applying a policy"
+            )
+        scheme = self.site.scheme
+        low, high = scheme.integer_range(bits)
+        return activation_affine(self.observed, low, high, scheme.symmetric, self.ranges, self.percentile)
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Round, or pass through in float."""
+        if self.recorder is not None:
+            self.recorder(tensor)
+        if self.bits is None:
+            return tensor
+        affine = self.affine(self.bits)
+        if affine.scale.device != tensor.device:
+            affine = self._affines[self.bits] = affine.to(tensor.device)
+        return fake_quantize(tensor, affine)
+
+
+class WeightQuantizer(UniformQuantizer):
+    """Stands behind a weight; rounds it once for each grid and keeps only the result in use."""
+
+    def __init__(self, site: Site, weight: Tensor, ranges: str = "mse", percentile: float = 99.99) -> None:
+        super().__init__(site, ranges, percentile)
+        self._held = [weight]  # in a list, so that it isn't registered a second time
+        self._seen = weight._version
+        self._kept: tuple[Any, Tensor] | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Always: the range comes from the weight itself."""
+        return True
+
+    @property
+    def weight(self) -> Tensor:
+        """The float weight."""
+        return self._held[0]
+
+    def reset(self) -> None:
+        """Forget grids and the rounded weight."""
+        super().reset()
+        self._kept = None
+
+    def affine(self, bits: int) -> Affine:
+        """The grid at a width; made anew when the float weight was changed in place."""
+        if self.weight._version != self._seen:
+            self._seen = self.weight._version
+            self.reset()
+        return super().affine(bits)
+
+    def _make(self, bits: int) -> Affine:
+        scheme = self.site.scheme
+        low, high = scheme.integer_range(bits)
+        axis = None if scheme.granularity == "tensor" else scheme.axis
+        group = scheme.group_size if scheme.granularity == "group" else None
+        return weight_affine(self.weight, low, high, axis, group, self.ranges, self.percentile)
+
+    def quantized(self) -> Tensor:
+        """The rounded weight at the present width, without gradient (made once)."""
+        assert self.bits is not None
+        affine = self.affine(self.bits)
+        key = (self.bits, self.weight.device)
+        if self._kept is None or self._kept[0] != key:
+            with torch.no_grad():
+                self._kept = (key, fake_quantize(self.weight, affine.to(self.weight.device)))
+        return self._kept[1]
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Round, or pass through in float."""
+        if self.recorder is not None:
+            self.recorder(tensor)
+        if self.bits is None:
+            self._kept = None
+            return tensor
+        if torch.is_grad_enabled() and tensor.requires_grad:
+            return fake_quantize(tensor, self.affine(self.bits).to(tensor.device))
+        return self.quantized()

@@ -1,0 +1,184 @@
+"""Two or more runs side by side, as pure data: their figures, their differences, and their bits site by site."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitwright.errors import InvalidInput
+from bitwright.report import format as text
+from bitwright.report.run_report import RunReport
+from bitwright.values import Interval, Verdict
+
+MISSING = "not in this graph"
+
+
+@dataclass(frozen=True)
+class RunColumn:
+    """One run: what was measured of its chosen policy, as text; "not measured" where it was not."""
+
+    label: str
+    policy: str
+    accuracy: str
+    change: str
+    agreement: str
+    kl: str
+    costs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A later run minus the first one.
+
+    Attributes:
+        label: of the later run.
+        accuracy: difference of the accuracies with its interval, or None when either was not measured.
+        changed_sites: number of sites with other bits.
+        costs: (metric name, later / first).
+    """
+
+    label: str
+    accuracy: Interval | None
+    changed_sites: int
+    costs: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class ComparedSite:
+    """One site and its bits in each run as text: a number, ``"float"`` or ``"not in this graph"``."""
+
+    name: str
+    kind: str
+    bits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ComparePanel:
+    """Runs side by side.
+
+    Attributes:
+        columns: one for each run.
+        cost_names: names of the costs in each column's ``costs``.
+        differences: every later run against the first.
+        changed: sites whose bits are not the same in all runs, in the order of execution.
+        unchanged: how many sites have the same bits in all runs.
+        note: what the intervals of the differences are.
+    """
+
+    columns: tuple[RunColumn, ...]
+    cost_names: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    changed: tuple[ComparedSite, ...]
+    unchanged: int
+    note: str
+
+    @property
+    def headline(self) -> str:
+        """The comparison in one plain sentence."""
+        total = len(self.changed) + self.unchanged
+        sites = f"{len(self.changed)} of {total} sites do not have the same bits in all runs"
+        if len(self.differences) > 1:
+            return f"{sites}."
+        item = self.differences[0]
+        parts = [
+            "accuracy not compared" if item.accuracy is None else f"{text.points_interval(item.accuracy)} top-1",
+            *(f"{ratio:.2f} times the {'size' if name == 'Size' else name}" for name, ratio in item.costs),
+        ]
+        return f"{item.label} against {self.columns[0].label}: {', '.join(parts)}; {sites}."
+
+
+def accuracy_difference(first: Verdict, later: Verdict) -> Interval:
+    """Accuracy of ``later`` minus ``first``, from their two Wilson intervals.
+
+    Newcombe (1998), method 10, for independent inputs. The verdicts do not keep the single predictions, so a
+    paired interval is out of reach; on the same inputs this one is wider than a paired one would be.
+    """
+    a, b = first.accuracy, later.accuracy
+    value = b.value - a.value
+    low = value - math.hypot(b.value - b.low, a.high - a.value)
+    high = value + math.hypot(b.high - b.value, a.value - a.low)
+    return Interval(value, low, high, min(a.level, b.level), "Newcombe")
+
+
+def _column(report: RunReport, label: str, metrics: Sequence[str]) -> RunColumn:
+    chosen = report.chosen
+    verdict = chosen.verdict if chosen else None
+    costs = tuple(
+        text.cost(metric, chosen.costs[metric]) if chosen and metric in chosen.costs else "not known"
+        for metric in metrics
+    )
+    policy = text.policy_label(chosen.policy, "chosen policy") if chosen else "none chosen"
+    if verdict is None:
+        none = "not measured"
+        return RunColumn(label, policy, none, none, none, none, costs)
+    return RunColumn(
+        label,
+        policy,
+        text.percent_interval(verdict.accuracy),
+        text.points_interval(verdict.accuracy_change),
+        text.percent_interval(verdict.agreement),
+        text.number_interval(verdict.kl),
+        costs,
+    )
+
+
+def _bits(report: RunReport, name: str) -> str:
+    if name not in report.sites or report.chosen is None:
+        return MISSING if name not in report.sites else "none chosen"
+    return text.bits(report.chosen.policy[name])
+
+
+def labels(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The given names or the titles, numbered where two are equal."""
+    given = list(names) if names is not None else [report.title for report in reports]
+    if len(given) != len(reports):
+        raise InvalidInput(f"names must have one entry for each of the {len(reports)} runs, got {len(given)}")
+    return tuple(f"{label} ({i})" if given.count(label) > 1 else label for i, label in enumerate(given, start=1))
+
+
+def compare_panel(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> ComparePanel:
+    """Two or more runs side by side; differences are against the first.
+
+    Raises:
+        InvalidInput: fewer than two runs, or another number of names than runs.
+    """
+    if len(reports) < 2:
+        raise InvalidInput(f"compare needs at least 2 runs, got {len(reports)}")
+    titles = labels(reports, names)
+    metrics = tuple(dict.fromkeys(m for r in reports if r.chosen for m in r.chosen.costs))
+    sites = list(dict.fromkeys(name for report in reports for name in report.sites.names))
+    kinds = {site.name: site.kind for report in reports for site in report.sites}
+    rows = [ComparedSite(name, kinds[name], tuple(_bits(report, name) for report in reports)) for name in sites]
+    differences = []
+    first = reports[0].chosen
+    for i in range(1, len(reports)):
+        later = reports[i].chosen
+        measured = first is not None and later is not None and first.verdict is not None and later.verdict is not None
+        differences.append(
+            Difference(
+                titles[i],
+                accuracy_difference(first.verdict, later.verdict)  # type: ignore[union-attr,arg-type]
+                if measured
+                else None,
+                sum(row.bits[0] != row.bits[i] for row in rows),
+                tuple(
+                    (text.metric_name(m), later.costs[m] / first.costs[m])
+                    for m in metrics
+                    if first is not None and later is not None and m in later.costs and first.costs.get(m)
+                ),
+            )
+        )
+    changed = tuple(row for row in rows if len(set(row.bits)) > 1)
+    note = (
+        "Differences of accuracy between runs carry 95% Newcombe intervals for independent inputs; "
+        "where the runs share their inputs, a paired interval would be narrower."
+    )
+    return ComparePanel(
+        tuple(_column(report, title, metrics) for report, title in zip(reports, titles, strict=True)),
+        tuple(text.metric_name(m) for m in metrics),
+        tuple(differences),
+        changed,
+        len(rows) - len(changed),
+        note,
+    )

@@ -1,0 +1,130 @@
+"""Numbers as text, each with its unit: the same words in the page and on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bitwright.values import Interval, Policy
+
+METRIC_NAMES = {"size": "Size", "bops": "BOPs per input", "latency": "Latency"}
+_STEPS: dict[str, tuple[tuple[float, str], ...]] = {
+    "size": ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B")),
+    "bops": ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, "")),
+    "latency": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
+}
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``value`` with so many significant digits, without trailing exponent noise; ``"not finite"`` for NaN and inf."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size < -4 or size > 6:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(0, digits - 1 - size)}f}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share between 0 and 1 as ``"90.9%"``; never rounds up to 100% what is not all."""
+    if not math.isfinite(share):
+        return "not finite"
+    text = f"{100 * share:.{digits}f}"
+    if share < 1 and float(text) >= 100:
+        text = f"{100 - 10**-digits:.{digits}f}"
+    return f"{text}%"
+
+
+def percent_interval(interval: Interval) -> str:
+    """``"90.9% [88.8, 92.7]"``."""
+    return f"{percent(interval.value)} [{percent(interval.low)[:-1]}, {percent(interval.high)[:-1]}]"
+
+
+def _signed(value: float) -> str:
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("-0.0", "+0.0") else text
+
+
+def points_interval(interval: Interval, unit: bool = True) -> str:
+    """A difference of shares in percentage points: ``"-0.8 points [-1.7, +0.1]"``."""
+    return (
+        f"{_signed(interval.value)}{' points' if unit else ''} [{_signed(interval.low)}, {_signed(interval.high)}]"
+    )
+
+
+def number_interval(interval: Interval, digits: int = 3) -> str:
+    """``"0.312 [0.280, 0.345]"``; the ends with the decimals of the value."""
+    value = significant(interval.value, digits)
+    if "e" in value or not math.isfinite(interval.value):
+        return f"{value} [{significant(interval.low, digits)}, {significant(interval.high, digits)}]"
+    decimals = len(value.partition(".")[2])
+    return f"{value} [{interval.low:,.{decimals}f}, {interval.high:,.{decimals}f}]"
+
+
+def count(share: float, samples: int) -> str:
+    """A share of samples as ``"843 of 846"``."""
+    return f"{round(share * samples):,} of {samples:,}"
+
+
+def metric_name(metric: str) -> str:
+    """The metric's name for people."""
+    return METRIC_NAMES.get(metric, metric)
+
+
+def cost_scale(metric: str, values: Iterable[float]) -> tuple[float, str]:
+    """The divisor and the unit that suit the largest of these costs, e.g. ``(1e3, "KB")``."""
+    largest = max((abs(v) for v in values), default=0.0)
+    for divisor, unit in _STEPS.get(metric, ()):
+        if largest >= divisor:
+            return divisor, unit
+    steps = _STEPS.get(metric)
+    return steps[-1] if steps else (1.0, "")
+
+
+def cost(metric: str, value: float) -> str:
+    """A cost with its unit: ``"65.3 KB"``, ``"0.65 GBOPs"``, ``"1.20 ms"``."""
+    divisor, unit = cost_scale(metric, [value])
+    text = significant(value / divisor) if unit != "B" else f"{value:,.0f}"
+    return f"{text} {unit}{'BOPs' if metric == 'bops' else ''}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """``"45 ms"``, ``"3.2 s"``, ``"4 min 5 s"``."""
+    if not math.isfinite(seconds):
+        return "not finite"
+    if seconds < 1:
+        divisor, unit = cost_scale("latency", [seconds])
+        return f"{significant(seconds / divisor)} {unit}"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def bits(value: int | None) -> str:
+    """Bits of a site as text; None is float."""
+    return "float" if value is None else str(value)
+
+
+def policy_label(policy: Policy, fallback: str) -> str:
+    """The policy's name, or the fallback."""
+    return policy.name or fallback
+
+
+def settings(job: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
+    """Nested settings as flat rows of text: ``{"data": {"n": 3}}`` -> ``(("data.n", "3"),)``."""
+    rows: list[tuple[str, str]] = []
+    for key, value in job.items():
+        if isinstance(value, Mapping):
+            rows += settings(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            rows.append((f"{prefix}{key}", ", ".join(str(v) for v in value) or "none"))
+        elif isinstance(value, bool):
+            rows.append((f"{prefix}{key}", "yes" if value else "no"))
+        else:
+            rows.append((f"{prefix}{key}", "not set" if value is None or value == "" else str(value)))
+    return tuple(rows)

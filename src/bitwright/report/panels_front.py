@@ -1,0 +1,274 @@
+"""The panels of the search, as pure data: the Pareto front, and predictions against measurements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitwright.report import format as text
+from bitwright.report.panels import FLOAT_BITS
+from bitwright.report.run_report import Agreement, Measured, Pair
+from bitwright.values import Candidate, Front, Interval, Policy, Sites, Verdict
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """One policy of the front plot.
+
+    Attributes:
+        label: the policy's name, the budget's text, or its place.
+        role: ``"front"``, ``"baseline"`` or ``"chosen"``.
+        cost: in the metric of the panel.
+        costs: every known cost as (name, text with unit).
+        predicted: in the panel's unit, or None.
+        verdict: what was measured, or None.
+        measured: the measured counterpart of ``predicted`` in the same unit, where there is one.
+        bits: of each site in the order of execution; None is float.
+        search: one sentence on the search: budget, share used, proven optimal or the gap; or "".
+        mean_weight_bits: per element, float counted as 32; None without weight sites.
+        mean_activation_bits: the same for activations.
+        graph_hash: of the policy.
+    """
+
+    label: str
+    role: str
+    cost: float
+    costs: tuple[tuple[str, str], ...]
+    predicted: float | None
+    verdict: Verdict | None
+    measured: Interval | None
+    bits: tuple[int | None, ...]
+    search: str
+    mean_weight_bits: float | None
+    mean_activation_bits: float | None
+    graph_hash: str
+
+
+@dataclass(frozen=True)
+class FrontPanel:
+    """The Pareto front with the baselines.
+
+    Attributes:
+        points: ascending cost.
+        metric: the cost of the horizontal axis.
+        axis: its name with unit, e.g. ``"Size (KB)"``.
+        divisor: what to divide costs by to be in that unit.
+        logarithmic: the costs span more than a factor of 8.
+        method, unit: of the predictions.
+        float_accuracy: of the float model, or None when nothing was measured.
+        selected: position in ``points`` of the chosen policy, else of the middle one.
+        measured_points: how many points have a verdict.
+    """
+
+    points: tuple[FrontPoint, ...]
+    metric: str
+    axis: str
+    divisor: float
+    logarithmic: bool
+    method: str
+    unit: str
+    float_accuracy: Interval | None
+    selected: int
+    measured_points: int
+
+
+@dataclass(frozen=True)
+class AgreementPanel:
+    """Predictions against measurements of one method.
+
+    Attributes:
+        same_unit: prediction and measurement are the same quantity, so that the diagonal means "exact".
+        sentence: the rank correlation in words.
+    """
+
+    method: str
+    unit: str
+    measured_unit: str
+    pairs: tuple[Pair, ...]
+    same_unit: bool
+    sentence: str
+
+
+def is_flip_rate(unit: str) -> bool:
+    """Whether this unit is the share of predictions that change."""
+    return "flip" in unit.lower() or "disagree" in unit.lower()
+
+
+def flip_rate(verdict: Verdict) -> Interval:
+    """The measured share of predictions that flip: one minus the agreement, with its interval."""
+    agreement = verdict.agreement
+    return Interval(1 - agreement.value, 1 - agreement.high, 1 - agreement.low, agreement.level, agreement.method)
+
+
+def _search_sentence(candidate: Candidate) -> str:
+    parts = []
+    for budget in candidate.budgets:
+        name = budget.text or f"{budget.metric} at most {text.cost(budget.metric, budget.limit)}"
+        used = candidate.used.get(budget.metric)
+        parts.append(f"budget {name}" + (f", {text.percent(used)} of it used" if used is not None else ""))
+    if candidate.optimal:
+        parts.append("proven optimal for the predicted harm")
+    elif candidate.gap > 0:
+        parts.append(f"at most {text.percent(candidate.gap, 2)} above the optimum of the predicted harm")
+    sentence = "; ".join(parts)
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _mean(sites: Sites, policy: Policy, kind: str) -> float | None:
+    members = [s for s in sites if s.kind == kind]
+    total = sum(s.numel for s in members)
+    return sum(s.numel * (policy[s.name] or FLOAT_BITS) for s in members) / total if total else None
+
+
+def _point(item: Candidate | Measured, role: str, label: str, front: Front, sites: Sites) -> FrontPoint:
+    policy, verdict = item.policy, item.verdict
+    return FrontPoint(
+        label=label,
+        role=role,
+        cost=float(item.costs[front.cost]),
+        costs=tuple((text.metric_name(m), text.cost(m, v)) for m, v in item.costs.items()),
+        predicted=item.predicted,
+        verdict=verdict,
+        measured=flip_rate(verdict) if verdict is not None and is_flip_rate(front.unit) else None,
+        bits=tuple(policy[name] for name in sites.names),
+        search=_search_sentence(item) if isinstance(item, Candidate) else "",
+        mean_weight_bits=_mean(sites, policy, "weight"),
+        mean_activation_bits=_mean(sites, policy, "activation"),
+        graph_hash=policy.graph_hash,
+    )
+
+
+def _candidate_label(candidate: Candidate, place: int) -> str:
+    fallback = ", ".join(b.text for b in candidate.budgets if b.text) or f"front point {place}"
+    return text.policy_label(candidate.policy, fallback)
+
+
+def front_panel(
+    front: Front, sites: Sites, baselines: Sequence[Measured] = (), chosen: Measured | None = None
+) -> FrontPanel:
+    """The front as points with their bits per site.
+
+    A candidate with the bits of the chosen policy becomes the chosen point (with the chosen policy's verdict
+    when it has none); a chosen policy that is not on the front is added. Policies without the front's cost are
+    left out.
+    """
+    points: list[FrontPoint] = []
+    wanted = dict(chosen.policy.bits) if chosen else None
+    found = False
+    for place, candidate in enumerate(front, start=1):
+        if front.cost not in candidate.costs:
+            continue
+        point = _point(candidate, "front", _candidate_label(candidate, place), front, sites)
+        if not found and wanted is not None and dict(candidate.policy.bits) == wanted:
+            found = True
+            verdict = candidate.verdict or (chosen.verdict if chosen else None)
+            measured = flip_rate(verdict) if verdict is not None and is_flip_rate(front.unit) else None
+            point = FrontPoint(**{**point.__dict__, "role": "chosen", "verdict": verdict, "measured": measured})
+        points.append(point)
+    if chosen is not None and not found and front.cost in chosen.costs:
+        points.append(_point(chosen, "chosen", text.policy_label(chosen.policy, "chosen policy"), front, sites))
+    for place, baseline in enumerate(baselines, start=1):
+        if front.cost in baseline.costs:
+            label = text.policy_label(baseline.policy, f"baseline {place}")
+            points.append(_point(baseline, "baseline", label, front, sites))
+    points.sort(key=lambda p: p.cost)
+    divisor, unit = text.cost_scale(front.cost, [p.cost for p in points])
+    unit = f"{unit}BOPs" if front.cost == "bops" else unit
+    name = "Cost per input" if front.cost == "bops" else text.metric_name(front.cost)
+    costs = [p.cost for p in points if p.cost > 0]
+    verdicts = [p.verdict for p in points if p.verdict is not None]
+    selected = next((i for i, p in enumerate(points) if p.role == "chosen"), len(points) // 2)
+    return FrontPanel(
+        points=tuple(points),
+        metric=front.cost,
+        axis=f"{name} ({unit})" if unit else name,
+        divisor=divisor,
+        logarithmic=bool(costs) and max(costs) > 8 * min(costs),
+        method=front.method,
+        unit=front.unit,
+        float_accuracy=verdicts[0].float_accuracy if verdicts else None,
+        selected=selected,
+        measured_points=len(verdicts),
+    )
+
+
+def point_figures(point: FrontPoint, unit: str) -> tuple[tuple[str, str], ...]:
+    """What is known of a point as (name, text with unit): measurements first, then the prediction, then costs."""
+    verdict = point.verdict
+    rows: list[tuple[str, str]] = []
+    if verdict is not None:
+        rows += [
+            ("Top-1 accuracy", text.percent_interval(verdict.accuracy)),
+            ("Change against float", text.points_interval(verdict.accuracy_change)),
+            ("Agreement with float", text.percent_interval(verdict.agreement)),
+            ("KL to float (nats)", text.number_interval(verdict.kl)),
+            ("Loss", text.number_interval(verdict.loss)),
+        ]
+    else:
+        rows.append(("Accuracy", "not measured"))
+    if point.predicted is not None:
+        value = text.percent(point.predicted, 2) if is_flip_rate(unit) else text.significant(point.predicted)
+        rows.append((f"Predicted ({unit})", value))
+    return (*rows, *point.costs)
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> Interval | None:
+    """Spearman's rank correlation with a 95% interval; None below 5 pairs or without spread.
+
+    The interval is Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright (2000), equation 5.
+    """
+    from scipy.stats import rankdata
+
+    if len(x) < 5 or len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    a, b = (ranks - ranks.mean() for ranks in (rankdata(x), rankdata(y)))
+    r = max(-1.0, min(1.0, float((a @ b) / math.sqrt(float((a @ a) * (b @ b))))))
+    if abs(r) == 1.0:
+        # The transform is infinite here; half a rank exchange less keeps the interval honest.
+        z = math.atanh(1 - 3 / (len(x) * (len(x) ** 2 - 1))) * r
+    else:
+        z = math.atanh(r)
+    half = 1.959964 * math.sqrt((1 + r * r / 2) / (len(x) - 3))
+    low, high = math.tanh(z - half), math.tanh(z + half)
+    return Interval(r, min(low, r), max(high, r), 0.95, "Fisher z")
+
+
+def agreement_from_front(front: Front, measured: Sequence[Measured] = ()) -> Agreement | None:
+    """Prediction against measurement over everything measured: the front's candidates and further policies.
+
+    The measurement is the share of predictions that flip (one minus the agreement with float). None when fewer
+    than two policies have both a prediction and a verdict.
+    """
+    pairs: dict[frozenset[tuple[str, int]], Pair] = {}
+    named: list[tuple[Candidate | Measured, str]] = [(c, _candidate_label(c, i)) for i, c in enumerate(front, start=1)]
+    named += [(m, text.policy_label(m.policy, f"policy {i}")) for i, m in enumerate(measured, start=1)]
+    for item, label in named:
+        if item.verdict is not None and item.predicted is not None:
+            flips = flip_rate(item.verdict)
+            pair = Pair(label, item.predicted, flips.value, flips.low, flips.high)
+            pairs.setdefault(frozenset(item.policy.bits.items()), pair)
+    if len(pairs) < 2:
+        return None
+    found = tuple(pairs.values())
+    correlation = spearman([p.predicted for p in found], [p.measured for p in found])
+    return Agreement(front.method, front.unit, "share of predictions that flip", found, correlation)
+
+
+def agreement_panel(agreement: Agreement) -> AgreementPanel:
+    """One method's pairs and its rank correlation in words."""
+    n = len(agreement.pairs)
+    rho = agreement.spearman
+    if rho is None:
+        sentence = f"{n} measured policies: too few for a rank correlation."
+    else:
+        sentence = (
+            f"Spearman's rank correlation over {n} measured policies: {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
+            f" ({100 * rho.level:g}%, {rho.method})."
+        )
+    same = agreement.unit == agreement.measured_unit or (
+        is_flip_rate(agreement.unit) and is_flip_rate(agreement.measured_unit)
+    )
+    return AgreementPanel(
+        agreement.method, agreement.unit, agreement.measured_unit, agreement.pairs, same, sentence
+    )

@@ -1,0 +1,173 @@
+"""Panels to one self-contained HTML page: no file beside it, no request to anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bitwright.errors import MissingExtra
+from bitwright.report import format as text
+from bitwright.report.compare import compare_panel
+from bitwright.report.panels import costs_panel, figures_panel, headline, sensitivity_panel, sites_panel
+from bitwright.report.panels_front import (
+    agreement_from_front,
+    agreement_panel,
+    front_panel,
+    is_flip_rate,
+    point_figures,
+)
+from bitwright.report.panels_runtime import latency_panel, parity_panel
+from bitwright.report.run_report import RunReport
+from bitwright.values import FLOAT, Front
+
+TEMPLATES = Path(__file__).parent / "templates"
+_PURPOSE = "to write the HTML report"
+
+
+def render(report: RunReport) -> str:
+    """The report of one run as one HTML page that works offline.
+
+    Args:
+        report: what the run found; parts that are empty are said to be missing.
+
+    Returns:
+        The page's text, about 5 MB, nearly all of it the plotting library.
+
+    Raises:
+        MissingExtra: Jinja2 or Plotly is not installed.
+    """
+    chosen = report.chosen
+    front = report.front
+    front_data = front_panel(front, report.sites, report.baselines, chosen) if front is not None and front else None
+    agreements = report.agreements
+    if not agreements and front is not None:
+        made = agreement_from_front(front, report.measured)
+        agreements = (made,) if made else ()
+    sites = sites_panel(report.sites, chosen.policy if chosen else FLOAT)
+    agreement_panels = [agreement_panel(a) for a in agreements if a.pairs]
+    tables = [sensitivity_panel(t, report.sites) for t in report.tables]
+    figures = [point_figures(p, front_data.unit) for p in front_data.points] if front_data else []
+    data = {
+        "sites": sites.rows,
+        "stages": {"weight": sites.weight_stages, "activation": sites.activation_stages},
+        "chosen": [row.bits for row in sites.rows] if chosen else None,
+        "front": front_data,
+        "figures": figures,
+        "flips": bool(front_data and is_flip_rate(front_data.unit)),
+        "agreement": agreement_panels,
+        "sensitivity": tables,
+    }
+    return _page(
+        "report.html",
+        data,
+        plots=front_data is not None or bool(agreement_panels),
+        title=report.title,
+        report=report,
+        headline=headline(report),
+        asked=text.settings(report.job),
+        figures=figures_panel(report),
+        front=front_data,
+        front_figures=figures,
+        agreements=agreement_panels,
+        tables=tables,
+        sites=sites,
+        costs=costs_panel(report.float_costs, chosen.costs) if chosen else (),
+        parity=parity_panel(report.parity) if report.parity else None,
+        latency=latency_panel(report.latency),
+        environment=text.settings(report.environment),
+        timings=[(step, text.duration(seconds)) for step, seconds in report.timings.items()],
+        policy_json=chosen.policy.to_json() if chosen else "",
+    )
+
+
+def render_compare(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> str:
+    """Two or more runs side by side as one HTML page that works offline.
+
+    Raises:
+        InvalidInput: fewer than two runs, or another number of names than runs.
+        MissingExtra: Jinja2 or Plotly is not installed.
+    """
+    panel = compare_panel(reports, names)
+    fronts: list[Front] = [r.front for r in reports if r.front is not None and len(r.front)]
+    overlay = []
+    if fronts and all(front.cost == fronts[0].cost for front in fronts):
+        for column, report in zip(panel.columns, reports, strict=True):
+            if report.front is not None and len(report.front):
+                points = front_panel(report.front, report.sites, (), report.chosen)
+                overlay.append({"label": column.label, "front": points})
+    data = {
+        "overlay": overlay,
+        "labels": [column.label for column in panel.columns],
+        "sites": [],
+    }
+    title = "Comparison: " + ", ".join(column.label for column in panel.columns)
+    return _page("compare.html", data, plots=bool(overlay), title=title, panel=panel, overlay=bool(overlay))
+
+
+def plain(value: Any) -> Any:
+    """Panels as plain data for the page's script: dataclasses as objects, numbers that are not finite as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def script_json(value: Any) -> str:
+    """JSON that is safe inside a script element, whatever names it holds."""
+    dumped = json.dumps(plain(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return dumped.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _minus(value: object) -> str:
+    """Hyphens that stand for a minus sign as minus signs."""
+    return re.sub(r"(^|[\s\[(])-(?=\d)", "\\1\N{MINUS SIGN}", str(value))
+
+
+def _plotly_script() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise MissingExtra("plotly", "report", _PURPOSE) from None
+    return str(get_plotlyjs()).replace("</script", "<\\/script")
+
+
+def _page(template: str, data: Mapping[str, Any], *, plots: bool, **context: Any) -> str:
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ImportError:
+        raise MissingExtra("jinja2", "report", _PURPOSE) from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        breakable=lambda name: Markup("<wbr>").join(re.split(r"(?<=[./])", str(name))),
+        minus=_minus,
+        percent=text.percent,
+        percent_interval=text.percent_interval,
+        points_interval=text.points_interval,
+        number_interval=text.number_interval,
+        significant=text.significant,
+    )
+    environment.globals.update(cost_text=text.cost, metric_name=text.metric_name)
+    return environment.get_template(template).render(
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        scripts=[Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("page.js", "plots.js")],
+        plotly=Markup(_plotly_script()) if plots else "",
+        data=Markup(script_json(data)),
+        **context,
+    )

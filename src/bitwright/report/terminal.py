@@ -1,0 +1,265 @@
+"""The report's panels on the terminal: functions from values to Rich renderables, legible at 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bitwright.report import format as text
+from bitwright.report.compare import compare_panel
+from bitwright.report.panels import (
+    costs_panel,
+    figures_panel,
+    headline,
+    sensitivity_rows,
+    sites_panel,
+    start_width,
+)
+from bitwright.report.panels_front import front_panel, is_flip_rate
+from bitwright.report.panels_runtime import latency_panel, parity_panel
+from bitwright.report.run_report import Measured, RunReport
+from bitwright.values import FLOAT, Front, Interval, Latency, Parity, Policy, SensitivityTable, Sites
+
+_BAR = 16
+_KIND_STYLE = {"weight": "blue", "activation": "dark_orange3"}
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+
+
+def _table(title: str, caption: str = "") -> Table:
+    return Table(
+        title=Text(title) if title else None,
+        caption=Text(caption) if caption else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        caption_style="dim",
+        pad_edge=False,
+        padding=(0, 1),
+    )
+
+
+def _bar(share: float) -> str:
+    """A bar of ``share`` (0 to 1) of the full width, to an eighth of a character."""
+    eighths = round(max(0.0, min(1.0, share)) * _BAR * 8)
+    rest = _BLOCKS[eighths % 8] if eighths % 8 else ""
+    return ("█" * (eighths // 8) + rest).ljust(_BAR)
+
+
+def _percent(interval: Interval | None) -> str:
+    return text.percent_interval(interval).replace("%", "", 1) if interval else "-"
+
+
+def verdict_table(report: RunReport) -> RenderableType:
+    """Float, the baselines and the chosen policy: accuracy, change, agreement and KL with intervals, and the costs."""
+    panel = figures_panel(report)
+    costs = panel.cost_metrics
+    table = _table("Figures", panel.intervals)
+    table.add_column("Policy", min_width=5, overflow="fold")
+    if panel.samples:
+        table.add_column("Top-1 %", justify="right", no_wrap=True)
+        table.add_column("Change, points", justify="right", no_wrap=True)
+    for metric in costs:
+        table.add_column(text.metric_name(metric).replace(" per input", ""), justify="right", no_wrap=True)
+    more = _table("")
+    more.add_column("Policy", min_width=5, overflow="fold")
+    for name in ("Agrees with float %", "KL to float, nats"):
+        more.add_column(name, justify="right", no_wrap=True)
+    for name in panel.user_metrics:
+        more.add_column(Text(name), justify="right", overflow="fold")
+    for row in panel.rows:
+        style = "bold" if row.role == "chosen" else ""
+        label = Text(f"{row.label} *" if row.role == "chosen" else row.label)
+        change = text.points_interval(row.change, unit=False) if row.change else "-"
+        measured = [_percent(row.accuracy) if row.accuracy else "not measured", change] if panel.samples else []
+        costed = [text.cost(metric, row.costs[metric]) if metric in row.costs else "-" for metric in costs]
+        table.add_row(label, *(Text(cell) for cell in [*measured, *costed]), style=style)
+        kl = text.number_interval(row.kl) if row.kl else "-"
+        own = [text.significant(row.metrics[n]) if n in row.metrics else "-" for n in panel.user_metrics]
+        more.add_row(label, *(Text(cell) for cell in [_percent(row.agreement), kl, *own]), style=style)
+    parts: list[RenderableType] = [table]
+    if panel.samples:
+        parts.append(more)
+    if report.chosen:
+        parts.append(Text("* the chosen policy", style="dim"))
+    return Group(*parts)
+
+
+def costs_table(report: RunReport) -> RenderableType:
+    """Costs of float and of the chosen policy."""
+    rows = costs_panel(report.float_costs, report.chosen.costs) if report.chosen else ()
+    if not rows:
+        return Text("The costs of float and of a chosen policy are not both known.")
+    table = _table("Costs before and after")
+    for name in ("Cost", "Float", "Chosen", "Share"):
+        table.add_column(name, justify="left" if name == "Cost" else "right")
+    for row in rows:
+        table.add_row(row.name, row.before_text, row.after_text, text.percent(row.ratio))
+    return table
+
+
+def front_table(
+    front: Front, sites: Sites, baselines: Sequence[Measured] = (), chosen: Measured | None = None
+) -> RenderableType:
+    """The Pareto front: cost, prediction and what was measured of each policy, the chosen one starred."""
+    panel = front_panel(front, sites, baselines, chosen)
+    flips = is_flip_rate(panel.unit)
+    table = _table("Pareto front", f"Predicted by {panel.method}: {panel.unit}. {panel.measured_points} measured.")
+    table.add_column("Policy", overflow="fold", min_width=6)
+    table.add_column(panel.axis.replace("Cost per input ", "").strip("()"), justify="right", no_wrap=True)
+    table.add_column("Predicted", justify="right", no_wrap=True)
+    table.add_column("Top-1 %", justify="right", no_wrap=True)
+    table.add_column("Change, points", justify="right", no_wrap=True)
+    for point in panel.points:
+        verdict = point.verdict
+        if point.predicted is None:
+            predicted = "-"
+        else:
+            predicted = text.percent(point.predicted, 2) if flips else text.significant(point.predicted)
+        table.add_row(
+            Text(f"{point.label} *" if point.role == "chosen" else point.label),
+            text.significant(point.cost / panel.divisor),
+            predicted,
+            Text(_percent(verdict.accuracy) if verdict else "not measured"),
+            Text(text.points_interval(verdict.accuracy_change, unit=False) if verdict else "-"),
+            style={"chosen": "bold", "baseline": "dark_orange3"}.get(point.role, ""),
+        )
+    if any(point.role == "chosen" for point in panel.points):
+        return Group(table, Text("* the chosen policy", style="dim"))
+    return table
+
+
+def sensitivity_table(
+    table: SensitivityTable, bits: int | None = None, top: int | None = 15, sites: Sites | None = None
+) -> RenderableType:
+    """Sites by predicted harm, worst first, with bars and standard errors.
+
+    Args:
+        table: of any method.
+        bits: the width; by default 4 where the table has it, else the middle one.
+        top: how many sites to list; None for all.
+        sites: tells weights from activations when given.
+
+    Raises:
+        InvalidInput: the table does not have this width.
+    """
+    width = start_width(table.bits) if bits is None else bits
+    rows = sensitivity_rows(table, width, sites)
+    shown = rows if top is None else rows[:top]
+    left = f" {len(rows) - len(shown)} more sites are less sensitive." if len(shown) < len(rows) else ""
+    note = f"Harm: {table.unit}, over {table.samples:,} inputs.{left}"
+    drawn = _table(f"Sensitivity at {width} bits by {table.method}, worst first", " ".join([note, *table.notes]))
+    drawn.add_column("#", justify="right")
+    drawn.add_column("Site", overflow="fold", ratio=1)
+    drawn.add_column("", no_wrap=True, width=_BAR)
+    drawn.add_column("Harm", justify="right", no_wrap=True)
+    worst = max((row.harm for row in rows), default=0.0) or 1.0
+    for row in shown:
+        harm = text.significant(row.harm)
+        if row.standard_error is not None:
+            harm += f" ± {text.significant(row.standard_error, 2)}"
+        style = _KIND_STYLE.get(row.kind, "")
+        drawn.add_row(str(row.rank), Text(row.site), Text(_bar(row.harm / worst), style=style), harm)
+    return drawn
+
+
+def sites_table(sites: Sites, policy: Policy | None = None) -> RenderableType:
+    """Every site with its kind, shape and, with a policy, its bits."""
+    panel = sites_panel(sites, policy if policy is not None else FLOAT)
+    weights, activations = len(sites.weights), len(sites.activations)
+    table = _table(f"{len(sites)} sites: {weights} weights, {activations} activations")
+    table.add_column("Site", overflow="fold", ratio=1)
+    table.add_column("Kind", no_wrap=True)
+    table.add_column("Shape", overflow="fold")
+    table.add_column("Elements", justify="right", no_wrap=True)
+    if policy is not None:
+        table.add_column("Bits", justify="right", no_wrap=True)
+    for row in panel.rows:
+        cells = [Text(row.name), Text(row.kind, style=_KIND_STYLE[row.kind]), Text("x".join(map(str, row.shape)))]
+        cells.append(Text(f"{row.numel:,}"))
+        if policy is not None:
+            cells.append(Text(text.bits(row.bits)))
+        table.add_row(*cells)
+    return table
+
+
+def parity_lines(parity: Parity) -> RenderableType:
+    """The exported file against the simulation, in sentences."""
+    panel = parity_panel(parity)
+    lines = [panel.sentence]
+    lines += [f"Optimisations {row.optimisations}: largest difference {row.logit_difference}." for row in panel.rows]
+    if panel.accuracy:
+        lines.append(f"Top-1 accuracy of the file in the runtime: {panel.accuracy} (95% Wilson).")
+    return Text("\n".join(lines))
+
+
+def latency_lines(latency: Sequence[Latency]) -> RenderableType:
+    """Times against float, with the operations that did not run in integers."""
+    panel = latency_panel(latency)
+    if not panel.rows:
+        return Text("Latency was not measured.")
+    lines = [panel.sentence]
+    lines += [f"Batch {row.batch}: float {row.float_text}, quantized {row.quantized_text}." for row in panel.rows]
+    if panel.unfused:
+        lines.append("Not in integers: " + ", ".join(panel.unfused))
+    return Text("\n".join(lines), style="dark_orange3" if any(row.ratio > 1 for row in panel.rows) else "")
+
+
+def summary(report: RunReport) -> RenderableType:
+    """The run on one screen: the headline, the figures, the costs, parity and latency where they were measured."""
+    parts: list[RenderableType] = [Text(headline(report), style="bold"), Text(""), verdict_table(report)]
+    if report.chosen and report.float_costs:
+        parts.append(costs_table(report))
+    if report.parity:
+        parts += [parity_lines(report.parity), Text("")]
+    if report.latency:
+        parts += [latency_lines(report.latency), Text("")]
+    parts += [Text(f"- {note}") for note in (*report.export_notes, *report.notes)]
+    return Group(*parts)
+
+
+def compare_table(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> RenderableType:
+    """Two or more runs side by side: figures, differences against the first, sites whose bits differ.
+
+    Raises:
+        InvalidInput: fewer than two runs, or another number of names than runs.
+    """
+    panel = compare_panel(reports, names)
+    figures = _table("Figures of the chosen policies")
+    figures.add_column("", no_wrap=True)
+    for column in panel.columns:
+        figures.add_column(Text(column.label), overflow="fold")
+    for title, name in (
+        ("Policy", "policy"),
+        ("Top-1", "accuracy"),
+        ("Against float", "change"),
+        ("Agrees", "agreement"),
+        ("KL, nats", "kl"),
+    ):
+        figures.add_row(title, *(Text(getattr(column, name)) for column in panel.columns))
+    for i, cost in enumerate(panel.cost_names):
+        figures.add_row(Text(cost), *(Text(column.costs[i]) for column in panel.columns))
+    lines = []
+    for item in panel.differences:
+        change = text.points_interval(item.accuracy) if item.accuracy else "not measured"
+        ratios = "".join(f", {name} times {ratio:.2f}" for name, ratio in item.costs)
+        lines.append(
+            f"{item.label} against {panel.columns[0].label}: accuracy {change}{ratios}, "
+            f"{item.changed_sites} sites with other bits"
+        )
+    parts: list[RenderableType] = [figures, Text("\n".join(lines)), Text(panel.note, style="dim"), Text("")]
+    if panel.changed:
+        sites = _table("Bits that differ", f"{panel.unchanged} more sites have the same bits in all runs.")
+        sites.add_column("Site", overflow="fold", ratio=1)
+        for column in panel.columns:
+            sites.add_column(Text(column.label), justify="right", overflow="fold")
+        for row in panel.changed:
+            sites.add_row(Text(row.name), *(Text(bits) for bits in row.bits))
+        parts.append(sites)
+    else:
+        parts.append(Text(f"All {panel.unchanged} sites have the same bits in all runs."))
+    return Group(*parts)

@@ -1,0 +1,96 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bitwright.errors import StoreError
+
+_STALE_SECONDS = 3600.0
+
+
+def write_atomically(path: str | Path, data: bytes | str) -> Path:
+    """Write ``data`` (text as UTF-8) so that a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: the file; its folder is made when it is missing.
+        data: the whole content.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written; what stood there before still does.
+    """
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    with atomic_path(path) as part:
+        part.write_bytes(content)
+    return Path(path)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; when the block ends well it takes the place of ``path``.
+
+    The content is flushed to the disk before the rename and the folder after it, so that a power cut leaves
+    the old file or the new one. When the block raises, ``path`` stays as it was and the part is removed.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written.
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale_parts(target)
+        yield part
+        _flush(part)
+        os.replace(part, target)
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise _store_error(error, target) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _store_error(error: OSError, target: Path) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(
+            f"the disk is full: cannot write '{target}'; free some space in '{target.parent}' or choose another "
+            "output folder, then run the same command again"
+        )
+    return StoreError(f"cannot write '{target}': {error.strerror or error}; choose another output folder")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":  # a folder cannot be opened elsewhere
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale_parts(target: Path) -> None:
+    """Remove what a killed process left of this file more than an hour ago."""
+    for part in target.parent.glob(f".{target.name}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+                part.unlink()

@@ -1,0 +1,42 @@
+"""The files of an output folder, beside the run store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bitwright.errors import StoreError
+
+JOB = "bitwright.toml"
+"""The settings that made it, as a job file."""
+POLICY = "policy.json"
+"""The chosen policy."""
+FRONT = "front.json"
+"""The candidates of the search."""
+SENSITIVITY_JSON = "sensitivity.json"
+SENSITIVITY_CSV = "sensitivity.csv"
+MODEL = "model.onnx"
+SCALES = "scales.json"
+"""Scales and zero points of the exported model."""
+REPORT = "report.html"
+REPORT_DATA = "report.json"
+"""What the report shows, as data; ``bitwright report`` and ``bitwright compare`` read it."""
+
+
+def read_output(folder: str | Path, name: str, made_by: str) -> str:
+    """The text of a file that an earlier command wrote.
+
+    Args:
+        folder: the output folder.
+        name: one of the names above.
+        made_by: the command that writes it, for the message.
+
+    Raises:
+        StoreError: it is not there or cannot be read.
+    """
+    path = Path(folder) / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StoreError(f"there is no {name} in '{folder}'; run `{made_by}` with this output folder first") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}") from None

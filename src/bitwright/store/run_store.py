@@ -1,0 +1,260 @@
+"""The run store: measurements by key in one SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bitwright.errors import StoreError
+
+STORE_NAME = "bitwright.sqlite"
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 60.0
+_APPLICATION_ID = 0x42575247  # "BWRG" in the file's header: says that SQLite file is ours
+_SCHEMA = """
+CREATE TABLE measurements (
+    key     TEXT PRIMARY KEY,
+    kind    TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    created REAL NOT NULL
+) WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored measurement.
+
+    Attributes:
+        key: what identifies it, see :func:`~bitwright.store.content_key`.
+        kind: what was measured, e.g. ``"verdict"``.
+        payload: the measurement as plain data.
+        created: when it was stored, in seconds since 1970.
+    """
+
+    key: str
+    kind: str
+    payload: dict[str, Any]
+    created: float
+
+
+class RunStore:
+    """Measurements of a run, by key, in ``bitwright.sqlite`` of a folder.
+
+    A record that :meth:`put` acknowledged by returning is there for good: it survives ``kill -9`` of this
+    process, and a power cut (write-ahead log with ``synchronous=FULL``: one flush a record, some
+    milliseconds, beside measurements that take far longer). Any number of processes may read and write the
+    same store at once; a writer waits up to a minute for the others. One object may be used from several
+    threads, and is opened anew where it is unpickled.
+
+    Args:
+        folder: the output folder, made when it is missing.
+        create: False to refuse a folder without a store.
+
+    Raises:
+        StoreError: the file is not a run store, is damaged, comes from a newer Bitwright, or cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, create: bool = True) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / STORE_NAME
+        self._lock = threading.RLock()
+        if not create and not self.path.is_file():
+            raise StoreError(f"there is no run in '{self.folder}' (no {STORE_NAME}); run `bitwright run` there first")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make the output folder '{self.folder}': {error.strerror}; choose another one"
+            ) from None
+        with self._errors():
+            self._connection = sqlite3.connect(
+                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._errors():
+                self._open()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The measurement under ``key``, or None.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self._lock, self._errors():
+            row = self._connection.execute("SELECT payload FROM measurements WHERE key = ?", (key,)).fetchone()
+        return None if row is None else self._decode(key, row[0])
+
+    def put(self, key: str, kind: str, payload: Mapping[str, Any]) -> None:
+        """Keep a measurement; when this returns, it is on the disk.
+
+        A key names its content, so a second ``put`` under the same key changes nothing: the first stands.
+
+        Raises:
+            StoreError: the disk is full, the folder cannot be written, or ``payload`` is not plain data.
+        """
+        try:
+            text = json.dumps(dict(payload))
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"the {kind} measurement cannot be stored: {error}") from None
+        with self._lock, self._errors(), self._transaction():
+            self._connection.execute(
+                "INSERT INTO measurements (key, kind, payload, created) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (key) DO NOTHING",
+                (key, kind, text, time.time()),
+            )
+
+    def get_or_compute(self, key: str, kind: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """The measurement under ``key``; ``compute`` runs, and its result is kept, only when there is none.
+
+        Two processes that compute the same key at once both return the record that was stored first.
+        """
+        found = self.get(key)
+        if found is None:
+            self.put(key, kind, compute())
+            found = self.get(key)
+            assert found is not None
+        return found
+
+    def records(self, kind: str | None = None) -> Iterator[Record]:
+        """All measurements, or those of one kind, oldest first."""
+        query = "SELECT key, kind, payload, created FROM measurements"
+        with self._lock, self._errors():
+            if kind is None:
+                rows = self._connection.execute(f"{query} ORDER BY created, key").fetchall()
+            else:
+                rows = self._connection.execute(f"{query} WHERE kind = ? ORDER BY created, key", (kind,)).fetchall()
+        for key, kind_, text, created in rows:
+            yield Record(key, kind_, self._decode(key, text), created)
+
+    def counts(self) -> dict[str, int]:
+        """Number of measurements of each kind."""
+        with self._lock, self._errors():
+            return dict(self._connection.execute("SELECT kind, COUNT(*) FROM measurements GROUP BY kind").fetchall())
+
+    def __len__(self) -> int:
+        return sum(self.counts().values())
+
+    def __contains__(self, key: object) -> bool:
+        with self._lock, self._errors():
+            found = self._connection.execute("SELECT 1 FROM measurements WHERE key = ?", (key,)).fetchone()
+        return found is not None
+
+    def close(self) -> None:
+        """Close the file; further calls raise :class:`StoreError`."""
+        self._connection.close()
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RunStore, (self.folder,))
+
+    def _open(self) -> None:
+        # What the file is gets checked before anything is written to it: a foreign file stays untouched.
+        if self._identity() is None:
+            with self._transaction():
+                if self._identity() is None:  # another process may have made it meanwhile
+                    self._connection.execute(_SCHEMA)
+                    self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._use_write_ahead_log()
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("SELECT key FROM measurements LIMIT 1").fetchone()
+
+    def _identity(self) -> int | None:
+        """The schema version of the file, None when it is empty; StoreError when it is not ours."""
+        application = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        tables = self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        if not application and not version and not tables:
+            return None
+        if application != _APPLICATION_ID:
+            raise StoreError(
+                f"'{self.path}' is an SQLite file of another program; move it away or choose another output folder"
+            )
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"'{self.path}' was written by a newer Bitwright (store version {version}, this one reads "
+                f"{SCHEMA_VERSION}); upgrade bitwright or choose another output folder"
+            )
+        return version
+
+    def _use_write_ahead_log(self) -> None:
+        # The switch to WAL does not wait for other connections by itself, so it is tried again here. Where the
+        # file system has no shared memory, SQLite keeps its rollback journal, which is as safe but slower.
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+            raise
+
+    def _decode(self, key: str, text: str) -> dict[str, Any]:
+        try:
+            payload = json.loads(text)
+        except (TypeError, ValueError):
+            payload = None
+        if not isinstance(payload, dict):
+            raise StoreError(
+                f"the record '{key}' in '{self.path}' is damaged; move the file away and run the same command again"
+            )
+        return payload
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn SQLite's errors into one line with the way out."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(self._explain(error)) from error
+
+    def _explain(self, error: sqlite3.Error) -> str:
+        text = str(error)
+        if "full" in text:
+            return (
+                f"the disk is full: cannot write to the run store in '{self.folder}'; free some space or choose "
+                "another output folder, then run the same command again (everything stored so far is kept)"
+            )
+        if "not a database" in text or "malformed" in text or "no such table" in text:
+            return f"'{self.path}' is damaged or not a run store ({text}); move it away or choose another output folder"
+        if "locked" in text or "busy" in text:
+            return (
+                f"the run store '{self.path}' was locked by another process for {BUSY_SECONDS:.0f} seconds; "
+                "wait for that process or choose another output folder"
+            )
+        if "readonly" in text or "unable to open" in text:
+            return f"cannot write '{self.path}' ({text}); check its permissions or choose another output folder"
+        return f"the run store '{self.path}' failed: {text}; choose another output folder or free space there"

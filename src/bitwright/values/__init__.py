@@ -1,0 +1,28 @@
+"""Values that flow through Bitwright: frozen, without model objects, to and from JSON."""
+
+from bitwright.values.front import Budget, Candidate, Front
+from bitwright.values.policy import FLOAT, MAX_BITS, MIN_BITS, Policy, check_bits
+from bitwright.values.site import Operation, Scheme, Site, Sites
+from bitwright.values.table import MarginModel, SensitivityTable
+from bitwright.values.verdict import Interval, Latency, Parity, Verdict
+
+__all__ = [
+    "FLOAT",
+    "MAX_BITS",
+    "MIN_BITS",
+    "Budget",
+    "Candidate",
+    "Front",
+    "Interval",
+    "Latency",
+    "MarginModel",
+    "Operation",
+    "Parity",
+    "Policy",
+    "Scheme",
+    "SensitivityTable",
+    "Site",
+    "Sites",
+    "Verdict",
+    "check_bits",
+]

@@ -1,0 +1,140 @@
+"""Fronts: the best policies at a range of costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bitwright.values.policy import Policy
+from bitwright.values.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An upper limit on a cost.
+
+    Attributes:
+        metric: ``"size"`` (bytes), ``"bops"`` (bit operations per sample), ``"latency"`` (seconds).
+        limit: in the metric's unit.
+        text: what the user wrote, e.g. ``"bops=W4A4"``.
+    """
+
+    metric: str
+    limit: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One policy of a front.
+
+    Attributes:
+        policy: the bits.
+        predicted: predicted harm in the table's unit.
+        costs: every cost that was computed, metric -> value.
+        budgets: the limits it was searched under.
+        optimal: proven: no policy within the budgets has a smaller (linearized) predicted harm.
+        gap: proven bound on how far from the optimum it can be, relative.
+        used: metric -> share of the budget that it uses, 0 to 1.
+        verdict: filled in when the policy was measured.
+    """
+
+    policy: Policy
+    predicted: float
+    costs: Mapping[str, float]
+    budgets: tuple[Budget, ...] = ()
+    optimal: bool = False
+    gap: float = 0.0
+    used: Mapping[str, float] = field(default_factory=dict)
+    verdict: Verdict | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "policy": {
+                "name": self.policy.name,
+                "graph": self.policy.graph_hash,
+                "bits": dict(self.policy.bits),
+            },
+            "predicted": self.predicted,
+            "costs": dict(self.costs),
+            "budgets": [b.__dict__ for b in self.budgets],
+            "optimal": self.optimal,
+            "gap": self.gap,
+            "used": dict(self.used),
+            "verdict": self.verdict.to_dict() if self.verdict else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Candidate:
+        """Inverse of :meth:`to_dict`."""
+        policy = Policy(data["policy"]["bits"], data["policy"]["graph"], data["policy"]["name"])
+        verdict = Verdict.from_dict(data["verdict"]) if data["verdict"] else None
+        return cls(
+            policy,
+            data["predicted"],
+            data["costs"],
+            tuple(Budget(**b) for b in data["budgets"]),
+            data["optimal"],
+            data["gap"],
+            data["used"],
+            verdict,
+        )
+
+
+@dataclass(frozen=True)
+class Front:
+    """Candidates in the order of their budgets (ascending cost for a whole Pareto front).
+
+    Attributes:
+        candidates: one for each budget asked for.
+        method: the sensitivity method behind the predictions.
+        unit: the unit of ``predicted``.
+        cost: the metric of the horizontal axis.
+    """
+
+    candidates: tuple[Candidate, ...]
+    method: str
+    unit: str
+    cost: str
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self.candidates)
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def __getitem__(self, index: int) -> Candidate:
+        return self.candidates[index]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "bitwright": "front",
+            "version": 1,
+            "method": self.method,
+            "unit": self.unit,
+            "cost": self.cost,
+            "candidates": [c.to_dict() for c in self.candidates],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Front:
+        """Inverse of :meth:`to_dict`."""
+        return cls(
+            tuple(Candidate.from_dict(c) for c in data["candidates"]),
+            data["method"],
+            data["unit"],
+            data["cost"],
+        )
+
+    def to_json(self) -> str:
+        """The front as JSON."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> Front:
+        """Read what :meth:`to_json` wrote."""
+        return cls.from_dict(json.loads(text))

@@ -1,0 +1,157 @@
+"""Policies: which bit width each site gets. Made to be read, diffed and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from bitwright.errors import InvalidPolicy, PolicyMismatch, nearest
+from bitwright.values.site import Site, Sites
+
+MIN_BITS = 2
+MAX_BITS = 16
+POLICY_VERSION = 1
+
+
+def check_bits(bits: object, site: str) -> int:
+    """Return ``bits`` as an int, or raise :class:`InvalidPolicy` naming the site and the value."""
+    if isinstance(bits, bool) or not isinstance(bits, int) and not (hasattr(bits, "__index__")):
+        raise InvalidPolicy(
+            f"bits must be a whole number between {MIN_BITS} and {MAX_BITS}, got {bits!r} for site '{site}'"
+        )
+    value = int(bits)
+    if not MIN_BITS <= value <= MAX_BITS:
+        raise InvalidPolicy(
+            f"bits must be between {MIN_BITS} and {MAX_BITS}, got {value} for site '{site}'; "
+            "leave the site out of the policy to keep it in float"
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Bit widths by site name; a site that is not named stays in float.
+
+    Attributes:
+        bits: site name -> bits, 2 to 16. ``None`` or ``"float"`` as a value means float and is dropped.
+        graph_hash: the graph that it was made for, or "" for any graph that has these sites.
+        name: a word for tables and plots, e.g. ``"W4A8"``.
+
+    Raises:
+        InvalidPolicy: bits outside 2 to 16.
+    """
+
+    bits: Mapping[str, int] = field(default_factory=dict)
+    graph_hash: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        kept = {
+            site: check_bits(bits, site)
+            for site, bits in dict[str, Any](self.bits).items()
+            if bits is not None and bits != "float"
+        }
+        object.__setattr__(self, "bits", MappingProxyType(kept))
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.bits.items()), self.graph_hash))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (dict(self.bits), self.graph_hash, self.name))
+
+    def __getitem__(self, site: str) -> int | None:
+        return self.bits.get(site)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.bits)
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    @classmethod
+    def uniform(
+        cls, sites: Sites | Iterable[Site], weights: int | None = None, activations: int | None = None
+    ) -> Policy:
+        """The same bits at every weight and the same at every activation; None leaves them in float."""
+        wanted = {"weight": weights, "activation": activations}
+        for kind, bits in wanted.items():
+            if bits is not None:
+                check_bits(bits, f"every {kind}")
+        chosen = {site.name: wanted[site.kind] for site in sites if wanted[site.kind] is not None}
+        name = f"W{weights or 'float'}A{activations or 'float'}"
+        return cls(chosen, sites.graph_hash if isinstance(sites, Sites) else "", name)  # type: ignore[arg-type]
+
+    def replaced(self, changes: Mapping[str, int | None], name: str = "") -> Policy:
+        """A new policy with some sites changed; None sends a site back to float."""
+        return Policy({**self.bits, **changes}, self.graph_hash, name)  # type: ignore[dict-item]
+
+    def check(self, sites: Sites) -> None:
+        """Raise unless this policy fits these sites.
+
+        Raises:
+            PolicyMismatch: it was made for another graph.
+            InvalidPolicy: it names a site that the graph does not have.
+        """
+        for name in self.bits:
+            if name not in sites:
+                raise InvalidPolicy(
+                    f"the policy names site '{name}', which is not among the {len(sites)} sites of this graph"
+                    f"{nearest(name, sites.names)}"
+                )
+        if self.graph_hash and sites.graph_hash and self.graph_hash != sites.graph_hash:
+            raise PolicyMismatch(
+                f"the policy was made for graph {self.graph_hash}, this graph is {sites.graph_hash}; "
+                "capture the same model with the same placement, or remove 'graph' from the policy file to use it anyway"
+            )
+
+    def diff(self, other: Policy) -> dict[str, tuple[int | None, int | None]]:
+        """Sites whose bits differ: name -> (bits here, bits there), None for float."""
+        names = dict.fromkeys([*self.bits, *other.bits])
+        return {n: (self[n], other[n]) for n in names if self[n] != other[n]}
+
+    def to_json(self) -> str:
+        """Readable JSON, one site a line, in the order of the policy."""
+        head = {"bitwright": "policy", "version": POLICY_VERSION, "name": self.name, "graph": self.graph_hash}
+        lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
+        body = ",\n".join(f"    {json.dumps(site)}: {bits}" for site, bits in self.bits.items())
+        return "{\n" + "\n".join(lines) + '\n  "bits": {\n' + body + "\n  }\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "policy") -> Policy:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            InvalidPolicy: not JSON, not a policy, or a version from the future.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InvalidPolicy(f"{source} is not valid JSON: {error}") from None
+        if not isinstance(data, dict) or not isinstance(data.get("bits"), dict):
+            raise InvalidPolicy(
+                f"{source} is not a policy: it needs a 'bits' object that maps site names to bit widths"
+            )
+        version = data.get("version", POLICY_VERSION)
+        if version != POLICY_VERSION:
+            raise InvalidPolicy(f"{source} has policy version {version}, this Bitwright reads version {POLICY_VERSION}")
+        return cls(data["bits"], str(data.get("graph", "")), str(data.get("name", "")))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read a policy file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise InvalidPolicy(f"cannot read the policy file '{path}': {error.strerror}") from None
+        return cls.from_json(text, f"the policy file '{path}'")
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy as readable JSON."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+
+FLOAT = Policy({}, name="float")

@@ -1,0 +1,204 @@
+"""Sensitivity tables: (site, bits) -> predicted harm, whatever method made them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.errors import InvalidInput, PolicyMismatch, nearest
+from bitwright.values.policy import Policy
+
+Array = npt.NDArray[np.float64]
+
+
+def _phi(x: Array) -> Array:
+    """Standard normal distribution function."""
+    # Imported here: scipy is needed for predictions only, and `import bitwright` stays quick.
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(x))
+
+
+@dataclass(frozen=True)
+class MarginModel:
+    """What Margin-FIT keeps to predict a policy's flip rate (METHODS: Margin-FIT).
+
+    Attributes:
+        margins: (N,) m_n, difference of the two largest float logits of each sample.
+        traces: (N, S) squared norms of the margin's gradient at each site.
+        noise: (S, B) mean squared rounding error per element of each site at each width.
+    """
+
+    margins: Array
+    traces: Array
+    noise: Array
+
+    def flip_chances(self, variance: Array) -> Array:
+        """(N,) Phi(-m_n / sqrt(var_n)): the chance of each sample's prediction to change."""
+        deviation = np.sqrt(np.maximum(variance, 1e-300))
+        return _phi(-self.margins / deviation)
+
+    def flip_rate(self, variance: Array) -> float:
+        """mean_n Phi(-m_n / sqrt(var_n)): expected share of predictions that change."""
+        return float(self.flip_chances(variance).mean())
+
+    def flip_rate_slopes(self, variance: Array) -> Array:
+        """(N,) derivative of each sample's flip probability by its variance, divided by N."""
+        v = np.maximum(variance, 1e-12)
+        z = self.margins / np.sqrt(v)
+        density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        return np.asarray(density * z / (2.0 * v) / len(v))
+
+
+@dataclass(frozen=True)
+class SensitivityTable:
+    """Predicted harm of quantizing each site to each width, the rest in float.
+
+    Attributes:
+        method: e.g. ``"fit"``, ``"margin-fit"``, ``"one-site-kl"``.
+        unit: what the harm is measured in, e.g. ``"share of predictions that flip"``.
+        sites: (S,) site names, in the order of execution.
+        bits: (B,) widths, ascending.
+        harm: (S, B) predicted harm, >= 0 for all sums of squares.
+        standard_error: (S, B) of the harm, from sampling, or None when the method has none.
+        samples: inputs used.
+        graph_hash: the graph it was made for.
+        margin: set when predictions of whole policies go through a margin model, else they add up.
+        parts: further (S,) columns worth showing, e.g. ``{"trace": ...}``.
+        notes: sentences that qualify the numbers.
+    """
+
+    method: str
+    unit: str
+    sites: tuple[str, ...]
+    bits: tuple[int, ...]
+    harm: Array
+    standard_error: Array | None = None
+    samples: int = 0
+    graph_hash: str = ""
+    margin: MarginModel | None = None
+    parts: dict[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        harm = np.asarray(self.harm, dtype=np.float64)
+        if harm.shape != (len(self.sites), len(self.bits)):
+            raise InvalidInput(
+                f"harm must have shape (sites, bits) = ({len(self.sites)}, {len(self.bits)}), got {harm.shape}"
+            )
+        if not np.isfinite(harm).all():
+            row = int(np.argwhere(~np.isfinite(harm))[0][0])
+            raise InvalidInput(f"the harm of site '{self.sites[row]}' is not finite; check weights and data for NaN")
+        object.__setattr__(self, "harm", harm)
+
+    def column(self, bits: int) -> int:
+        """Position of a width, or raise :class:`InvalidInput`."""
+        if bits not in self.bits:
+            raise InvalidInput(f"the table has bits {self.bits}, not {bits}; make it again with bits=({bits}, ...)")
+        return self.bits.index(bits)
+
+    def row(self, site: str) -> int:
+        """Position of a site, or raise :class:`InvalidInput`."""
+        if site not in self.sites:
+            raise InvalidInput(f"the table has no site '{site}'{nearest(site, self.sites)}")
+        return self.sites.index(site)
+
+    def at(self, site: str, bits: int) -> float:
+        """Harm of one site at one width."""
+        return float(self.harm[self.row(site), self.column(bits)])
+
+    def _choices(self, policy: Policy) -> list[tuple[int, int]]:
+        if policy.graph_hash and self.graph_hash and policy.graph_hash != self.graph_hash:
+            raise PolicyMismatch(f"the policy was made for graph {policy.graph_hash}, the table for {self.graph_hash}")
+        return [(self.row(site), self.column(bits)) for site, bits in policy.bits.items()]
+
+    def predict(self, policy: Policy) -> float:
+        """Predicted harm of a whole policy, in the table's unit; 0 for the float policy.
+
+        Sites in float add nothing. With a margin model the variances of the sites add up and the flip
+        rate follows from their sum; otherwise the harms add up.
+        """
+        chosen = self._choices(policy)
+        if not chosen:
+            return 0.0
+        if self.margin is None:
+            return float(sum(self.harm[s, b] for s, b in chosen))
+        return self.margin.flip_rate(self._variance(chosen))
+
+    def _variance(self, chosen: list[tuple[int, int]]) -> Array:
+        assert self.margin is not None
+        rows, columns = zip(*chosen, strict=True) if chosen else ((), ())
+        return np.asarray(self.margin.traces[:, list(rows)] @ self.margin.noise[list(rows), list(columns)])
+
+    def linearized(self, policy: Policy) -> SensitivityTable:
+        """A table whose harms add up, exact to first order around ``policy``; itself if they already do."""
+        if self.margin is None:
+            return self
+        variance = self._variance(self._choices(policy))
+        weights = self.margin.flip_rate_slopes(variance) @ self.margin.traces
+        return replace(
+            self,
+            method=f"{self.method} (linearized)",
+            harm=weights[:, None] * self.margin.noise,
+            margin=None,
+            standard_error=None,
+        )
+
+    def ranking(self, bits: int) -> list[tuple[str, float]]:
+        """Sites by harm at a width, worst first."""
+        order = np.argsort(-self.harm[:, self.column(bits)], kind="stable")
+        return [(self.sites[i], float(self.harm[i, self.column(bits)])) for i in order]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        margin = None
+        if self.margin is not None:
+            margin = {k: np.asarray(v).tolist() for k, v in self.margin.__dict__.items()}
+        return {
+            "bitwright": "sensitivity",
+            "version": 1,
+            "method": self.method,
+            "unit": self.unit,
+            "sites": list(self.sites),
+            "bits": list(self.bits),
+            "harm": self.harm.tolist(),
+            "standard_error": None if self.standard_error is None else np.asarray(self.standard_error).tolist(),
+            "samples": self.samples,
+            "graph_hash": self.graph_hash,
+            "margin": margin,
+            "parts": {k: np.asarray(v).tolist() for k, v in self.parts.items()},
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SensitivityTable:
+        """Inverse of :meth:`to_dict`."""
+        margin = data.get("margin")
+        error = data.get("standard_error")
+        return cls(
+            data["method"],
+            data["unit"],
+            tuple(data["sites"]),
+            tuple(data["bits"]),
+            np.asarray(data["harm"]),
+            None if error is None else np.asarray(error),
+            data["samples"],
+            data["graph_hash"],
+            None if margin is None else MarginModel(**{k: np.asarray(v) for k, v in margin.items()}),
+            {k: np.asarray(v) for k, v in data["parts"].items()},
+            tuple(data["notes"]),
+        )
+
+    def to_json(self) -> str:
+        """The table as JSON."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> SensitivityTable:
+        """Read what :meth:`to_json` wrote."""
+        return cls.from_dict(json.loads(text))

@@ -1,0 +1,129 @@
+"""Verdicts: what was measured of a policy, always with its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value with a confidence interval.
+
+    Attributes:
+        value: the point estimate.
+        low: lower end.
+        high: upper end.
+        level: confidence level, e.g. 0.95.
+        method: ``"wilson"`` or ``"paired bootstrap"`` or ``"bootstrap"``.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+    method: str = "wilson"
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A policy measured against the float model on the same inputs.
+
+    Attributes:
+        samples: number of inputs.
+        accuracy: share of correct predictions of the quantized model, 0 to 1 (Wilson interval).
+        float_accuracy: the same of the float model.
+        accuracy_change: quantized minus float accuracy (paired bootstrap interval).
+        loss: mean loss of the quantized model (bootstrap interval).
+        float_loss: mean loss of the float model.
+        kl: mean Kullback-Leibler divergence from the float to the quantized probabilities, in nats.
+        agreement: share of inputs on which both models predict the same class (Wilson interval).
+        policy_name: the policy measured.
+        metrics: the user's own metrics, name -> value.
+    """
+
+    samples: int
+    accuracy: Interval
+    float_accuracy: Interval
+    accuracy_change: Interval
+    loss: Interval
+    float_loss: Interval
+    kl: Interval
+    agreement: Interval
+    policy_name: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            k: v.to_dict() if isinstance(v, Interval) else (dict(v) if isinstance(v, Mapping) else v)
+            for k, v in self.__dict__.items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Verdict:
+        """Inverse of :meth:`to_dict`."""
+        names = ("accuracy", "float_accuracy", "accuracy_change", "loss", "float_loss", "kl", "agreement")
+        fields: dict[str, Any] = {k: Interval(**v) if k in names else v for k, v in data.items()}
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How an exported file behaves in its runtime, compared with the simulation on the same inputs.
+
+    Attributes:
+        runtime: e.g. ``"onnxruntime 1.31"``.
+        samples: inputs compared.
+        exact_agreement: share of equal top-1 with the runtime's graph optimisations off.
+        fused_agreement: share of equal top-1 with them on.
+        exact_logit_difference: largest absolute logit difference, optimisations off, in output steps
+            (in logits when the output is not quantized: see ``step``).
+        fused_logit_difference: the same with optimisations on.
+        step: size of one output step in logits, or None when the output stays in float.
+        accuracy: of the file in the runtime with optimisations on.
+    """
+
+    runtime: str
+    samples: int
+    exact_agreement: float
+    fused_agreement: float
+    exact_logit_difference: float
+    fused_logit_difference: float
+    step: float | None = None
+    accuracy: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of the exported file against the float model in the same runtime, session options and run.
+
+    Attributes:
+        batch: batch size.
+        seconds: median time of one run of the quantized file.
+        float_seconds: median time of one run of the float file.
+        ratio: median of the paired ratios quantized / float; above 1 it is slower than float.
+        unfused: operations that the runtime did not run in integers.
+    """
+
+    batch: int
+    seconds: float
+    float_seconds: float
+    ratio: float
+    unfused: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**self.__dict__, "unfused": list(self.unfused)}

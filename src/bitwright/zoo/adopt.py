@@ -1,0 +1,224 @@
+"""Data that a user's own code makes, in the form that Bitwright works on.
+
+Taken as one part of the data: a Bitwright `Dataset`; a pair of arrays or tensors ``(inputs, targets)``; a torch
+``Dataset`` of samples; a ``DataLoader``; any other iterable of batches ``(inputs, targets)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import data as torch_data
+
+from bitwright.errors import InvalidData, InvalidInput
+from bitwright.zoo.array_dataset import ArrayDataset
+from bitwright.zoo.dataset import Batch, Dataset, DataSets, check_lengths, digest, to_inputs, to_targets
+
+__all__ = ["BatchStream", "SampleDataset", "as_data", "as_dataset"]
+
+FINGERPRINT_SAMPLES = 64
+
+
+def as_data(data: Any) -> DataSets:
+    """Return ``data`` as `DataSets`.
+
+    Args:
+        data: an object with ``.calibration`` and ``.evaluation``, or the pair of both. Each part is in one of the
+            forms that this module lists; see `as_dataset` for what becomes of it.
+
+    Raises:
+        InvalidInput: ``data`` is neither.
+        InvalidData: a part is unusable.
+    """
+    if isinstance(data, DataSets):
+        return data
+    if hasattr(data, "calibration") and hasattr(data, "evaluation"):
+        parts = (data.calibration, data.evaluation)
+    elif isinstance(data, list | tuple) and len(data) == 2:
+        parts = (data[0], data[1])
+    else:
+        raise InvalidInput(
+            f"data must be a pair (calibration, evaluation) or have .calibration and .evaluation, "
+            f"got {type(data).__name__}"
+        )
+    return DataSets(as_dataset(parts[0], "calibration data"), as_dataset(parts[1], "evaluation data"))
+
+
+def as_dataset(part: Any, name: str) -> Dataset:
+    """Return one part of the data as a `Dataset`.
+
+    The order of the samples is fixed: a ``DataLoader`` that shuffles is given one permutation, the same in every
+    run. Its workers are not used. An iterator that can be read only once is read at once and kept.
+
+    Raises:
+        InvalidInput: ``part`` is none of the forms that this module lists.
+    """
+    if isinstance(part, Dataset):
+        return part
+    if isinstance(part, list | tuple) and len(part) == 2 and all(_is_array(value) for value in part):
+        inputs, targets = part
+        return ArrayDataset(name, lambda: (inputs, targets))
+    if isinstance(part, torch_data.DataLoader):
+        return _from_loader(part, name)
+    if isinstance(part, torch_data.Dataset) and not isinstance(part, torch_data.IterableDataset):
+        return SampleDataset(name, part)
+    if isinstance(part, torch_data.IterableDataset):
+        raise InvalidInput(f"{name} is an IterableDataset, which gives single samples: wrap it in a DataLoader")
+    if isinstance(part, str | bytes | dict) or _is_array(part) or not isinstance(part, Iterable):
+        raise InvalidInput(f"{name} must give batches (inputs, targets), got {type(part).__name__}")
+    return BatchStream(name, list(part) if isinstance(part, Iterator) else part)
+
+
+def _from_loader(loader: torch_data.DataLoader[Any], name: str) -> Dataset:
+    source = loader.dataset
+    if isinstance(source, torch_data.IterableDataset) or loader.batch_sampler is None:
+        return BatchStream(name, loader)
+    indices: Sequence[int] | None
+    if isinstance(loader.sampler, torch_data.SequentialSampler):
+        indices = None
+    elif isinstance(loader.sampler, torch_data.RandomSampler):
+        indices = np.random.RandomState(0).permutation(len(source)).tolist()  # type: ignore[arg-type]
+    else:
+        indices = [index for batch in loader.batch_sampler for index in batch]
+    return SampleDataset(name, source, indices, loader.collate_fn)
+
+
+class SampleDataset(Dataset):
+    """Samples of a torch ``Dataset``.
+
+    Args:
+        name: what the data is called in messages.
+        source: ``source[i]`` is the sample i, a pair (input, target).
+        indices: which samples, in which order; None: all of them in order.
+        collate: makes a batch of a list of samples; None: torch's own way.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Any,
+        indices: Sequence[int] | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.indices = range(len(source)) if indices is None else indices
+        self.collate = collate or torch_data.default_collate
+        if len(self.indices) == 0:
+            raise InvalidData(f"{name} has no samples")
+
+    @property
+    def classes(self) -> None:
+        """None: a torch data set does not say."""
+        return
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return the samples ``start`` to ``stop - 1``."""
+        samples = [self.source[index] for index in self.indices[start:stop]]
+        return _checked(self.collate(samples), self.name, start)
+
+    def fingerprint(self) -> str:
+        """A digest of the number of samples and of 64 of them, evenly spaced."""
+        step = max(1, len(self) // FINGERPRINT_SAMPLES)
+        content = (tensor for index in range(0, len(self), step) for tensor in self.read(index, index + 1))
+        return digest(len(self), *content)
+
+
+class BatchStream(Dataset):
+    """Samples of an iterable of batches, put together again to batches of any size.
+
+    Every pass iterates over the source anew; only one of its batches and one of the result are held at a time.
+    The number of samples and the fingerprint take one pass; `read` has to go through all batches before ``stop``.
+
+    Args:
+        name: what the data is called in messages.
+        source: gives batches (inputs, targets), the same ones each time.
+    """
+
+    def __init__(self, name: str, source: Iterable[Any]) -> None:
+        self.name = name
+        self.source = source
+
+    @property
+    def classes(self) -> None:
+        """None: batches do not say."""
+        return
+
+    def __len__(self) -> int:
+        return self._size_and_digest[0]
+
+    def fingerprint(self) -> str:
+        """A digest of every batch."""
+        return self._size_and_digest[1]
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return the samples ``start`` to ``stop - 1``."""
+        for batch in self._rebatched(start, stop, stop - start):
+            return batch
+        raise InvalidData(f"{self.name} has no samples {start} to {stop - 1}")
+
+    def stream(self, batch_size: int, size: int) -> Iterator[Batch]:
+        """Give the first ``size`` samples in batches; the last one may be smaller."""
+        return self._rebatched(0, size, batch_size)
+
+    def _rebatched(self, start: int, stop: int, batch_size: int) -> Iterator[Batch]:
+        held: list[Batch] = []
+        count = 0
+        for inputs, targets, first in self._batches():
+            low, high = max(start - first, 0), min(stop - first, len(inputs))
+            while low < high:
+                taken = min(high - low, batch_size - count)
+                held.append((inputs[low : low + taken], targets[low : low + taken]))
+                low, count = low + taken, count + taken
+                if count == batch_size:
+                    yield self._joined(held)
+                    held, count = [], 0
+            if first + len(inputs) >= stop:
+                break
+        if held:
+            yield self._joined(held)
+
+    def _joined(self, held: list[Batch]) -> Batch:
+        shapes = {tuple(inputs.shape[1:]) for inputs, _ in held}
+        if len(shapes) > 1:
+            listed = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
+            raise InvalidData(f"the samples of {self.name} must have one shape, got {listed}")
+        return torch.cat([inputs for inputs, _ in held]), torch.cat([targets for _, targets in held])
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        first = 0
+        for batch in self.source:
+            inputs, targets = _checked(batch, self.name, first)
+            yield inputs, targets, first
+            first += len(inputs)
+
+    @cached_property
+    def _size_and_digest(self) -> tuple[int, str]:
+        size, total = 0, ""
+        for inputs, targets, _ in self._batches():
+            size += len(inputs)
+            total = digest(total, inputs, targets)
+        if size == 0:
+            raise InvalidData(f"{self.name} has no samples")
+        return size, total
+
+
+def _checked(batch: Any, name: str, first: int) -> Batch:
+    if not isinstance(batch, list | tuple) or len(batch) != 2:
+        got = f"{len(batch)} values" if isinstance(batch, list | tuple) else type(batch).__name__
+        raise InvalidData(f"a batch of {name} must be a pair (inputs, targets), got {got}")
+    inputs, targets = to_inputs(batch[0], name, first), to_targets(batch[1], name, first=first)
+    check_lengths(inputs, targets, f"a batch of {name}")
+    return inputs, targets
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)

@@ -1,0 +1,140 @@
+"""Data by name: ``load_data("cifar10:~/data/cifar10?limit=512")``.
+
+A data spec is ``KIND``, ``KIND:PATH`` or ``KIND:PATH?OPTION=VALUE&OPTION=VALUE``:
+
+| spec | data |
+|---|---|
+| ``digits`` | scikit-learn's 1,797 handwritten digits, 8x8, no download |
+| ``cifar10:DIR`` | ``train.npz`` and ``test.npz``, or the python version of CIFAR-10 as published |
+| ``mnist:DIR`` | ``train.npz`` and ``test.npz``, or the idx files as published, gzipped or not |
+| ``imagefolder:DIR`` | ``DIR/train/CLASS/*.png`` and ``DIR/test`` or ``DIR/val``; also .jpg and .jpeg |
+| ``npz:FILE`` | ``x_calibration``, ``y_calibration``, ``x_evaluation``, ``y_evaluation``; or ``x``, ``y`` |
+
+| option | meaning | default |
+|---|---|---|
+| ``limit=N`` | at most N samples in each part | all |
+| ``shuffle=SEED`` | each part in a fixed random order, before ``limit`` | ``none``; imagefolder: 0 |
+| ``mean=M,M,M`` | subtracted from each channel, after scaling to [0, 1] | that of the data set |
+| ``std=S,S,S`` | what each channel is then divided by | that of the data set |
+| ``size=N`` | imagefolder: height and width of the centre crop | 224 |
+| ``resize=N`` | imagefolder: length of the shorter side before the crop | size x 256 / 224 |
+
+Calibration data comes from training parts only, evaluation data from test parts only. Nothing is read before it
+is needed, but missing folders and files are reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitwright.errors import InvalidInput, nearest
+from bitwright.zoo.array_dataset import Preparation
+from bitwright.zoo.cifar10 import load_cifar10
+from bitwright.zoo.dataset import DataSets
+from bitwright.zoo.digits import load_digits
+from bitwright.zoo.imagefolder import load_imagefolder
+from bitwright.zoo.mnist import load_mnist
+from bitwright.zoo.npz import load_npz
+
+__all__ = ["DATA_KINDS", "load_data"]
+
+DATA_KINDS = {
+    "digits": "digits",
+    "cifar10": "cifar10:DIR",
+    "mnist": "mnist:DIR",
+    "imagefolder": "imagefolder:DIR",
+    "npz": "npz:FILE",
+}
+"""Every kind of data, with the form of its spec."""
+
+_LOADERS: dict[str, Callable[[Path, Preparation], DataSets]] = {
+    "cifar10": load_cifar10,
+    "mnist": load_mnist,
+    "npz": load_npz,
+}
+_COMMON = ("limit", "shuffle", "mean", "std")
+_IMAGEFOLDER = (*_COMMON, "size", "resize")
+
+
+def load_data(spec: str) -> DataSets:
+    """Return the data that ``spec`` names: see the module's tables.
+
+    Raises:
+        InvalidInput: the kind or an option is unknown (the nearest one is suggested), a value is unusable, or
+            the path is missing.
+        InvalidData: the data itself is unusable.
+        MissingExtra: the data needs a package that is not installed.
+    """
+    text, _, query = spec.strip().partition("?")
+    kind, colon, path = text.partition(":")
+    if kind not in DATA_KINDS:
+        forms = ", ".join(DATA_KINDS.values())
+        raise InvalidInput(f"unknown data '{kind}'{nearest(kind, DATA_KINDS)} (built in: {forms})")
+    options = _Options.parse(spec, query, _IMAGEFOLDER if kind == "imagefolder" else _COMMON)
+    if kind == "digits":
+        if colon:
+            raise InvalidInput(f"digits takes no path, got '{text}'")
+        return load_digits(options.preparation(shuffle=None))
+    if not path:
+        raise InvalidInput(f"{kind} needs a path: {DATA_KINDS[kind]}")
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise InvalidInput(f"no {'file' if kind == 'npz' else 'folder'} at {place} (data '{spec}')")
+    if kind == "imagefolder":
+        size = options.whole("size", default=224, least=1)
+        resize = options.whole("resize", default=size * 256 // 224, least=size)
+        return load_imagefolder(place, options.preparation(shuffle=0), size, resize)
+    return _LOADERS[kind](place, options.preparation(shuffle=None))
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of a spec, as text; each method reads one kind of value."""
+
+    spec: str
+    values: dict[str, str]
+
+    @classmethod
+    def parse(cls, spec: str, query: str, known: tuple[str, ...]) -> _Options:
+        values: dict[str, str] = {}
+        for part in query.split("&") if query else ():
+            key, equals, value = part.partition("=")
+            if key not in known:
+                hint = nearest(key, known)
+                raise InvalidInput(f"unknown option '{key}' in '{spec}'{hint} (known: {', '.join(known)})")
+            if not equals or not value:
+                raise InvalidInput(f"option '{key}' in '{spec}' needs a value: {key}=VALUE")
+            if key in values:
+                raise InvalidInput(f"option '{key}' is given twice in '{spec}'")
+            values[key] = value
+        return cls(spec, values)
+
+    def whole(self, key: str, default: int, least: int) -> int:
+        text = self.values.get(key)
+        if text is None:
+            return default
+        if not text.isdecimal() or int(text) < least:
+            raise InvalidInput(f"{key} must be a whole number, at least {least}, got '{text}' in '{self.spec}'")
+        return int(text)
+
+    def numbers(self, key: str) -> tuple[float, ...] | None:
+        text = self.values.get(key)
+        if text is None:
+            return None
+        try:
+            numbers = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            numbers = (float("nan"),)
+        if not all(abs(number) < float("inf") for number in numbers) or (key == "std" and min(numbers) <= 0):
+            kind = "positive numbers" if key == "std" else "numbers"
+            raise InvalidInput(f"{key} must be {kind} with commas between, got '{text}' in '{self.spec}'")
+        return numbers
+
+    def preparation(self, shuffle: int | None) -> Preparation:
+        if "shuffle" in self.values:
+            unshuffled = self.values["shuffle"] == "none"
+            shuffle = None if unshuffled else self.whole("shuffle", default=0, least=0)
+        limit = self.whole("limit", default=1, least=1) if "limit" in self.values else None
+        return Preparation(limit, shuffle, self.numbers("mean"), self.numbers("std"))

@@ -1,0 +1,147 @@
+"""``imagefolder:DIR``: image files sorted into one folder for each class.
+
+``DIR/train/CLASS/*`` gives the calibration part, ``DIR/test/CLASS/*`` (or ``DIR/val`` where there is no ``test``)
+the evaluation part; files end in .png, .jpg or .jpeg. Class numbers follow the sorted names of the folders in
+``train``. Each image becomes RGB, is resized so that its shorter side has ``resize`` pixels, and cropped to the
+middle ``size`` x ``size`` pixels. Images are decoded batch by batch, so that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bitwright.errors import InvalidData, MissingExtra
+from bitwright.zoo.array_dataset import ArrayDataset, Preparation, fixed_order
+from bitwright.zoo.dataset import Batch, Dataset, DataSets, digest
+
+__all__ = ["ImageFolder", "load_imagefolder"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+FINGERPRINT_FILES = 64
+
+
+def load_imagefolder(folder: Path, preparation: Preparation, size: int, resize: int) -> DataSets:
+    """Return the training images as calibration data and the test images as evaluation data.
+
+    Raises:
+        InvalidData: a folder is missing, or ``train`` has no class folders.
+        MissingExtra: Pillow is not installed.
+    """
+    _pillow()
+    train = folder / "train"
+    test = next((place for place in (folder / "test", folder / "val") if place.is_dir()), None)
+    if not train.is_dir() or test is None:
+        raise InvalidData(f"{folder} must hold a folder 'train' and a folder 'test' or 'val'")
+    classes = _class_names(train)
+    if not classes:
+        raise InvalidData(f"{train} must hold one folder of images for each class, it holds none")
+    unknown = sorted(set(_class_names(test)) - set(classes))
+    if unknown:
+        raise InvalidData(f"{test / unknown[0]} is a class that {train} does not have")
+    return DataSets(
+        ImageFolder("imagefolder calibration", train, classes, preparation, size, resize),
+        ImageFolder("imagefolder evaluation", test, classes, preparation, size, resize),
+    )
+
+
+class ImageFolder(Dataset):
+    """The images of one folder of class folders.
+
+    Args:
+        name: what the data is called in messages.
+        folder: holds one folder for each class.
+        class_names: the names of those folders, in the order of the class numbers.
+        preparation: order, number and normalisation of the images.
+        size: height and width of the centre crop, in pixels.
+        resize: length of the shorter side before the crop, in pixels; at least ``size``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        class_names: Sequence[str],
+        preparation: Preparation,
+        size: int = 224,
+        resize: int = 256,
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.class_names = tuple(class_names)
+        self.preparation = preparation
+        self.size = size
+        self.resize = resize
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Decode the images ``start`` to ``stop - 1``: inputs (N, 3, size, size)."""
+        chosen = self._files[start:stop]
+        pixels = np.stack([self._decode(file) for file, _ in chosen])
+        targets = torch.tensor([target for _, target in chosen])
+        normalised = Preparation(mean=self.preparation.mean, std=self.preparation.std)
+        batch = ArrayDataset(self.name, lambda: (pixels, targets), normalised, self.classes)
+        return batch.read(0, len(chosen))
+
+    def fingerprint(self) -> str:
+        """A digest of all names and file sizes, of 64 files' bytes, and of how images are prepared."""
+        files = [file for file, _ in self._files]
+        listing = [(file.relative_to(self.folder).as_posix(), file.stat().st_size) for file in files]
+        step = max(1, len(files) // FINGERPRINT_FILES)
+        contents = [file.read_bytes() for file in files[::step]]
+        prepared = (self.preparation.mean, self.preparation.std, self.size, self.resize)
+        return digest(listing, prepared, *contents)
+
+    @cached_property
+    def _files(self) -> list[tuple[Path, int]]:
+        files = [
+            (file, target)
+            for target, name in enumerate(self.class_names)
+            if (self.folder / name).is_dir()
+            for file in sorted((self.folder / name).iterdir())
+            if file.suffix.lower() in SUFFIXES
+        ]
+        if not files:
+            raise InvalidData(f"{self.folder} holds no images ({', '.join(SUFFIXES)}) in its class folders")
+        order = fixed_order(len(files), self.preparation)
+        return files if order is None else [files[index] for index in order]
+
+    def _decode(self, file: Path) -> Any:
+        image_module = _pillow()
+        try:
+            with image_module.open(file) as opened:
+                image = opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InvalidData(f"cannot read the image {file}: it is damaged or no image") from error
+        width, height = image.size
+        shorter = min(width, height)
+        image = image.resize(
+            (self.resize * width // shorter, self.resize * height // shorter), image_module.Resampling.BILINEAR
+        )
+        left, top = (round((length - self.size) / 2) for length in image.size)
+        image = image.crop((left, top, left + self.size, top + self.size))
+        return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def _class_names(folder: Path) -> list[str]:
+    return sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtra("pillow", "images", "to read image files") from error
+    return Image

@@ -1,0 +1,90 @@
+"""``mnist:DIR``: MNIST (LeCun et al. 1998), 28x28 grey images of 10 digits, as (N, 1, 28, 28).
+
+The folder holds ``train.npz`` and ``test.npz`` (``x`` uint8 (N, 28, 28), ``y`` (N,)), or the published idx files,
+gzipped or not, there or in ``raw`` or ``MNIST/raw``. Normalised by default with mean 0.1307 and std 0.3081 on
+[0, 1], the mean and standard deviation of the training pixels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitwright.errors import InvalidData
+from bitwright.zoo.array_dataset import ArrayDataset, Preparation
+from bitwright.zoo.dataset import DataSets
+from bitwright.zoo.npz import read_npz
+
+__all__ = ["MEAN", "STD", "load_mnist"]
+
+MEAN = (0.1307,)
+STD = (0.3081,)
+
+
+def load_mnist(folder: Path, preparation: Preparation) -> DataSets:
+    """Return the training images as calibration data and the test images as evaluation data.
+
+    Raises:
+        InvalidData: the folder holds neither of the two layouts.
+    """
+    each = replace(preparation, mean=preparation.mean or MEAN, std=preparation.std or STD)
+    if (folder / "train.npz").is_file() and (folder / "test.npz").is_file():
+        train, test = (partial(_read_npz, folder / name) for name in ("train.npz", "test.npz"))
+    else:
+        train, test = (
+            partial(_read_idx_pair, _find(folder, f"{part}-images", 3), _find(folder, f"{part}-labels", 1))
+            for part in ("train", "t10k")
+        )
+    return DataSets(
+        ArrayDataset("mnist calibration", train, each, classes=10),
+        ArrayDataset("mnist evaluation", test, each, classes=10),
+    )
+
+
+def _find(folder: Path, stem: str, axes: int) -> Path:
+    for place in (folder, folder / "raw", folder / "MNIST" / "raw"):
+        for separator in ("-", "."):
+            for suffix in ("", ".gz"):
+                file = place / f"{stem}{separator}idx{axes}-ubyte{suffix}"
+                if file.is_file():
+                    return file
+    raise InvalidData(
+        f"{folder} holds no MNIST: it must hold train.npz and test.npz, or idx files "
+        f"({stem}-idx{axes}-ubyte is missing)"
+    )
+
+
+def _read_npz(file: Path) -> tuple[Any, Any]:
+    return _checked(file, read_npz(file, "x"), read_npz(file, "y"))
+
+
+def _read_idx_pair(images: Path, labels: Path) -> tuple[Any, Any]:
+    return _checked(images, _read_idx(images), _read_idx(labels))
+
+
+def _read_idx(file: Path) -> Any:
+    """Return the uint8 array in an idx file: zero, zero, 8 (uint8), axes; sizes as big-endian uint32; values."""
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidData(f"cannot read {file}: it is no complete gzip file") from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
+        raise InvalidData(f"{file} is no idx file of 8-bit values")
+    start = 4 + 4 * content[3]
+    shape = tuple(int(size) for size in np.frombuffer(content[4:start], dtype=">u4"))
+    values = np.frombuffer(content, dtype=np.uint8, offset=start)
+    if len(values) != np.prod(shape, dtype=np.int64):
+        raise InvalidData(f"{file} is cut short: {len(values)} values for the shape {shape}")
+    return values.reshape(shape)
+
+
+def _checked(file: Path, x: Any, y: Any) -> tuple[Any, Any]:
+    if x.dtype != np.uint8 or x.shape[1:] not in ((28, 28), (1, 28, 28)):
+        raise InvalidData(f"the images in {file} must be uint8 (N, 28, 28), got {x.dtype} {x.shape}")
+    return x.reshape(-1, 1, 28, 28), y

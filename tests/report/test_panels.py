@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bitwright.errors import InvalidInput
+from bitwright.report import (
+    Measured,
+    RunReport,
+    costs_panel,
+    figures_panel,
+    headline,
+    sensitivity_panel,
+    sensitivity_rows,
+    sites_panel,
+)
+from bitwright.report.panels import stages, start_width
+from bitwright.values import Policy, SensitivityTable, Sites
+
+
+def test_headline_is_one_sentence_with_intervals(report: RunReport) -> None:
+    assert headline(report) == (
+        "At 20.0% of float size and 20.0% of float BOPs, 88.0% [86.0, 90.0] top-1 against 90.0% in float: "
+        "a change of -2.0 points [-3.0, -1.0]; ONNX Runtime agrees with the simulation on 199 of 200 inputs."
+    )
+
+
+def test_headline_without_export_measurement_or_policy(report: RunReport, empty: RunReport) -> None:
+    assert headline(replace(report, parity=None)).endswith("a change of -2.0 points [-3.0, -1.0].")
+    assert report.chosen is not None
+    unmeasured = replace(report, chosen=replace(report.chosen, verdict=None), float_costs={})
+    assert headline(unmeasured) == (
+        "With mixed 4/8, the policy 'mixed 4/8' was chosen by prediction; its accuracy was not measured."
+    )
+    assert headline(empty) == "This run has not chosen a policy yet."
+
+
+def test_figures_have_float_first_and_the_chosen_policy_last(report: RunReport) -> None:
+    panel = figures_panel(report)
+    assert [(row.label, row.role) for row in panel.rows] == [
+        ("float", "float"), ("W4A4", "baseline"), ("mixed 4/8", "chosen"),
+    ]  # fmt: skip
+    reference, baseline, chosen = panel.rows
+    assert reference.accuracy is not None
+    assert reference.accuracy.value == 0.9
+    assert reference.loss is not None
+    assert reference.loss.value == 0.4
+    assert reference.change is None
+    assert reference.costs == {"size": 800.0, "bops": 8e6}
+    assert baseline.agreement is not None
+    assert baseline.agreement.value == 0.9
+    assert report.chosen is not None
+    assert report.chosen.verdict is not None
+    assert chosen.change == report.chosen.verdict.accuracy_change
+    assert panel.samples == 200
+    assert panel.cost_metrics == ("size", "bops")
+    assert panel.user_metrics == ("F1 <macro>",)
+    assert panel.axis == pytest.approx((0.83 - 0.05 * 0.09, 0.92 + 0.05 * 0.09))
+    assert panel.intervals == (
+        "In brackets, intervals over 200 inputs; accuracy, agreement: 95% Wilson; "
+        "change: 95% paired bootstrap; KL, loss: 95% bootstrap."
+    )
+
+
+def test_figures_of_a_policy_that_was_not_measured(empty: RunReport, sites: Sites) -> None:
+    panel = figures_panel(replace(empty, chosen=Measured(Policy.uniform(sites, 4, 8), {"size": 3.0})))
+    assert panel.samples == 0
+    assert panel.rows[1].accuracy is None
+    assert panel.rows[1].label == "W4A8"
+    assert panel.axis == (0.0, 1.0)
+
+
+def test_costs_before_and_after() -> None:
+    rows = costs_panel({"size": 1000.0, "bops": 0.0, "latency": 2e-3}, {"size": 250.0, "bops": 5.0, "latency": 1e-3})
+    assert [(r.name, r.before_text, r.after_text, r.ratio) for r in rows] == [
+        ("Size", "1.00 KB", "250 B", 0.25), ("Latency", "2.00 ms", "1.00 ms", 0.5),
+    ]  # fmt: skip
+
+
+def test_sites_panel_weighs_bits_by_elements(sites: Sites) -> None:
+    policy = Policy({"stem.conv.weight": 8, "body.conv.weight": 2, "input": 4})
+    panel = sites_panel(sites, policy)
+    # Weights: 108 elements at 8 bits, 144 at 2, 40 in float; activations: 192 at 4, 256 + 256 + 10 in float.
+    assert panel.mean_weight_bits == pytest.approx((108 * 8 + 144 * 2 + 40 * 32) / 292)
+    assert panel.mean_activation_bits == pytest.approx((192 * 4 + 522 * 32) / 714)
+    assert panel.counts == (
+        ("weight", None, 1), ("weight", 8, 1), ("weight", 2, 1), ("activation", None, 3), ("activation", 4, 1),
+    )  # fmt: skip
+    assert panel.rows[1].bits == 8
+    assert panel.rows[2].bits is None
+    assert panel.rows[1].scheme == "symmetric, signed, scale per channel"
+    assert panel.rows[0].scheme == "asymmetric, unsigned, one scale"
+    assert [(s.label, s.positions) for s in panel.activation_stages] == [
+        ("input", (0,)), ("stem", (2,)), ("body", (4,)), ("head", (6,)),
+    ]  # fmt: skip
+    assert [s.positions for s in panel.weight_stages] == [(1,), (3,), (5,)]
+
+
+def test_stages_go_deeper_until_there_are_three() -> None:
+    names = ["features.0.conv.weight", "features.0.conv2.weight", "features.1.conv.weight", "features.2.weight"]
+    assert [(s.label, s.positions) for s in stages(names)] == [
+        ("features.0", (0, 1)), ("features.1", (2,)), ("features.2", (3,)),
+    ]  # fmt: skip
+    assert stages([]) == ()
+
+
+def test_sensitivity_is_ranked_worst_first(table: SensitivityTable, sites: Sites) -> None:
+    rows = sensitivity_rows(table, 4, sites)
+    assert [row.site for row in rows[:3]] == [sites.names[5], "stem.relu", "body.conv.weight"]
+    assert rows[0].harm == pytest.approx(0.04)
+    assert rows[0].standard_error == pytest.approx(0.004)
+    assert [row.kind for row in rows[:2]] == ["weight", "activation"]
+    assert [row.rank for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    with pytest.raises(InvalidInput, match=r"the table has bits \(2, 4, 8\), not 3"):
+        sensitivity_rows(table, 3, sites)
+
+
+def test_sensitivity_panel_is_plain_and_starts_at_four_bits(table: SensitivityTable, sites: Sites) -> None:
+    panel = sensitivity_panel(table, sites)
+    assert panel.start == 4
+    assert panel.harm[0] == (0.04, 0.0025, 0.04 / 4096)
+    assert panel.standard_error is not None
+    assert panel.standard_error[5][0] == pytest.approx(0.064)
+    assert panel.kinds == tuple(site.kind for site in sites)
+    assert sensitivity_panel(table).kinds == ("",) * 7
+    assert (start_width((2, 3, 8)), start_width((8,)), start_width((2, 8))) == (3, 8, 2)

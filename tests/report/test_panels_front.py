@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from bitwright.report import Agreement, Measured, RunReport, agreement_from_front, agreement_panel, front_panel
+from bitwright.report.panels_front import point_figures, spearman
+from bitwright.values import Front, Interval, Policy, Sites
+
+
+def test_points_in_order_of_cost_with_their_bits(report: RunReport, sites: Sites) -> None:
+    assert report.front is not None
+    panel = front_panel(report.front, sites, report.baselines, report.chosen)
+    assert [(p.label, p.role, p.cost) for p in panel.points] == [
+        ("mixed 2/4", "front", 100.0),
+        ("W4A4", "baseline", 145.0),
+        ("mixed 4/4", "front", 150.0),
+        ("mixed 4/8", "chosen", 160.0),
+        ("mixed 8/8", "front", 250.0),
+    ]
+    assert panel.selected == 3
+    assert panel.points[0].bits == (4, 2, 4, 2, 4, 8, 4)
+    assert panel.points[0].mean_weight_bits == pytest.approx((252 * 2 + 40 * 8) / 292)
+    assert panel.points[0].mean_activation_bits == 4
+    assert panel.points[0].search == "Budget size=W2A4, 95.0% of it used; proven optimal for the predicted harm"
+    assert panel.points[2].search.endswith("; at most 1.00% above the optimum of the predicted harm")
+    assert (panel.axis, panel.divisor, panel.logarithmic) == ("Size (B)", 1.0, False)
+    assert panel.measured_points == 4
+    assert panel.float_accuracy is not None
+    assert panel.float_accuracy.value == 0.9
+    measured = panel.points[0].measured
+    assert measured is not None
+    assert (measured.value, measured.low, measured.high) == pytest.approx((0.22, 0.21, 0.23))
+    assert panel.points[2].verdict is None
+    assert panel.points[2].measured is None
+
+
+def test_a_chosen_policy_that_is_not_on_the_front_is_added(front: Front, sites: Sites) -> None:
+    chosen = Measured(Policy({"input": 3}, name="mine"), {"size": 120.0}, None, 0.3)
+    panel = front_panel(front, sites, (), chosen)
+    assert [p.label for p in panel.points][:3] == ["mixed 2/4", "mine", "mixed 4/4"]
+    assert panel.selected == 1
+    assert panel.points[1].bits == (3, None, None, None, None, None, None)
+    assert point_figures(panel.points[1], front.unit) == (
+        ("Accuracy", "not measured"), ("Predicted (share of predictions that flip)", "30.00%"), ("Size", "120 B"),
+    )  # fmt: skip
+
+
+def test_a_measured_choice_fills_in_an_unmeasured_candidate(front: Front, sites: Sites) -> None:
+    candidate = front[1]
+    assert candidate.verdict is None
+    verdict = front[2].verdict
+    panel = front_panel(front, sites, (), Measured(candidate.policy, candidate.costs, verdict))
+    point = panel.points[panel.selected]
+    assert (point.label, point.role, point.verdict) == ("mixed 4/4", "chosen", verdict)
+    assert point.measured is not None
+
+
+def test_wide_bops_are_logarithmic_and_other_units_have_no_measured_counterpart(front: Front, sites: Sites) -> None:
+    wide = tuple(replace(c, costs={"bops": 10.0 ** (8 + i)}) for i, c in enumerate(front))
+    panel = front_panel(Front(wide, "fit", "increase of the loss", "bops"), sites)
+    assert (panel.axis, panel.divisor, panel.logarithmic) == ("Cost per input (GBOPs)", 1e9, True)
+    assert all(p.measured is None for p in panel.points)
+    assert panel.selected == 2
+    assert ("Predicted (increase of the loss)", "0.200") in point_figures(panel.points[0], panel.unit)
+
+
+def test_policies_without_the_cost_are_left_out(front: Front, sites: Sites) -> None:
+    panel = front_panel(replace(front, cost="latency"), sites, (Measured(Policy(), {"latency": 1.0}),))
+    assert [p.role for p in panel.points] == ["baseline"]
+
+
+def test_names_fall_back_to_the_budget_then_the_place(front: Front, sites: Sites) -> None:
+    bare = tuple(replace(c, policy=replace(c.policy, name="")) for c in front)
+    bare = (replace(bare[0], budgets=()), *bare[1:])
+    assert [p.label for p in front_panel(replace(front, candidates=bare), sites).points][:2] == [
+        "front point 1", "size=W4A4",
+    ]  # fmt: skip
+
+
+def test_spearman_equals_scipy_and_its_interval_the_formula() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    y = np.round(x + rng.normal(size=40), 1)
+    found = spearman(list(x), list(y))
+    assert found is not None
+    r = float(spearmanr(x, y).statistic)
+    assert found.value == pytest.approx(r)
+    half = 1.959964 * math.sqrt((1 + r * r / 2) / 37)
+    assert (found.low, found.high) == pytest.approx((math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)))
+
+
+def test_spearman_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    truth = 6 / math.pi * math.asin(0.7 / 2)  # Spearman's correlation of a normal pair with correlation 0.7
+    hits = 0
+    for _ in range(300):
+        x = rng.normal(size=60)
+        y = 0.7 * x + math.sqrt(1 - 0.49) * rng.normal(size=60)
+        found = spearman(list(x), list(y))
+        assert found is not None
+        hits += found.low <= truth <= found.high
+    assert 0.91 <= hits / 300 <= 0.99
+
+
+def test_spearman_of_a_perfect_order_keeps_an_interval() -> None:
+    found = spearman([1, 2, 3, 4, 5, 6], [1, 4, 9, 16, 25, 36])
+    assert found is not None
+    assert found.value == pytest.approx(1.0)
+    assert found.low < 0.95
+    assert spearman([1, 2, 3, 4], [1, 2, 3, 4]) is None
+    assert spearman([1, 1, 1, 1, 1], [1, 2, 3, 4, 5]) is None
+
+
+def test_agreement_from_front_pairs_predictions_with_measured_flips(report: RunReport) -> None:
+    assert report.front is not None
+    found = agreement_from_front(report.front, report.measured)
+    assert found is not None
+    assert [(p.name, p.predicted) for p in found.pairs] == [
+        ("mixed 2/4", 0.20), ("mixed 4/8", 0.04), ("mixed 8/8", 0.001), ("W4A4", 0.07),
+    ]  # fmt: skip
+    assert [p.measured for p in found.pairs] == pytest.approx([0.22, 0.045, 0.0, 0.1])
+    assert found.spearman is None
+    assert agreement_from_front(replace(report.front, candidates=report.front.candidates[:1])) is None
+
+
+def test_agreement_panel_says_the_correlation_in_words(report: RunReport) -> None:
+    panel = agreement_panel(report.agreements[0])
+    assert panel.same_unit
+    assert panel.sentence == (
+        "Spearman's rank correlation over 3 measured policies: 0.93 [0.80, 0.97] (95%, bootstrap)."
+    )
+    few = Agreement("fit", "increase of the loss", "top-1 accuracy", report.agreements[0].pairs)
+    assert not agreement_panel(few).same_unit
+    assert agreement_panel(few).sentence == "3 measured policies: too few for a rank correlation."
+
+
+def test_flip_interval_is_mirrored() -> None:
+    from bitwright.report.panels_front import flip_rate
+
+    class Holder:
+        agreement = Interval(0.9, 0.85, 0.92, 0.95, "wilson")
+
+    found = flip_rate(Holder())  # type: ignore[arg-type]
+    assert (found.value, found.low, found.high) == pytest.approx((0.1, 0.08, 0.15))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from scipy.stats import binomtest
+
+from bitwright.report import RunReport, latency_panel, parity_panel
+from bitwright.report.panels_runtime import wilson
+from bitwright.values import Latency, Parity
+
+
+def test_parity_in_counts_and_output_steps(report: RunReport) -> None:
+    assert report.parity is not None
+    panel = parity_panel(report.parity)
+    assert [(r.optimisations, r.agrees, r.share, r.logit_difference) for r in panel.rows] == [
+        ("off", "200 of 200", "100.00%", "0 output steps"), ("on", "199 of 200", "99.50%", "1.00 output steps"),
+    ]  # fmt: skip
+    assert panel.sentence == (
+        "ONNX Runtime predicts the same class as the simulation on 200 of 200 inputs with its graph optimisations off, "
+        "and on 199 of 200 with them on, the way it is normally run."
+    )
+    assert panel.step == "One output step is 0.0500 logits."
+    assert panel.accuracy == "88.0% [82.8, 91.8]"
+
+
+def test_parity_of_a_float_output_is_in_logits() -> None:
+    panel = parity_panel(Parity("myengine 2", 10, 1.0, 1.0, 0.25, 0.5))
+    assert [row.logit_difference for row in panel.rows] == ["0.250 logits", "0.500 logits"]
+    assert panel.sentence.startswith("myengine predicts")
+    assert (panel.step, panel.accuracy) == ("", "")
+
+
+@pytest.mark.parametrize(("hits", "samples"), [(0, 20), (17, 20), (846, 846), (776, 846)])
+def test_wilson_equals_scipy(hits: int, samples: int) -> None:
+    expected = binomtest(hits, samples).proportion_ci(0.95, method="wilson")
+    found = wilson(hits / samples, samples)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_a_slower_file_is_said_to_be_slower_with_what_did_not_fuse(report: RunReport) -> None:
+    panel = latency_panel(report.latency)
+    assert panel.sentence == (
+        "The quantized file is slower than float at batch 32: 1.20 of float's time. "
+        "2 operations were not fused into integer kernels, which is the likely reason."
+    )
+    assert panel.unfused == ("body.<add>", "head (Gemm)")
+    assert [(r.batch, r.float_text, r.quantized_text, r.verdict) for r in panel.rows] == [
+        (1, "4.00 ms", "2.00 ms", "0.50 of float's time"),
+        (32, "25.0 ms", "30.0 ms", "slower: 1.20 of float's time"),
+    ]
+
+
+def test_a_faster_file(report: RunReport) -> None:
+    panel = latency_panel([Latency(1, 0.5, 1.0, 0.5), Latency(8, 0.4, 1.0, 0.4, ("add",))])
+    assert panel.sentence == (
+        "The quantized file takes 0.50 and 0.40 of float's time at batch 1 and 8. "
+        "1 operation was not fused into integer kernels."
+    )
+    assert latency_panel([]).sentence == ""

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from rich.console import Console, RenderableType
+
+from bitwright.errors import InvalidInput
+from bitwright.report import RunReport, terminal
+from bitwright.values import Policy, SensitivityTable, Sites
+
+
+def shown(renderable: RenderableType, width: int = 80) -> str:
+    console = Console(width=width, force_terminal=False, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def cells(text: str, start: str) -> list[str]:
+    """The cells of the first line that starts with ``start``."""
+    line = next(line for line in text.splitlines() if line.strip().startswith(start))
+    return [cell for cell in line.strip().split("  ") if cell.strip()]
+
+
+def test_verdict_table_at_80_columns_keeps_every_interval(report: RunReport) -> None:
+    text = shown(terminal.verdict_table(report))
+    assert [c.strip() for c in cells(text, "mixed 4/8 *")] == [
+        "mixed 4/8 *", "88.0 [86.0, 90.0]", "-2.0 [-3.0, -1.0]", "160 B", "1.60 MBOPs",
+    ]  # fmt: skip
+    assert "95.5 [94.5, 96.5]" in text
+    assert "0.0125 [0.0100, 0.0150]" in text
+    assert "F1 <macro>" in text
+    assert "* the chosen policy" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_unmeasured_policies_are_said_to_be_unmeasured(empty: RunReport, report: RunReport) -> None:
+    assert "float" in shown(terminal.verdict_table(empty))
+    assert "The costs of float and of a chosen policy are not both known." in shown(terminal.costs_table(empty))
+    assert "Latency was not measured." in shown(terminal.latency_lines([]))
+    front = shown(terminal.front_table(report.front, report.sites, report.baselines, report.chosen))  # type: ignore[arg-type]
+    assert "not measured" in next(line for line in front.splitlines() if "mixed 4/4" in line)
+
+
+def test_front_table_stars_the_chosen_policy(report: RunReport) -> None:
+    assert report.front is not None
+    text = shown(terminal.front_table(report.front, report.sites, report.baselines, report.chosen))
+    assert [c.strip() for c in cells(text, "mixed 4/8 *")] == [
+        "mixed 4/8 *", "160", "4.00%", "88.0 [86.0, 90.0]", "-2.0 [-3.0, -1.0]",
+    ]  # fmt: skip
+    assert "4 measured" in text
+
+
+def test_sensitivity_is_worst_first_and_says_what_it_leaves_out(table: SensitivityTable, sites: Sites) -> None:
+    text = shown(terminal.sensitivity_table(table, top=3, sites=sites))
+    lines = [line for line in text.splitlines() if "±" in line]
+    assert len(lines) == 3
+    assert "stem.relu" in lines[1]
+    assert "0.0200 ± 0.0020" in lines[1]
+    assert lines[0].count("█") == 16
+    assert lines[1].count("█") == 8
+    assert "4 more sites are less sensitive." in " ".join(text.split())
+    assert "One note." in text
+    assert shown(terminal.sensitivity_table(table, bits=8, top=None)).count("±") == 7
+    with pytest.raises(InvalidInput, match="not 3"):
+        terminal.sensitivity_table(table, bits=3)
+
+
+def test_sites_table_with_and_without_a_policy(sites: Sites) -> None:
+    plain = shown(terminal.sites_table(sites))
+    assert "7 sites: 3 weights, 4 activations" in plain
+    assert "Bits" not in plain
+    text = shown(terminal.sites_table(sites, Policy({"stem.relu": 6})))
+    assert [c.strip() for c in cells(text, "stem.relu")] == ["stem.relu", "activation", "1x4x8x8", "256", "6"]
+    assert cells(text, "input")[-1].strip() == "float"
+
+
+def test_markup_in_names_is_printed_as_it_is(sites: Sites) -> None:
+    from dataclasses import replace
+
+    odd = Sites((replace(sites[0], name="a[bold]b[/bold].weight"),))
+    assert "a[bold]b[/bold].weight" in shown(terminal.sites_table(odd, Policy()))
+
+
+def test_summary_shows_the_headline_parity_and_notes(report: RunReport, empty: RunReport) -> None:
+    text = " ".join(shown(terminal.summary(report)).split())
+    assert "agrees with the simulation on 199 of 200 inputs." in text
+    assert "slower than float at batch 32" in text
+    assert "- 3 sites at 3 bits are stored as 4-bit" in text
+    assert "Not in integers: body.<add>, head (Gemm)" in text
+    assert "This run has not chosen a policy yet." in shown(terminal.summary(empty))
+
+
+def test_compare_lists_only_what_differs(report: RunReport, other: RunReport) -> None:
+    text = shown(terminal.compare_table([report, other], ["first", "second"]))
+    assert [c.strip() for c in cells(text, "stem.conv.weight")] == ["stem.conv.weight", "4", "8"]
+    assert "stem.relu" not in text
+    flat = " ".join(text.split())
+    assert "second against first: accuracy +2.0 points [-0.8, +4.8], Size times 1.56" in flat
+    assert "4 more sites have the same bits in all runs." in flat
+    assert "All 7 sites have the same bits in all runs." in shown(terminal.compare_table([report, report]))
