@@ -1,0 +1,98 @@
+"""Bitwright: quantization of PyTorch networks, decided and explained.
+
+::
+
+    import bitwright as bw
+
+    graph = bw.capture(model, example_inputs)
+    bw.calibrate(graph, batches)
+    table = bw.sensitivity(graph, batches)
+    front = bw.search(graph, table, budgets=["bops=W4A4"])
+    verdict = bw.evaluate(graph, front[0].policy, batches)
+    bw.export(graph, "model.onnx", policy=front[0].policy)
+
+Everything below is imported when it is first used, so that ``import bitwright`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitwright.errors import BitwrightError as BitwrightError
+    from bitwright.evaluation import evaluate as evaluate
+    from bitwright.graph import Graph as Graph
+    from bitwright.graph import calibrate as calibrate
+    from bitwright.graph import capture as capture
+    from bitwright.graph.pt2e import edge_quantizer as edge_quantizer
+    from bitwright.runtimes import export as export
+    from bitwright.runtimes import parity as parity
+    from bitwright.sensitivity import sensitivity as sensitivity
+    from bitwright.search import search as search
+    from bitwright.values import FLOAT as FLOAT
+    from bitwright.values import Policy as Policy
+    from bitwright.values import SensitivityTable as SensitivityTable
+    from bitwright.values import Verdict as Verdict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BitwrightError": "bitwright.errors",
+    "FLOAT": "bitwright.values",
+    "Graph": "bitwright.graph",
+    "Policy": "bitwright.values",
+    "SensitivityTable": "bitwright.values",
+    "Verdict": "bitwright.values",
+    "calibrate": "bitwright.graph",
+    "capture": "bitwright.graph",
+    "edge_quantizer": "bitwright.graph.pt2e",
+    "evaluate": "bitwright.evaluation",
+    "export": "bitwright.runtimes",
+    "parity": "bitwright.runtimes",
+    "search": "bitwright.search",
+    "sensitivity": "bitwright.sensitivity",
+}
+
+__all__ = [
+    "FLOAT",
+    "BitwrightError",
+    "Graph",
+    "Policy",
+    "SensitivityTable",
+    "Verdict",
+    "calibrate",
+    "capture",
+    "edge_quantizer",
+    "evaluate",
+    "export",
+    "parity",
+    "search",
+    "sensitivity",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'bitwright' has no attribute '{name}'")
+
+
+class _Surface(types.ModuleType):
+    """Keeps ``bw.search`` the function where importing the room ``bitwright.search`` would put the module."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOMES and isinstance(value, types.ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Surface
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bitwright.report import Agreement, Measured, Pair, RunReport
 from bitwright.values import (
-    FLOAT,
     Budget,
     Candidate,
     Front,
@@ -102,7 +103,9 @@ def front(sites: Sites) -> Front:
 @pytest.fixture
 def report(sites: Sites, table: SensitivityTable, front: Front) -> RunReport:
     chosen = front[2]
-    fit = SensitivityTable("fit", "increase of the loss", sites.names, (4, 8), table.harm[:, 1:] * 3, None, 64, "abc123")
+    fit = SensitivityTable(
+        "fit", "increase of the loss", sites.names, (4, 8), table.harm[:, 1:] * 3, None, 64, "abc123"
+    )
     uniform = Policy.uniform(sites, 4, 4)
     return RunReport(
         title="Tiny <net> & friends",
@@ -142,16 +145,9 @@ def empty(sites: Sites) -> RunReport:
 @pytest.fixture
 def other(report: RunReport, front: Front) -> RunReport:
     """The same run with the W8A8 candidate chosen, on a graph without its last site."""
-    from dataclasses import replace
-
     last = front[3]
     kept = Sites(report.sites.sites[:-1], report.sites.operations, "def456")
     policy = Policy({k: v for k, v in last.policy.bits.items() if k in kept}, "def456", "W8A8")
     return replace(
         report, title="Other", sites=kept, chosen=Measured(policy, last.costs, last.verdict, 0.001), front=front
     )
-
-
-@pytest.fixture
-def float_policy() -> Policy:
-    return FLOAT

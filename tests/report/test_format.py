@@ -18,7 +18,8 @@ def test_significant(value: float, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "expected"), [(0.909, "90.9%"), (1.0, "100.0%"), (0.99999, "99.9%"), (0.0, "0.0%"), (math.nan, "not finite")]
+    ("share", "expected"),
+    [(0.909, "90.9%"), (1.0, "100.0%"), (0.99999, "99.9%"), (0.0, "0.0%"), (math.nan, "not finite")]
 )  # fmt: skip
 def test_percent_never_rounds_up_to_all(share: float, expected: str) -> None:
     assert text.percent(share) == expected
@@ -42,7 +43,8 @@ def test_cost_has_its_unit(metric: str, value: float, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"), [(0.0452, "45.2 ms"), (3.21, "3.2 s"), (75.2, "1 min 15 s"), (3661, "1 h 1 min"), (2e-5, "20.0 µs")]
+    ("seconds", "expected"),
+    [(0.0452, "45.2 ms"), (3.21, "3.2 s"), (75.2, "1 min 15 s"), (3661, "1 h 1 min"), (2e-5, "20.0 µs")]
 )  # fmt: skip
 def test_duration(seconds: float, expected: str) -> None:
     assert text.duration(seconds) == expected

@@ -19,7 +19,7 @@ def as_batches(batches: Any) -> Iterable[Any]:
         raise InvalidData("batches must be an iterable of (inputs, targets), got a tensor; wrap it: [(x, y)]")
     if not hasattr(batches, "__iter__"):
         raise InvalidData(f"batches must be an iterable of (inputs, targets), got {type(batches).__name__}")
-    return list(batches) if iter(batches) is batches else batches  # type: ignore[no-any-return]
+    return list(batches) if iter(batches) is batches else batches
 
 
 def split(batch: Any, device: torch.device | None = None) -> Batch:
@@ -29,7 +29,8 @@ def split(batch: Any, device: torch.device | None = None) -> Batch:
         InvalidData: NaN in the inputs, or an empty batch.
     """
     if isinstance(batch, Tensor):
-        inputs, targets = (batch,), None
+        inputs: tuple[Any, ...] = (batch,)
+        targets = None
     elif isinstance(batch, (tuple, list)) and len(batch) == 2:
         inputs = tuple(batch[0]) if isinstance(batch[0], (tuple, list)) else (batch[0],)
         targets = batch[1]
@@ -65,7 +66,9 @@ def iterate(batches: Iterable[Any], device: torch.device | None = None, purpose:
         count += 1
         yield split(batch, device)
     if count == 0:
-        raise InvalidData(f"batches are empty: {purpose} needs at least one batch (an iterator that was used up is empty)")
+        raise InvalidData(
+            f"batches are empty: {purpose} needs at least one batch (an iterator that was used up is empty)"
+        )
 
 
 def check_targets(targets: Any, classes: int) -> None:

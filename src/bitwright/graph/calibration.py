@@ -42,9 +42,7 @@ class _Watch:
         return Observed(float(self.low), float(self.high), torch.cat(self.parts), self.count)
 
 
-def calibrate(
-    graph: Graph, batches: Any, ranges: str = "mse", percentile: float = 99.99, seed: int = 0
-) -> Graph:
+def calibrate(graph: Graph, batches: Any, ranges: str = "mse", percentile: float = 99.99, seed: int = 0) -> Graph:
     """Watch the float activations on some batches and set every range.
 
     Args:

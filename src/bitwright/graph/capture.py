@@ -61,11 +61,13 @@ def _checked_inputs(model: Any, example_inputs: Any) -> Inputs:
     if isinstance(model, nn.Module):
         if model.training:
             raise InvalidInput(
-                "the model is in training mode; call model.eval() first, or dropout and batch norm will change its outputs"
+                "the model is in training mode; call model.eval() first, or dropout and batch norm change its outputs"
             )
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise InvalidInput(f"the weight '{name}' holds NaN or infinite values; load a checkpoint that is finite")
+                raise InvalidInput(
+                    f"the weight '{name}' holds NaN or infinite values; load a checkpoint that is finite"
+                )
     elif not isinstance(model, torch.export.ExportedProgram):
         raise InvalidInput(f"model must be a torch.nn.Module or an ExportedProgram, got {type(model).__name__}")
     inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
@@ -100,8 +102,8 @@ def _export(model: Any, inputs: Inputs) -> GraphModule:
             raise CaptureError(_capture_message(model, error)) from error
     with pt2e.quiet():
         module = decompose(program).module()
-        _without_mutation(module)  # type: ignore[arg-type]
-        return copy.deepcopy(module)  # type: ignore[return-value]
+        _without_mutation(module)
+        return copy.deepcopy(module)
 
 
 def _without_mutation(module: GraphModule) -> None:
@@ -119,7 +121,11 @@ def _without_mutation(module: GraphModule) -> None:
             continue
         node.target = getattr(functional, overload)
         before = set(seen)
-        mutated.replace_all_uses_with(node, delete_user_cb=lambda user, before=before: user not in before)
+
+        def comes_later(user: Node, before: set[Node] = before) -> bool:
+            return user not in before
+
+        mutated.replace_all_uses_with(node, delete_user_cb=comes_later)
     module.recompile()
 
 
@@ -151,11 +157,15 @@ def _capture_message(model: nn.Module, error: BaseException) -> str:
         hint = "the code fixes the batch size: use x.shape[0] or -1 in view/reshape instead of a number"
     elif "unsupported" in text.lower() or "not supported" in text.lower():
         hint = "replace the unsupported call, or register it as a torch.library custom operator"
-    return f"torch.export stopped{where}: {reason}; usual way out: {hint}; or pass a model that is exported already (.pt2)"
+    return (
+        f"torch.export stopped{where}: {reason}; usual way out: {hint}; or pass a model that is exported already (.pt2)"
+    )
 
 
 def _inside_torch(file: str) -> bool:
-    return any(part in file for part in ("/torch/", "/torchao/", "<eval_with_key>", "/contextlib.py", "/bitwright/graph/"))
+    return any(
+        part in file for part in ("/torch/", "/torchao/", "<eval_with_key>", "/contextlib.py", "/bitwright/graph/")
+    )
 
 
 def _drop_guards(module: GraphModule) -> None:
@@ -182,9 +192,7 @@ class _Shapes(Interpreter):
         return result
 
 
-def _with_sites(
-    module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inputs, group_size: int | None
-) -> Graph:
+def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inputs, group_size: int | None) -> Graph:
     names = Names()
     batch = inputs[0].shape[0]
     by_observer: dict[int, Quantizer] = {}
@@ -203,15 +211,19 @@ def _with_sites(
                 continue
             if is_weight and not scheme.symmetric:
                 raise CaptureError(
-                    f"the quantizer asks for asymmetric weights at '{source.target}', which Bitwright does not simulate; "
+                    f"the quantizer asks for asymmetric weights at '{source.target}', which are not simulated; "
                     "use its symmetric configuration"
                 )
             if is_weight:
                 weight = _attribute(module, str(source.target))
                 user = next(iter(node.users), node)
                 site = Site(
-                    names.unique(str(source.target)), "weight", tuple(weight.shape), scheme,
-                    str(source.target).rpartition(".")[0], kind_of(user),
+                    names.unique(str(source.target)),
+                    "weight",
+                    tuple(weight.shape),
+                    scheme,
+                    str(source.target).rpartition(".")[0],
+                    kind_of(user),
                 )
                 quantizer = WeightQuantizer(site, weight)
             else:
@@ -219,8 +231,12 @@ def _with_sites(
                 if len(shape) and shape[0] == batch:
                     shape = torch.Size([1, *shape[1:]])
                 site = Site(
-                    names.unique(activation_name(source)), "activation", tuple(shape), scheme,
-                    module_path(source)[0], "input" if source.op == "placeholder" else kind_of(source),
+                    names.unique(activation_name(source)),
+                    "activation",
+                    tuple(shape),
+                    scheme,
+                    module_path(source)[0],
+                    "input" if source.op == "placeholder" else kind_of(source),
                 )
                 quantizer = ActivationQuantizer(site)
             by_observer[id(observer)] = quantizer
@@ -287,8 +303,11 @@ def _operations(
             continue
         found.append(
             Operation(
-                names.unique(layer_name(node)), kind_of(node), macs // batch,
-                left.site.name if left else None, right.site.name if right else None,
+                names.unique(layer_name(node)),
+                kind_of(node),
+                macs // batch,
+                left.site.name if left else None,
+                right.site.name if right else None,
             )
         )
     return found

@@ -28,6 +28,7 @@ class Graph:
         sites: the sites, in the order of execution.
         quantizers: site name -> the module that stands there.
         example_inputs: a small batch of inputs, for shapes and export.
+        repairs: names of the repairs that were applied, in their order.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Graph:
         self.sites = sites
         self.quantizers = dict(quantizers)
         self.example_inputs = example_inputs
+        self.repairs: list[str] = []
         self._policy = FLOAT
 
     def __call__(self, *inputs: Any) -> Any:

@@ -23,8 +23,8 @@ def module_path(node: Node) -> tuple[str, str]:
 def activation_name(node: Node) -> str:
     """Name of the value that a node makes, before it is made unique.
 
-    The path of the module when the module is a layer (``layer1.0.relu``); the path and the operation when it was written
-    in the ``forward`` of a block (``layer1.0.add``); the argument's name for a network input.
+    The path of the module when the module is a layer (``layer1.0.relu``); the path and the operation when it was
+    written in the ``forward`` of a block (``layer1.0.add``); the argument's name for a network input.
     """
     if node.op == "placeholder":
         return str(node.target)

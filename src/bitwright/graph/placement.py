@@ -4,7 +4,8 @@
   quantized values and writes quantized values, so that it runs in integers and its neighbours fuse with it;
 - a ReLU, ReLU6 or clamp behind such an operation is part of it: only the clamped value is quantized;
 - operations that only move values (reshape, slice, zero padding, max pooling) keep the grid of their input;
-- a linear layer or matrix product that makes a network output leaves it in float (logits are compared, not computed with);
+- a linear layer or matrix product that makes a network output leaves it in float (logits are compared, not
+  computed on);
 - constants and integer inputs (token ids) are left alone.
 """
 

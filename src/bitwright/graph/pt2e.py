@@ -56,12 +56,8 @@ def edge_quantizer(
 
     def weight_spec(axis: int) -> Any:
         if weight_granularity == "tensor":
-            return QuantizationSpec(
-                torch.int8, MinMaxObserver, -128, 127, torch.per_tensor_symmetric, None
-            )
-        return QuantizationSpec(
-            torch.int8, PerChannelMinMaxObserver, -128, 127, torch.per_channel_symmetric, axis
-        )
+            return QuantizationSpec(torch.int8, MinMaxObserver, -128, 127, torch.per_tensor_symmetric, None)
+        return QuantizationSpec(torch.int8, PerChannelMinMaxObserver, -128, 127, torch.per_channel_symmetric, axis)
 
     if symmetric_activations:
         activation = QuantizationSpec(torch.int8, MinMaxObserver, -128, 127, torch.per_tensor_symmetric)
@@ -168,7 +164,7 @@ def scheme_of(observer: Any, is_weight: bool, group_size: int | None = None) -> 
         return None
     if getattr(observer, "is_dynamic", False):
         raise CaptureError(
-            "the quantizer asks for dynamic activation ranges, which Bitwright does not simulate; use its static configuration"
+            "the quantizer asks for dynamic activation ranges, which are not simulated; use its static configuration"
         )
     qscheme = getattr(observer, "qscheme", torch.per_tensor_affine)
     low, high = getattr(observer, "quant_min", None), getattr(observer, "quant_max", None)

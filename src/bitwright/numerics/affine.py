@@ -54,7 +54,7 @@ def blocked(tensor: Tensor, group_size: int) -> Tensor:
     missing = -flat.shape[1] % group_size
     if missing:
         flat = torch.nn.functional.pad(flat, (0, missing))
-    return flat.unflatten(1, (-1, group_size))
+    return flat.reshape(flat.shape[0], -1, group_size)
 
 
 def unblocked(tensor: Tensor, shape: torch.Size) -> Tensor:

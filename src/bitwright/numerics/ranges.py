@@ -70,8 +70,8 @@ def activation_affine(
         high: largest integer.
         symmetric: fix the zero point: 0 for signed grids, the middle for unsigned ones.
         method: ``"minmax"``: nothing observed is clipped; ``"percentile"``: the share outside
-            ``percentile`` % is clipped at each end that has values; ``"mse"``: the step and zero point with the smallest
-            mean squared error on the observed values.
+            ``percentile`` % is clipped at each end that has values; ``"mse"``: the step and zero point with the
+            smallest mean squared error on the observed values.
         percentile: for ``"percentile"``, in percent.
     """
     check_method(method)
@@ -119,7 +119,13 @@ def _smallest_error(
 
 
 def weight_affine(
-    weight: Tensor, low: int, high: int, axis: int | None, group_size: int | None, method: str, percentile: float = 99.99
+    weight: Tensor,
+    low: int,
+    high: int,
+    axis: int | None,
+    group_size: int | None,
+    method: str,
+    percentile: float = 99.99,
 ) -> Affine:
     """Choose the grids of a weight: symmetric, one step per tensor (``axis=None``), channel or group.
 

@@ -18,7 +18,8 @@ LARGEST = float(2**31 - 128)
 class BiasQuantizer(nn.Module):
     """Follows its operation's input and weight: rounds when both are quantized, else passes the bias through.
 
-    It is no site of its own: integer runtimes leave no choice of width here.
+    It is no site of its own: integer runtimes leave no choice of width here. Repairs may put another bias in its
+    place at a weight's width (:meth:`correct`); with the weight in float the original bias is always used.
     """
 
     def __init__(self, name: str, inputs: ActivationQuantizer, weight: WeightQuantizer) -> None:
@@ -26,6 +27,24 @@ class BiasQuantizer(nn.Module):
         self.name = name
         self._sources = (inputs, weight)  # in a tuple, so that they aren't registered a second time
         self._kept: tuple[Any, Tensor] | None = None
+        self.corrections: dict[int, Tensor] = {}
+
+    def correct(self, bits: int, bias: Tensor | None) -> None:
+        """Use another bias whenever the weight has this width; None takes the correction back."""
+        self._kept = None
+        self.corrections.pop(bits, None)
+        if bias is not None:
+            self.corrections[bits] = bias.detach().clone()
+
+    def effective(self, bias: Tensor) -> Tensor:
+        """The bias before it is rounded, at the present width of the weight: the original or a repair's."""
+        bits = self._sources[1].bits
+        if bits is None or bits not in self.corrections:
+            return bias
+        found = self.corrections[bits]
+        if found.device != bias.device:
+            found = self.corrections[bits] = found.to(bias.device)
+        return found
 
     def scale(self) -> Tensor | None:
         """(channels,) or () step sizes at the present widths; None when the bias stays in float."""
@@ -47,21 +66,22 @@ class BiasQuantizer(nn.Module):
         """The int32 values as float64, (channels,)."""
         scale = self.scale()
         assert scale is not None
-        return torch.div(bias.detach().cpu(), scale).round_().clamp_(-LARGEST, LARGEST).double()
+        return torch.div(self.effective(bias).detach().cpu(), scale).round_().clamp_(-LARGEST, LARGEST).double()
 
     def saturated(self, bias: Tensor) -> bool:
         """Whether some bias does not fit into int32 at the present step."""
         scale = self.scale()
-        return scale is not None and bool((bias.detach().cpu() / scale).abs().max() > LARGEST)
+        return scale is not None and bool((self.effective(bias).detach().cpu() / scale).abs().max() > LARGEST)
 
     def forward(self, bias: Tensor) -> Tensor:
         """Round, or pass through."""
         inputs, weight = self._sources
+        bias = self.effective(bias)
         if inputs.bits is None or weight.bits is None:
             self._kept = None
             return bias
         grids = inputs.affine(inputs.bits), weight.affine(weight.bits)
-        key = (id(grids[0]), id(grids[1]), bias._version, bias.device)
+        key = (id(grids[0]), id(grids[1]), id(bias), bias._version, bias.device)
         if self._kept is None or self._kept[0] != key:
             scale = self.scale()
             if scale is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidInput
-from bitwright.numerics.affine import Affine, fake_quantize
+from bitwright.numerics.affine import Affine, dequantized, fake_quantize, integers
 from bitwright.numerics.ranges import Observed, activation_affine, check_method, weight_affine
 from bitwright.quantizers.base import Quantizer
 from bitwright.values import Site
@@ -29,7 +29,7 @@ class UniformQuantizer(Quantizer):
         self._fixed: dict[int, Affine] = {}
 
     def set_ranges(self, method: str, percentile: float = 99.99) -> None:
-        """Choose how ranges are set from now on, and forget grids fixed by hand."""
+        """Choose how ranges are set from now on, and forget grids (and roundings) that were fixed."""
         check_method(method)
         self.ranges, self.percentile = method, percentile
         self._fixed = {}
@@ -94,11 +94,16 @@ class ActivationQuantizer(UniformQuantizer):
 
 
 class WeightQuantizer(UniformQuantizer):
-    """Stands behind a weight; rounds it once for each grid and keeps only the result in use."""
+    """Stands behind a weight; rounds it once for each grid and keeps only the result in use.
+
+    Rounding is to the nearest grid point, or the one that a repair learned for a width (:meth:`fix_rounding`);
+    :meth:`integers` is what the simulation and every export use.
+    """
 
     def __init__(self, site: Site, weight: Tensor, ranges: str = "mse", percentile: float = 99.99) -> None:
         super().__init__(site, ranges, percentile)
         self._held = [weight]  # in a list, so that it isn't registered a second time
+        self._learned: dict[int, Tensor] = {}
         self._seen = weight._version
         self._kept: tuple[Any, Tensor] | None = None
 
@@ -121,8 +126,62 @@ class WeightQuantizer(UniformQuantizer):
         """The grid at a width; made anew when the float weight was changed in place."""
         if self.weight._version != self._seen:
             self._seen = self.weight._version
+            self._forget_learned()
             self.reset()
         return super().affine(bits)
+
+    def set_ranges(self, method: str, percentile: float = 99.99) -> None:
+        """Choose how ranges are set from now on, and forget grids and roundings that were fixed."""
+        self._learned = {}
+        super().set_ranges(method, percentile)
+
+    def fix(self, bits: int, affine: Affine) -> None:
+        """Use this grid at this width, and round to the nearest of its points."""
+        self._learned.pop(bits, None)
+        super().fix(bits, affine)
+
+    def fix_rounding(self, bits: int, affine: Affine, rounded: Tensor) -> None:
+        """Use this grid and exactly these integers at this width, until the float weight changes.
+
+        Args:
+            bits: the width.
+            affine: the grid.
+            rounded: the integers, in the shape of the weight, any dtype.
+
+        Raises:
+            InvalidInput: another shape, or integers outside the grid.
+        """
+        if rounded.shape != self.weight.shape:
+            raise InvalidInput(
+                f"rounded must have the weight's shape {tuple(self.weight.shape)} at site '{self.site.name}', "
+                f"got {tuple(rounded.shape)}"
+            )
+        smallest, largest = int(rounded.min()), int(rounded.max())
+        if smallest < affine.low or largest > affine.high:
+            raise InvalidInput(
+                f"rounded must be between {affine.low} and {affine.high} at {bits} bits for site '{self.site.name}', "
+                f"got {smallest} to {largest}"
+            )
+        self.affine(bits)  # takes note of the weight's present version
+        self.fix(bits, affine)
+        self._learned[bits] = rounded.detach().to(torch.int8 if bits <= 8 else torch.int16)
+
+    def learned(self, bits: int) -> bool:
+        """Whether the rounding at a width was learned by a repair."""
+        self.affine(bits)
+        return bits in self._learned
+
+    def integers(self, bits: int) -> Tensor:
+        """The integers that stand for the weight at a width, as float32 in its shape."""
+        affine = self.affine(bits).to(self.weight.device)
+        found = self._learned.get(bits)
+        with torch.no_grad():
+            return integers(self.weight, affine) if found is None else found.to(self.weight.device, torch.float32)
+
+    def _forget_learned(self) -> None:
+        for bits in self._learned:
+            self._fixed.pop(bits, None)
+        self._learned = {}
 
     def _make(self, bits: int) -> Affine:
         scheme = self.site.scheme
@@ -137,8 +196,13 @@ class WeightQuantizer(UniformQuantizer):
         affine = self.affine(self.bits)
         key = (self.bits, self.weight.device)
         if self._kept is None or self._kept[0] != key:
+            affine = affine.to(self.weight.device)
             with torch.no_grad():
-                self._kept = (key, fake_quantize(self.weight, affine.to(self.weight.device)))
+                if self.bits in self._learned:
+                    rounded = dequantized(self.integers(self.bits), affine)
+                else:
+                    rounded = fake_quantize(self.weight, affine)
+            self._kept = (key, rounded)
         return self._kept[1]
 
     def forward(self, tensor: Tensor) -> Tensor:
@@ -149,5 +213,8 @@ class WeightQuantizer(UniformQuantizer):
             self._kept = None
             return tensor
         if torch.is_grad_enabled() and tensor.requires_grad:
-            return fake_quantize(tensor, self.affine(self.bits).to(tensor.device))
+            affine = self.affine(self.bits).to(tensor.device)
+            if self.bits in self._learned:
+                return tensor + (self.quantized() - tensor).detach()
+            return fake_quantize(tensor, affine)
         return self.quantized()

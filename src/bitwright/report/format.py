@@ -50,9 +50,7 @@ def _signed(value: float) -> str:
 
 def points_interval(interval: Interval, unit: bool = True) -> str:
     """A difference of shares in percentage points: ``"-0.8 points [-1.7, +0.1]"``."""
-    return (
-        f"{_signed(interval.value)}{' points' if unit else ''} [{_signed(interval.low)}, {_signed(interval.high)}]"
-    )
+    return f"{_signed(interval.value)}{' points' if unit else ''} [{_signed(interval.low)}, {_signed(interval.high)}]"
 
 
 def number_interval(interval: Interval, digits: int = 3) -> str:

@@ -269,6 +269,4 @@ def agreement_panel(agreement: Agreement) -> AgreementPanel:
     same = agreement.unit == agreement.measured_unit or (
         is_flip_rate(agreement.unit) and is_flip_rate(agreement.measured_unit)
     )
-    return AgreementPanel(
-        agreement.method, agreement.unit, agreement.measured_unit, agreement.pairs, same, sentence
-    )
+    return AgreementPanel(agreement.method, agreement.unit, agreement.measured_unit, agreement.pairs, same, sentence)

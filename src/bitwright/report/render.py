@@ -157,6 +157,7 @@ def _page(template: str, data: Mapping[str, Any], *, plots: bool, **context: Any
     environment.filters.update(
         breakable=lambda name: Markup("<wbr>").join(re.split(r"(?<=[./])", str(name))),
         minus=_minus,
+        unbroken=lambda sentence: re.sub(r"(\[[^],]*,) ", "\\1\N{NO-BREAK SPACE}", str(sentence)),
         percent=text.percent,
         percent_interval=text.percent_interval,
         points_interval=text.points_interval,

@@ -3,5 +3,15 @@
 from bitwright.search.constraints import Constraints
 from bitwright.search.front import search
 from bitwright.search.pareto import hypervolume, nondominated
+from bitwright.search.refine import Calibration, Refinement, fit_calibration, refine
 
-__all__ = ["Constraints", "hypervolume", "nondominated", "search"]
+__all__ = [
+    "Calibration",
+    "Constraints",
+    "Refinement",
+    "fit_calibration",
+    "hypervolume",
+    "nondominated",
+    "refine",
+    "search",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -21,8 +22,21 @@ _ROUNDS = 10
 """Most linear programs in a sequence from one start."""
 
 
+class HasSites(Protocol):
+    """A captured graph, as far as search looks at it."""
+
+    @property
+    def sites(self) -> Sites:
+        """Its sites."""
+
+
+def sites_of(graph: Sites | HasSites) -> Sites:
+    """The sites of a graph, or the sites themselves."""
+    return graph if isinstance(graph, Sites) else graph.sites
+
+
 def search(
-    sites: Sites,
+    graph: Sites | HasSites,
     table: SensitivityTable,
     *,
     cost: str | CostModel = "bops",
@@ -43,7 +57,7 @@ def search(
     no budget stays unused without a reason.
 
     Args:
-        sites: of the captured graph.
+        graph: a captured graph, or its sites.
         table: predicted harm by site and width. Sites that it does not cover stay in float.
         cost: the metric of the front's horizontal axis, and of the budgets where none are given; or a
             cost model of your own.
@@ -63,6 +77,7 @@ def search(
         InvalidInput: a budget that cannot be read, or constraints that contradict each other.
         PolicyMismatch: table and sites come from different graphs.
     """
+    sites = sites_of(graph)
     models = {**default_costs(), **(costs or {})}
     if isinstance(cost, str):
         if cost not in models:

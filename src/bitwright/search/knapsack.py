@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bitwright.search.objective import Objective
 from bitwright.search.options import Options, undominated
-from bitwright.search.problem import Floats, Integers
+from bitwright.search.problem import Floats, Integers, Mask
 
 BEAMS = (256, 2048, 16_384, 131_072)
 """Partial choices kept at each step; the next one is tried while optimality is not proven."""
@@ -79,7 +79,7 @@ class Knapsack:
             return Chosen(None, self.picks, np.inf)
         self._dual()
         self._improve()
-        for beam in BEAMS if len(self.limits) == 1 else BEAMS[:2]:
+        for beam in BEAMS if len(self.limits) == 1 else BEAMS[:1]:
             below = min((x for x in (self.best, known) if x is not None), default=None)
             if below is not None and self.bound > below - 1:
                 break
@@ -90,6 +90,17 @@ class Knapsack:
             if time.perf_counter() > deadline:
                 break
         return Chosen(self.best, self.picks, self.bound)
+
+    def alive(self) -> Mask:
+        """For each option of all lists whether it may be part of a choice better than the best known."""
+        weights = self._multipliers()
+        penalised = self.value[:, None] + self.cost @ weights.T
+        least = np.minimum.reduceat(penalised, self.starts, axis=0)
+        limits = np.where(np.isfinite(self.limits), self.limits, 0.0)
+        base = least.sum(axis=0) - weights @ limits
+        reduced = ((penalised - least[self.owner]) + base).max(axis=1)
+        best = np.inf if self.best is None else self.best * (1.0 + 1e-9)
+        return np.asarray(reduced <= best)
 
     def _choose(self, weights: Floats) -> tuple[Positions, float, Floats]:
         """Best options under multipliers: positions, their value, their (M,) cost; also updates the bound."""

@@ -17,31 +17,24 @@ _TOTAL_BITS = 61
 class Objective:
     """What the solver minimises: harm above each variable's smallest, then the tie-break.
 
-    ``value = round(excess / unit) * 2**shift + preference``, where the preferences of any policy sum to less
+    ``value = round(excess / step) * 2**shift + preference``, where the preferences of any policy sum to less
     than ``2**shift``: of policies with equal harm the one with the smaller preference wins.
 
     Attributes:
         values: for each variable (levels,) whole numbers.
-        possible: for each variable (levels,) False where the excess alone is above ``ceiling``.
+        possible: for each variable (levels,) False where the excess alone is too large for an optimum.
         shift: bits that the preference takes.
-        unit: harm of one step of the whole numbers.
-        ceiling: harm above which a level cannot be part of an optimum.
     """
 
     values: tuple[Integers, ...]
     possible: tuple[Mask, ...]
     shift: int
-    unit: float
-    ceiling: float
-
-    def harm(self, value: float) -> float:
-        """The harm above the smallest possible that a value stands for, rounded down to a step."""
-        return math.floor(value / 2**self.shift) * self.unit
 
     def gap(self, value: int, bound: float) -> float:
         """How far, relative to its harm above the smallest possible, a value can be from the optimum."""
         steps = value >> self.shift
-        missing = steps - math.floor(bound / 2**self.shift)
+        least = min(max(bound, 0.0), float(value))
+        missing = steps - math.floor(least / (1 << self.shift))
         return max(0, missing) / max(1, steps)
 
 
@@ -54,16 +47,13 @@ def make_objective(harms: Sequence[Floats], preference: Sequence[Integers], ceil
         ceiling: the excess harm of some policy that is known to be feasible, so that levels beyond it
             can be left out and all precision goes to the others; None: the largest excess.
     """
-    excess = []
-    for harm in harms:
-        e = harm - harm.min()
-        excess.append(e)
+    excess = [harm - harm.min() for harm in harms]
     largest = max((float(e.max()) for e in excess), default=0.0)
     scale = largest if ceiling is None else min(largest, ceiling)
     shift = int(sum(int(p.max()) for p in preference)).bit_length()
     if not scale > 0.0:
         possible = tuple(e <= scale for e in excess)
-        return Objective(tuple(p.astype(np.int64) for p in preference), possible, shift, 1.0, scale)
+        return Objective(tuple(p.astype(np.int64) for p in preference), possible, shift)
     relative = [e / scale for e in excess]
     possible = tuple(r <= 1.0 + 1e-9 for r in relative)
     spread = sum(float(r[p].max()) for r, p in zip(relative, possible, strict=True))
@@ -73,4 +63,4 @@ def make_objective(harms: Sequence[Floats], preference: Sequence[Integers], ceil
         np.rint(np.minimum(r, 2.0) * steps).astype(np.int64) * (1 << shift) + p
         for r, p in zip(relative, preference, strict=True)
     )
-    return Objective(values, possible, shift, scale / steps, scale)
+    return Objective(values, possible, shift)

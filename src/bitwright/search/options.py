@@ -74,15 +74,29 @@ def undominated(value: Integers, cost: Floats) -> npt.NDArray[np.intp]:
         keep[1:] = best[1:] < best[:-1]
         return order[keep]
     order = np.lexsort((*cost.T[::-1], value))
+    if len(order) > 512:
+        order = order[~_beaten_by_leaders(value[order], cost[order])]
     kept = order[:0]
     for start in range(0, len(order), 256):
         block = order[start : start + 256]
-        beaten = (cost[kept][None, :, :] <= cost[block][:, None, :]).all(axis=2).any(axis=1)
+        beaten: Mask = np.any(np.all(cost[kept][None, :, :] <= cost[block][:, None, :], axis=2), axis=1)
         block = block[~beaten]
-        within = (cost[block][None, :, :] <= cost[block][:, None, :]).all(axis=2)
+        within: Mask = np.all(cost[block][None, :, :] <= cost[block][:, None, :], axis=2)
         within &= np.tri(len(block), k=-1, dtype=bool)
-        kept = np.concatenate([kept, block[~within.any(axis=1)]])
+        kept = np.concatenate([kept, block[~np.any(within, axis=1)]])
     return kept[np.argsort(cost[kept, 0], kind="stable")]
+
+
+def _beaten_by_leaders(value: Integers, cost: Floats, leaders: int = 64) -> Mask:
+    """Options that one of the most promising ones beats; of equal ones the first is kept."""
+    height = float(value[-1] - value[0]) or 1.0
+    width = np.maximum(np.ptp(cost, axis=0), 1e-300)
+    promise = (value - value[0]) / height + ((cost - cost.min(axis=0)) / width).sum(axis=1)
+    beaten = np.zeros(len(value), dtype=bool)
+    for leader in np.argsort(promise, kind="stable")[:leaders]:
+        if not beaten[leader]:
+            beaten[leader + 1 :] |= np.all(cost[leader + 1 :] >= cost[leader], axis=1)
+    return beaten
 
 
 @dataclass(frozen=True)
@@ -163,7 +177,7 @@ def eliminate(problem: Problem, component: tuple[int, ...], objective: Objective
 
 
 def _unary(problem: Problem, v: int, objective: Objective, place: dict[int, int]) -> _Factor:
-    factor = {}
+    factor: _Factor = {}
     for level in range(len(problem.levels[v])):
         if objective.possible[v][level]:
             choice = np.full((1, len(place)), -1, dtype=np.int8)
@@ -174,7 +188,7 @@ def _unary(problem: Problem, v: int, objective: Objective, place: dict[int, int]
 
 
 def _pair(problem: Problem, edge: tuple[int, int], width: int) -> _Factor:
-    factor = {}
+    factor: _Factor = {}
     shape = (len(problem.levels[edge[0]]), len(problem.levels[edge[1]]))
     cost = problem.pairs.get(edge)
     mask = problem.allowed.get(edge)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,22 +72,21 @@ class Problem:
         """The same problem with one variable fixed; its pairs become costs of single variables."""
         keep = slice(level, level + 1)
 
-        def cut(values: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        def cut(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(a[keep] if v == variable else a for v, a in enumerate(values))
 
-        def cut_pairs(values: Mapping[tuple[int, int], np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
-            return {
-                (u, v): a[keep] if u == variable else a[:, keep] if v == variable else a for (u, v), a in values.items()
-            }
-
-        levels = tuple(ls[keep] if v == variable else ls for v, ls in enumerate(self.levels))
+        chosen = np.zeros(len(self.levels[variable]), dtype=bool)
+        chosen[level] = True
+        pairs, allowed = dict(self.pairs), dict(self.allowed)
+        _keep(pairs, variable, chosen)
+        _keep(allowed, variable, chosen)
         fixed = replace(
             self,
-            levels=levels,
+            levels=cut(self.levels),
             linear=cut(self.linear),
             preference=cut(self.preference),
-            pairs=cut_pairs(self.pairs),
-            allowed=cut_pairs(self.allowed),
+            pairs=pairs,
+            allowed=allowed,
         )
         return fixed.folded()
 
@@ -113,7 +113,7 @@ class Problem:
                     linear[other] = linear[other] + cost.take(0, axis=axis)
                 if mask is None or mask.all():
                     continue
-                keep = mask.take(0, axis=axis)
+                keep: Mask = np.asarray(mask.take(0, axis=axis), dtype=bool)
                 if not keep.any():
                     raise InvalidInput(
                         f"no allowed widths are left for site '{self.names[other][0]}' beside "
@@ -121,10 +121,8 @@ class Problem:
                     )
                 levels[other] = tuple(b for b, k in zip(levels[other], keep, strict=True) if k)
                 linear[other], preference[other] = linear[other][keep], preference[other][keep]
-                for table in (pairs, allowed):
-                    for (a, b), values in list(table.items()):
-                        if other in (a, b):
-                            table[a, b] = values[keep] if a == other else values[:, keep]  # type: ignore[assignment]
+                _keep(pairs, other, keep)
+                _keep(allowed, other, keep)
                 again = True
         return replace(
             self,
@@ -193,6 +191,13 @@ def build_problem(
     return builder.problem(tuple(names), tuple(m.name for m in metrics)).folded()
 
 
+def _keep(table: dict[tuple[int, int], Any], variable: int, levels: Mask) -> None:
+    """Leave only some levels of a variable in a table of pairs."""
+    for (u, v), values in list(table.items()):
+        if variable in (u, v):
+            table[u, v] = values[levels] if u == variable else values[:, levels]
+
+
 class _Builder:
     """Gathers cost terms and restrictions by variable."""
 
@@ -241,10 +246,9 @@ class _Builder:
         for v, possible in enumerate(self.possible):
             if not possible.any():
                 raise InvalidInput(f"no allowed width is left for site '{names[v][0]}'; relax the constraints")
-            for table in (self.pairs, self.allowed):
-                for (a, b), values in list(table.items()):
-                    if v in (a, b) and not possible.all():
-                        table[a, b] = values[possible] if a == v else values[:, possible]  # type: ignore[index]
+            if not possible.all():
+                _keep(self.pairs, v, possible)
+                _keep(self.allowed, v, possible)
         levels = tuple(
             tuple(b for b, p in zip(ls, possible, strict=True) if p)
             for ls, possible in zip(self.levels, self.possible, strict=True)

@@ -15,7 +15,7 @@ from bitwright.search.knapsack import Knapsack
 from bitwright.search.milp import evaluate, solve_milp
 from bitwright.search.objective import Objective, make_objective
 from bitwright.search.options import ENUMERATED, Grid, Options, TooManyOptions, combinations, eliminate, grid
-from bitwright.search.problem import Floats, Problem
+from bitwright.search.problem import Floats, Mask, Problem
 
 PROVEN = 1e-6
 """Relative gap up to which a solution counts as proven optimal."""
@@ -210,7 +210,8 @@ class Solver:
             value: int | None = None
             lower = -math.inf
             if lists is not None:
-                chosen = Knapsack([options for _, options in lists], limits).solve(local, known, deadline)
+                knapsack = Knapsack([options for _, options in lists], limits)
+                chosen = knapsack.solve(local, known, deadline)
                 value, lower = chosen.value, chosen.bound
                 if value is not None:
                     for (variables, options), start, pick in zip(
@@ -220,8 +221,11 @@ class Solver:
             reference = min((x for x in (value, known) if x is not None), default=None)
             if lists is None or (lower < math.inf if reference is None else local.gap(reference, lower) > PROVEN):
                 seconds = max(1.0, deadline - time.perf_counter())
-                whole = solve_milp(leaf.problem, local, limits, seconds)
-                lower = max(lower, whole.bound)
+                reduced = local
+                if lists is not None and value is not None:
+                    reduced = _reduced(local, lists, knapsack.alive())
+                whole = solve_milp(leaf.problem, reduced, limits, seconds)
+                lower = max(lower, whole.bound if value is None else min(whole.bound, float(value)))
                 if whole.value is not None and (value is None or whole.value < value):
                     value, picks = whole.value, whole.picks
             bound = min(bound, lower)
@@ -244,6 +248,18 @@ class Solver:
             self.leaves, found = _listed(self.problem, self.leaves, objective)
             self._listed[lost] = found
         return self._listed[lost]
+
+
+def _reduced(objective: Objective, lists: Sequence[tuple[tuple[int, ...], Options]], alive: Mask) -> Objective:
+    """The objective with only the levels that options worth choosing have."""
+    possible = [np.zeros(len(p), dtype=bool) for p in objective.possible]
+    start = 0
+    for variables, options in lists:
+        chosen = options.choice[alive[start : start + len(options)]]
+        for i, v in enumerate(variables):
+            possible[v][chosen[:, i]] = True
+        start += len(options)
+    return replace(objective, possible=tuple(possible))
 
 
 def _leaves(problem: Problem) -> list[Leaf]:

@@ -4,15 +4,17 @@ An interpreter runs the float graph and lets gradients reach the sites only:
 
 - activation sites: the gradient of the summed loss at the site's output holds each sample's own gradient;
 - weight sites: no weight ever gets a ``.grad``. From the input a_n and the output gradient g_n of its operation the
-  gradient of each sample is formed in chunks and squared at once: convolutions as one grouped convolution whose groups
-  are the samples, linear layers by the Gram trick ||a_n^T g_n||^2 = sum (a a^T) * (g g^T) or directly, whichever is cheaper.
+  gradient of each sample is formed in chunks and squared at once: convolutions as one grouped convolution whose
+  groups are the samples, linear layers by the Gram trick ||a_n^T g_n||^2 = sum (a a^T) * (g g^T) or directly,
+  whichever is cheaper.
 
 Nothing accumulates from sample to sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch.fx import Interpreter, Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.operations import EMBEDDING, WEIGHTED
+from bitwright.numerics.affine import fake_quantize
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.uniform import WeightQuantizer
 
@@ -28,68 +31,151 @@ CHUNK_BYTES = 1 << 23  # per-sample weight gradients held at once
 Scores = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Moments:
+    """What the gradients of one score say about the sites, sample by sample.
+
+    Attributes:
+        squares: (N, S) squared norm of the gradient at each site.
+        products: (N, S, B) inner product of the gradient with the rounding error of each width, with its sign: the
+            change of the score to first order; None when no widths were asked for.
+    """
+
+    squares: Tensor
+    products: Tensor | None
+
+
 def squared_norms(graph: Graph, inputs: tuple[Any, ...], *scores: Scores) -> list[Tensor]:
-    """Squared norm of the gradient of each sample's score at each site of the float graph.
+    """(N, S) squared norm of the gradient of each sample's score at each site, one tensor for each score."""
+    return [moments.squares for moments in gradient_moments(graph, inputs, scores)]
+
+
+def gradient_moments(
+    graph: Graph, inputs: tuple[Any, ...], scores: Sequence[Scores], errors: RoundingErrors | None = None
+) -> list[Moments]:
+    """Gradients of each sample's score at each site of the float graph, reduced to what sensitivity needs.
 
     Args:
         graph: its policy must be float.
         inputs: one batch.
         scores: functions from the outputs to one number per sample, (N,), e.g. the loss of each sample; they share
             the forward pass.
+        errors: gives the rounding errors to multiply the gradients with; None for squared norms alone.
 
     Returns:
-        For each score an (N, S) float64 tensor, columns in the order of ``graph.sites``.
+        For each score its moments, float64, columns in the order of ``graph.sites``.
     """
-    names = {name: i for i, name in enumerate(graph.sites.names)}
-    batch = inputs[0].shape[0]
+    column = {name: i for i, name in enumerate(graph.sites.names)}
+    shape = (inputs[0].shape[0], len(column))
+    device = inputs[0].device
     with torch.enable_grad():
         recorder = _Recorder(graph)
         outputs = recorder.run(*inputs)
-        result = []
-        for i, score in enumerate(scores):
-            totals = torch.zeros(batch, len(names), dtype=torch.float64, device=inputs[0].device)
-            total = score(outputs).sum()
-            gradients = torch.autograd.grad(
-                total, recorder.watched, retain_graph=i + 1 < len(scores), allow_unused=True
-            )
-            pairs = list(zip(recorder.readers, gradients, strict=True))
-            del gradients
-            shared: dict[str, list[Tensor | None]] = {}
-            with torch.no_grad():
-                while pairs:
-                    reader, gradient = pairs.pop()
-                    if gradient is None:
-                        continue
-                    if reader.site in recorder.shared:
-                        shared.setdefault(reader.site, []).append(reader.materialized(gradient))
-                    else:
-                        totals[:, names[reader.site]] += reader.norms(gradient).double()
-                for site, parts in shared.items():
-                    total_gradient = sum(part for part in parts if part is not None)
-                    assert isinstance(total_gradient, Tensor)
-                    totals[:, names[site]] += total_gradient.square().flatten(1).sum(1, dtype=torch.float64)
-            result.append(totals)
+        totals = [score(outputs).sum() for score in scores]
+        gradients = [
+            list(torch.autograd.grad(total, recorder.watched, retain_graph=i + 1 < len(totals), allow_unused=True))
+            for i, total in enumerate(totals)
+        ]
+    result = [
+        Moments(
+            torch.zeros(shape, dtype=torch.float64, device=device),
+            torch.zeros(*shape, len(errors.bits), dtype=torch.float64, device=device) if errors else None,
+        )
+        for _ in scores
+    ]
+    del outputs, totals
+    shared: dict[tuple[int, str], Tensor] = {}
+    with torch.no_grad():
+        while recorder.readers:
+            reader, _ = recorder.readers.pop(), recorder.watched.pop()
+            pieces = [part.pop() for part in gradients]
+            found = [(i, gradient) for i, gradient in enumerate(pieces) if gradient is not None]
+            if not found:
+                continue
+            if reader.site in recorder.shared:
+                for i, gradient in found:
+                    whole = reader.materialized(gradient)
+                    key = (i, reader.site)
+                    shared[key] = shared[key] + whole if key in shared else whole
+                continue
+            moments = reader.moments([gradient for _, gradient in found], errors)
+            for (i, _), (squares, products) in zip(found, moments, strict=True):
+                result[i].squares[:, column[reader.site]] += squares.double()
+                if products is not None:
+                    result[i].products[:, column[reader.site]] += products.double()  # type: ignore[index]
+        for (i, site), whole in shared.items():
+            squares, products = _reduced(whole.flatten(1), errors.of_weight(site) if errors else None)
+            result[i].squares[:, column[site]] += squares.double()
+            if products is not None:
+                result[i].products[:, column[site]] += products.double()  # type: ignore[index]
     return result
 
 
+class RoundingErrors:
+    """Rounding errors Q(t) - t of a calibrated graph at several widths; those of weights are made once."""
+
+    def __init__(self, graph: Graph, bits: Sequence[int]) -> None:
+        self.bits = tuple(bits)
+        self._quantizers = graph.quantizers
+        self._weights: dict[str, Tensor] = {}
+
+    def of_weight(self, site: str) -> Tensor:
+        """(numel, B) errors of a weight."""
+        if site not in self._weights:
+            quantizer = self._quantizers[site]
+            assert isinstance(quantizer, WeightQuantizer)
+            weight = quantizer.weight.detach()
+            columns = [
+                (fake_quantize(weight, quantizer.affine(b).to(weight.device)) - weight).flatten() for b in self.bits
+            ]
+            self._weights[site] = torch.stack(columns, 1)
+        return self._weights[site]
+
+    def of_activation(self, site: str, value: Tensor) -> Iterator[Tensor]:
+        """Errors of an activation, in its own shape, one width after the other."""
+        for b in self.bits:
+            affine = self._quantizers[site].affine(b)
+            yield fake_quantize(value, affine.to(value.device)).sub_(value)
+
+
+def _reduced(gradients: Tensor, errors: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Squared norms (n,) and products (n, B) of flattened per-sample gradients (n, numel)."""
+    return gradients.square().sum(1), gradients @ errors if errors is not None else None
+
+
+Pair = tuple[Tensor, Tensor | None]
+
+
 class _Reader:
-    """Turns the gradient of one watched tensor into squared norms for one site."""
+    """Turns gradients of one watched tensor into moments for one site."""
 
     site: str
 
-    def norms(self, gradient: Tensor) -> Tensor:
+    def moments(self, gradients: list[Tensor], errors: RoundingErrors | None) -> list[Pair]:
+        """Squared norms (N,) and products (N, B) of each gradient."""
         raise NotImplementedError
 
     def materialized(self, gradient: Tensor) -> Tensor:
+        """(N, *weight.shape) gradients, for weights that are used more than once."""
         raise NotImplementedError
 
 
 class _ActivationReader(_Reader):
-    def __init__(self, site: str) -> None:
+    def __init__(self, site: str, value: Tensor) -> None:
         self.site = site
+        self.value = value
 
-    def norms(self, gradient: Tensor) -> Tensor:
-        return gradient.flatten(1).square().sum(1) if gradient.dim() > 1 else gradient.square()
+    def moments(self, gradients: list[Tensor], errors: RoundingErrors | None) -> list[Pair]:
+        flat = [gradient.reshape(gradient.shape[0], -1) for gradient in gradients]
+        squares = [torch.linalg.vecdot(g, g) for g in flat]
+        if errors is None:
+            return [(square, None) for square in squares]
+        products: list[list[Tensor]] = [[] for _ in flat]
+        for error in errors.of_activation(self.site, self.value):
+            error = error.reshape(error.shape[0], -1)
+            for i, g in enumerate(flat):
+                products[i].append(torch.linalg.vecdot(g, error))
+        return [(square, torch.stack(p, 1)) for square, p in zip(squares, products, strict=True)]
 
 
 class _WeightReader(_Reader):
@@ -101,19 +187,28 @@ class _WeightReader(_Reader):
         self.source = source
         self.weight = weight
 
-    def norms(self, gradient: Tensor) -> Tensor:
+    def moments(self, gradients: list[Tensor], errors: RoundingErrors | None) -> list[Pair]:
+        error = errors.of_weight(self.site) if errors else None
+        return [self._moments(gradient, error) for gradient in gradients]
+
+    def _moments(self, gradient: Tensor, error: Tensor | None) -> Pair:
         if self.node.target == torch.ops.aten.linear.default:
-            return _linear_norms(self.source, gradient)
+            return _linear_norms(self.source, gradient), _linear_products(self.source, gradient, error, self.weight)
         if self.node.target == EMBEDDING:
-            return _embedding_norms(self.source, gradient)
+            return (
+                _embedding_norms(self.source, gradient),
+                _embedding_products(self.source, gradient, error, self.weight),
+            )
         per_sample = self.weight.numel() * gradient.element_size()
         # Few samples at a time also keep the grouped kernels in cache.
         chunk = max(1, min(16, CHUNK_BYTES // per_sample))
-        parts = [
-            self._convolution(self.source[i : i + chunk], gradient[i : i + chunk]).square_().flatten(1).sum(1)
-            for i in range(0, gradient.shape[0], chunk)
-        ]
-        return torch.cat(parts)
+        squares, products = [], []
+        for i in range(0, gradient.shape[0], chunk):
+            part = self._convolution(self.source[i : i + chunk], gradient[i : i + chunk]).flatten(1)
+            square, product = _reduced(part, error)
+            squares.append(square)
+            products.append(product)
+        return torch.cat(squares), torch.cat(products) if error is not None else None  # type: ignore[arg-type]
 
     def materialized(self, gradient: Tensor) -> Tensor:
         """(N, *weight.shape) gradients, for weights that are used more than once."""
@@ -143,8 +238,17 @@ class _WeightReader(_Reader):
         transposed = "transpose" in kind
         stand_in = weight.new_empty(1).expand(n * weight.shape[0], *weight.shape[1:])
         _, result, _ = torch.ops.aten.convolution_backward(
-            g.reshape(1, -1, *g.shape[2:]), a.reshape(1, -1, *a.shape[2:]), stand_in, None,
-            stride, padding, dilation, transposed, output_padding, n * groups, (False, True, False),
+            g.reshape(1, -1, *g.shape[2:]),
+            a.reshape(1, -1, *a.shape[2:]),
+            stand_in,
+            None,
+            stride,
+            padding,
+            dilation,
+            transposed,
+            output_padding,
+            n * groups,
+            (False, True, False),
         )
         return result.reshape(n, *self.weight.shape)  # type: ignore[no-any-return]
 
@@ -189,13 +293,32 @@ def _linear_norms(a: Tensor, g: Tensor) -> Tensor:
     length, features, outputs = a.shape[1], a.shape[2], g.shape[2]
     if length * (features + outputs) < features * outputs:
         chunk = max(1, CHUNK_BYTES // (8 * length * length))
-        pieces = zip(a.split(chunk), g.split(chunk), strict=True)
-        return torch.cat([
-            (torch.bmm(x, x.transpose(1, 2)) * torch.bmm(y, y.transpose(1, 2))).sum((1, 2)) for x, y in pieces
-        ])
+        pieces = zip(torch.split(a, chunk), torch.split(g, chunk), strict=True)
+        return torch.cat(
+            [(torch.bmm(x, x.transpose(1, 2)) * torch.bmm(y, y.transpose(1, 2))).sum((1, 2)) for x, y in pieces]
+        )
     chunk = max(1, CHUNK_BYTES // (4 * features * outputs))
-    pieces = zip(a.split(chunk), g.split(chunk), strict=True)
+    pieces = zip(torch.split(a, chunk), torch.split(g, chunk), strict=True)
     return torch.cat([torch.bmm(y.transpose(1, 2), x).square_().sum((1, 2)) for x, y in pieces])
+
+
+def _linear_products(a: Tensor, g: Tensor, error: Tensor | None, weight: Tensor) -> Tensor | None:
+    """<sum_l g_l a_l^T, D_b> for each sample and width: the error passes through the layer like a weight."""
+    if error is None:
+        return None
+    columns = []
+    for column in error.unbind(1):
+        changed = torch.nn.functional.linear(a, column.reshape(weight.shape))
+        columns.append((changed * g).flatten(1).sum(1))
+    return torch.stack(columns, 1)
+
+
+def _embedding_products(index: Tensor, g: Tensor, error: Tensor | None, weight: Tensor) -> Tensor | None:
+    """The same for an embedding: the errors of the rows that were looked up."""
+    if error is None:
+        return None
+    columns = [(column.reshape(weight.shape)[index] * g).flatten(1).sum(1) for column in error.unbind(1)]
+    return torch.stack(columns, 1)
 
 
 def _embedding_norms(index: Tensor, g: Tensor) -> Tensor:
@@ -227,10 +350,7 @@ class _Recorder(Interpreter):
             target = self.fetch_attr(str(n.target))
             value = self.fetch_args_kwargs_from_env(n)[0][0]
             if isinstance(target, Quantizer) and not isinstance(target, WeightQuantizer):
-                value = self._watch(value, _ActivationReader(target.site.name))
-                if target.recorder is not None:
-                    target.recorder(value)
-                return value
+                return self._watch(value, _ActivationReader(target.site.name, value.detach()))
         result = super().run_node(n)
         operation = WEIGHTED.get(n.target)
         position = operation.weight if operation else (0 if n.target == EMBEDDING else None)

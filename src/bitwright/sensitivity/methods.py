@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,18 @@ from torch import Tensor
 from bitwright.errors import InvalidData, InvalidInput, nearest
 from bitwright.graph.batches import as_batches, check_targets, iterate
 from bitwright.graph.graph import Graph
-from bitwright.sensitivity.gradients import squared_norms
-from bitwright.sensitivity.noise import checked_widths, noise_of_sites
+from bitwright.sensitivity.gradients import RoundingErrors, gradient_moments
+from bitwright.sensitivity.noise import check_noise, checked_widths, noise_of_sites
 from bitwright.values import FLOAT, MarginModel, SensitivityTable
 
-METHODS: tuple[str, ...] = ("fit", "margin-fit", "noise")
-MICRO_BATCH = 32  # samples whose activations are held for the backward pass at once
+UNITS = {
+    "fit": "FIT, squared change of the loss (nats^2)",
+    "margin-fit": "share of predictions that flip",
+    "noise": "mean squared rounding error",
+}
+METHODS: tuple[str, ...] = tuple(UNITS)
+MICRO_BATCH = 32  # samples whose activations are held for the backward pass at once, at most
+ACTIVATION_BYTES = 1 << 29  # what they may take
 MINIMUM = 32  # samples before a tolerance can stop the collection
 
 Loss = Callable[[Any, Any], Tensor]
@@ -64,7 +71,7 @@ def sensitivity(
     method: str = "margin-fit",
     bits: Sequence[int] = (2, 3, 4, 6, 8),
     *,
-    noise: str = "measured",
+    noise: str = "projected",
     loss: Loss | None = None,
     samples: int | None = None,
     tolerance: float | None = None,
@@ -82,7 +89,7 @@ def sensitivities(
     methods: Sequence[str] = ("fit", "margin-fit"),
     bits: Sequence[int] = (2, 3, 4, 6, 8),
     *,
-    noise: str = "measured",
+    noise: str = "projected",
     loss: Loss | None = None,
     samples: int | None = None,
     tolerance: float | None = None,
@@ -92,16 +99,24 @@ def sensitivities(
 
     ``"fit"`` (Zandonati et al., ICLR 2023): harm[s, b] = Tr(F_s) E[d_{s,b}^2], with the empirical Fisher trace
     Tr(F_s) = (1/N) sum_n ||grad_{t_s} l_n||^2 of per-sample gradients; a policy's score is the sum.
-    ``"margin-fit"``: the same with the margin m_n between the two largest logits instead of the loss; the
-    table predicts the share of predictions that flip, mean_n Phi(-m_n / sqrt(sum_s ||grad m_n||^2 E[d^2])).
+    ``"margin-fit"``: the same with the margin m_n between the two largest logits instead of the loss. Each site adds
+    a variance to each sample's margin; the table predicts the share of predictions that flip,
+    mean_n Phi(-m_n / sqrt(sum_s var[n, s, b])).
     ``"noise"``: E[d^2] alone, a baseline.
+
+    Where ``noise`` is ``"uniform"`` (step^2 / 12, the FIT paper's) or ``"measured"`` (mean((Q(t) - t)^2)), errors are
+    taken to be independent of the gradient. That holds at 8 bits. At low widths they are not: values that are clipped
+    or rounded to zero all err in one direction. ``"projected"`` multiplies each sample's gradient with its own
+    rounding error instead, delta = grad . (Q(t) - t). FIT takes the second moment of delta. Margin-FIT takes twice that
+    of its harmful half: a decrease of the margin that is more than a common rescaling of all margins, which flips
+    nothing. For errors that are white the three noise models agree.
 
     Args:
         graph: calibrated; its policy is left as it was.
         batches: iterable of (inputs, targets); margin-fit needs no targets.
         methods: which tables to make.
         bits: widths to score.
-        noise: ``"measured"`` or ``"uniform"``, see :func:`noise_of_sites`.
+        noise: ``"projected"``, ``"measured"`` or ``"uniform"``.
         loss: (outputs, targets) -> (N,) losses; None for cross-entropy.
         samples: stop after so many inputs; None uses all.
         tolerance: stop once the relative standard error of every site's trace is below this.
@@ -117,68 +132,107 @@ def sensitivities(
     for method in methods:
         if method not in METHODS:
             raise InvalidInput(f"method must be one of {', '.join(METHODS)}, got '{method}'{nearest(method, METHODS)}")
+    check_noise(noise)
     widths = checked_widths(bits)
     table_noise = noise_of_sites(graph, widths, noise)
     gradients = [method for method in methods if method != "noise"]
-    collected, all_margins = (
-        _collect(graph, batches, gradients, loss, samples, tolerance, progress) if gradients else ({}, np.empty(0))
-    )
-    note = f"noise model: {noise}"
+    errors = RoundingErrors(graph, widths) if noise == "projected" and gradients else None
+    found = _collect(graph, batches, gradients, errors, loss, samples, tolerance, progress) if gradients else None
     tables = []
     for method in methods:
-        if method == "noise":
-            tables.append(SensitivityTable(
-                "noise", "mean squared rounding error", graph.sites.names, widths, table_noise,
-                graph_hash=graph.graph_hash, notes=(note,),
-            ))
-            continue
-        traces = collected[method]
-        count = len(traces)
-        trace, error = traces.mean(0), traces.std(0, ddof=1) / np.sqrt(count)
-        parts = {"trace": trace, "trace_standard_error": error}
-        if method == "fit":
-            tables.append(SensitivityTable(
-                "fit", "FIT: Fisher trace x mean squared rounding error (nats^2)", graph.sites.names, widths,
-                trace[:, None] * table_noise, error[:, None] * table_noise, count, graph.graph_hash,
-                parts=parts, notes=(note,),
-            ))
+        if method == "noise" or found is None:
+            harm, error, count, model, parts = table_noise, None, 0, None, {}
         else:
-            tables.append(_margin_table(graph, widths, table_noise, traces, all_margins, parts, note))
+            squares, products = found.squares[method], found.products.get(method)
+            count = len(squares)
+            parts = {"trace": squares.mean(0), "trace_standard_error": _standard_error(squares)}
+            if method == "fit":
+                model = None
+                harm, error = _fit_harm(squares, products, table_noise)
+            else:
+                variances = _white(squares, table_noise) if products is None else _harmful(products, found.margins)
+                model = MarginModel(found.margins, variances)
+                chances = model.flip_chances(variances)
+                harm, error = chances.mean(0), _standard_error(chances)
+        tables.append(
+            SensitivityTable(
+                method,
+                UNITS[method],
+                graph.sites.names,
+                widths,
+                harm,
+                error,
+                count,
+                graph.graph_hash,
+                model,
+                parts,
+                (f"noise model: {noise}",),
+            )
+        )
     return tables
 
 
-def _margin_table(
-    graph: Graph, widths: tuple[int, ...], noise: Any, traces: Any, all_margins: Any, parts: dict[str, Any], note: str
-) -> SensitivityTable:
-    model = MarginModel(all_margins, traces, noise)
-    count = len(traces)
-    harm, error = np.zeros_like(noise), np.zeros_like(noise)
-    for row in range(noise.shape[0]):
-        for column in range(noise.shape[1]):
-            chances = model.flip_chances(traces[:, row] * noise[row, column])
-            harm[row, column] = chances.mean()
-            error[row, column] = chances.std(ddof=1) / np.sqrt(count)
-    return SensitivityTable(
-        "margin-fit", "share of predictions that flip", graph.sites.names, widths, harm, error, count,
-        graph.graph_hash, model, parts, (note,),
-    )
+def _fit_harm(squares: Any, products: Any, noise: Any) -> tuple[Any, Any]:
+    """(S, B) harm and its standard error.
+
+    With products the second moment of the change of the loss is estimated from its mean size,
+    E[x^2] = (pi / 2) E[|x|]^2 for a normal x: on data that the network was trained on, a handful of samples carry
+    all of the loss, and a mean of squares would listen to them alone.
+    """
+    if products is None:
+        values = _white(squares, noise)
+        return values.mean(0), _standard_error(values)
+    sizes = np.abs(products)
+    mean = sizes.mean(0)
+    return np.pi / 2 * mean**2, np.pi * mean * _standard_error(sizes)
+
+
+def _white(squares: Any, noise: Any) -> Any:
+    """(N, S, B): squared gradient norms times noise, for errors that don't depend on the gradient."""
+    return squares[:, :, None] * noise[None]
+
+
+def _harmful(products: Any, margins: Any) -> Any:
+    """(N, S, B) variances: twice the square of the part of each change that lowers the margin.
+
+    A change that is proportional to the margin, with a factor below zero, is a rescaling of the logits and is
+    taken off first; a change that raises the margin harms nothing.
+    """
+    slope = np.tensordot(margins, products, axes=1) / max(float(margins @ margins), 1e-300)
+    change = products - np.minimum(slope, 0.0)[None] * margins[:, None, None]
+    return 2.0 * np.minimum(np.maximum(products, change), 0.0) ** 2
+
+
+def _standard_error(values: Any) -> Any:
+    return values.std(0, ddof=1, dtype=np.float64) / np.sqrt(len(values))
+
+
+@dataclass
+class _Found:
+    """Per-sample results: (N, S) squares and (N, S, B) products for each method, and the margins (N,)."""
+
+    squares: dict[str, Any]
+    products: dict[str, Any]
+    margins: Any
 
 
 def _collect(
     graph: Graph,
     batches: Any,
     methods: Sequence[str],
+    errors: RoundingErrors | None,
     loss: Loss | None,
     samples: int | None,
     tolerance: float | None,
     progress: Progress | None,
-) -> tuple[dict[str, Any], Any]:
-    """Per-sample squared gradient norms (N, S) for each method, and the margins (N,)."""
-    found: dict[str, list[Any]] = {method: [] for method in methods}
+) -> _Found:
+    squares: dict[str, list[Any]] = {method: [] for method in methods}
+    products: dict[str, list[Any]] = {method: [] for method in methods}
     found_margins: list[Any] = []
     done = 0
     with graph.applied(FLOAT):
         for inputs, targets in _micro_batches(graph, batches, samples):
+
             def fit(outputs: Any, targets: Any = targets) -> Tensor:
                 return per_sample_loss(loss, outputs, targets)
 
@@ -188,21 +242,27 @@ def _collect(
                 return values
 
             scores = [fit if method == "fit" else margin for method in methods]
-            for method, norms in zip(methods, squared_norms(graph, inputs, *scores), strict=True):
-                found[method].append(norms.cpu().numpy())
+            for method, moments in zip(methods, gradient_moments(graph, inputs, scores, errors), strict=True):
+                squares[method].append(moments.squares.cpu().numpy())
+                if moments.products is not None:
+                    products[method].append(moments.products.float().cpu().numpy())
             done += inputs[0].shape[0]
             if progress is not None:
                 progress(done, samples)
-            if tolerance is not None and done >= MINIMUM and _settled(found, tolerance):
+            if tolerance is not None and done >= MINIMUM and _settled(squares, tolerance):
                 break
     if done < 2:
         raise InvalidData(f"sensitivity needs at least 2 samples to estimate a standard error, got {done}")
-    stacked = {method: np.concatenate(parts) for method, parts in found.items()}
+    stacked = {method: np.concatenate(parts) for method, parts in squares.items()}
     for method, values in stacked.items():
         if not np.isfinite(values).all():
             site = graph.sites.names[int(np.argwhere(~np.isfinite(values))[0][1])]
             raise InvalidData(f"the gradients of {method} at site '{site}' are not finite; check inputs and loss")
-    return stacked, np.concatenate(found_margins) if found_margins else np.empty(0)
+    return _Found(
+        stacked,
+        {method: np.concatenate(parts).astype(np.float64) for method, parts in products.items() if parts},
+        np.concatenate(found_margins) if found_margins else np.empty(0),
+    )
 
 
 def _settled(found: dict[str, list[Any]], tolerance: float) -> bool:
@@ -217,11 +277,12 @@ def _settled(found: dict[str, list[Any]], tolerance: float) -> bool:
 
 def _micro_batches(graph: Graph, batches: Any, samples: int | None) -> Any:
     left = samples
+    size = max(1, min(MICRO_BATCH, ACTIVATION_BYTES // (4 * sum(s.numel for s in graph.sites.activations) + 1)))
     for inputs, targets in iterate(as_batches(batches), graph.device, "sensitivity"):
-        for start in range(0, inputs[0].shape[0], MICRO_BATCH):
+        for start in range(0, inputs[0].shape[0], size):
             if left is not None and left <= 0:
                 return
-            stop = start + MICRO_BATCH if left is None else start + min(MICRO_BATCH, left)
+            stop = start + (size if left is None else min(size, left))
             part = tuple(value[start:stop] for value in inputs)
             if left is not None:
                 left -= part[0].shape[0]

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.errors import InvalidInput
+from bitwright.errors import InvalidInput, nearest
 from bitwright.graph.graph import Graph
 from bitwright.numerics.error import measured_noise, uniform_noise
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.values import check_bits
 
 Array = npt.NDArray[np.float64]
-MODELS = ("measured", "uniform")
+MODELS = ("projected", "measured", "uniform")
 
 
 def checked_widths(bits: Sequence[int]) -> tuple[int, ...]:
@@ -27,6 +27,12 @@ def checked_widths(bits: Sequence[int]) -> tuple[int, ...]:
     if not bits:
         raise InvalidInput("bits must name at least one width, e.g. bits=(2, 3, 4, 6, 8)")
     return tuple(sorted({check_bits(b, "sensitivity") for b in bits}))
+
+
+def check_noise(model: str) -> None:
+    """Raise :class:`InvalidInput` for an unknown noise model."""
+    if model not in MODELS:
+        raise InvalidInput(f"noise must be one of {', '.join(MODELS)}, got '{model}'{nearest(model, MODELS)}")
 
 
 def noise_of_sites(graph: Graph, bits: Sequence[int], model: str = "measured") -> Array:
@@ -41,8 +47,7 @@ def noise_of_sites(graph: Graph, bits: Sequence[int], model: str = "measured") -
     Raises:
         InvalidInput: unknown model, or a graph that is not calibrated.
     """
-    if model not in MODELS:
-        raise InvalidInput(f"noise must be one of {', '.join(MODELS)}, got '{model}'")
+    check_noise(model)
     rows = []
     for name, quantizer in graph.quantizers.items():
         if isinstance(quantizer, WeightQuantizer):
@@ -55,7 +60,7 @@ def noise_of_sites(graph: Graph, bits: Sequence[int], model: str = "measured") -
         for width in bits:
             affine = quantizer.affine(width)
             row.append(
-                measured_noise(tensor, affine.to(tensor.device)) if model == "measured" else uniform_noise(affine)
+                measured_noise(tensor, affine.to(tensor.device)) if model != "uniform" else uniform_noise(affine)
             )
         rows.append(row)
     noise = np.asarray(rows, dtype=np.float64)

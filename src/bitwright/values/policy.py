@@ -105,7 +105,7 @@ class Policy:
         if self.graph_hash and sites.graph_hash and self.graph_hash != sites.graph_hash:
             raise PolicyMismatch(
                 f"the policy was made for graph {self.graph_hash}, this graph is {sites.graph_hash}; "
-                "capture the same model with the same placement, or remove 'graph' from the policy file to use it anyway"
+                "capture the same model with the same placement, or remove 'graph' from the file to use it anyway"
             )
 
     def diff(self, other: Policy) -> dict[str, tuple[int | None, int | None]]:

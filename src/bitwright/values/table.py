@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from dataclasses import dataclass, field, replace
@@ -24,24 +25,33 @@ def _phi(x: Array) -> Array:
     return np.asarray(ndtr(x))
 
 
+def _packed(values: Array) -> dict[str, Any]:
+    """A large array for JSON: base64 of little-endian float32."""
+    data = np.ascontiguousarray(values, dtype="<f4")
+    return {"shape": list(data.shape), "float32": base64.b64encode(data.tobytes()).decode("ascii")}
+
+
+def _unpacked(data: dict[str, Any]) -> Array:
+    flat = np.frombuffer(base64.b64decode(data["float32"]), dtype="<f4")
+    return flat.reshape(data["shape"]).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class MarginModel:
     """What Margin-FIT keeps to predict a policy's flip rate (METHODS: Margin-FIT).
 
     Attributes:
         margins: (N,) m_n, difference of the two largest float logits of each sample.
-        traces: (N, S) squared norms of the margin's gradient at each site.
-        noise: (S, B) mean squared rounding error per element of each site at each width.
+        variances: (N, S, B) variance that each site at each width adds to each sample's margin.
     """
 
     margins: Array
-    traces: Array
-    noise: Array
+    variances: Array
 
     def flip_chances(self, variance: Array) -> Array:
-        """(N,) Phi(-m_n / sqrt(var_n)): the chance of each sample's prediction to change."""
+        """Phi(-m_n / sqrt(var_n)), the chance of each sample's prediction to change, (N, ...) like the variances."""
         deviation = np.sqrt(np.maximum(variance, 1e-300))
-        return _phi(-self.margins / deviation)
+        return _phi(-self.margins.reshape(-1, *[1] * (deviation.ndim - 1)) / deviation)
 
     def flip_rate(self, variance: Array) -> float:
         """mean_n Phi(-m_n / sqrt(var_n)): expected share of predictions that change."""
@@ -133,18 +143,18 @@ class SensitivityTable:
     def _variance(self, chosen: list[tuple[int, int]]) -> Array:
         assert self.margin is not None
         rows, columns = zip(*chosen, strict=True) if chosen else ((), ())
-        return np.asarray(self.margin.traces[:, list(rows)] @ self.margin.noise[list(rows), list(columns)])
+        return np.asarray(self.margin.variances[:, list(rows), list(columns)].sum(1, dtype=np.float64))
 
     def linearized(self, policy: Policy) -> SensitivityTable:
         """A table whose harms add up, exact to first order around ``policy``; itself if they already do."""
         if self.margin is None:
             return self
         variance = self._variance(self._choices(policy))
-        weights = self.margin.flip_rate_slopes(variance) @ self.margin.traces
+        slopes = self.margin.flip_rate_slopes(variance)
         return replace(
             self,
             method=f"{self.method} (linearized)",
-            harm=weights[:, None] * self.margin.noise,
+            harm=np.tensordot(slopes, self.margin.variances, axes=1),
             margin=None,
             standard_error=None,
         )
@@ -158,7 +168,7 @@ class SensitivityTable:
         """Plain data for JSON."""
         margin = None
         if self.margin is not None:
-            margin = {k: np.asarray(v).tolist() for k, v in self.margin.__dict__.items()}
+            margin = {k: _packed(v) for k, v in self.margin.__dict__.items()}
         return {
             "bitwright": "sensitivity",
             "version": 1,
@@ -189,7 +199,7 @@ class SensitivityTable:
             None if error is None else np.asarray(error),
             data["samples"],
             data["graph_hash"],
-            None if margin is None else MarginModel(**{k: np.asarray(v) for k, v in margin.items()}),
+            None if margin is None else MarginModel(**{k: _unpacked(v) for k, v in margin.items()}),
             {k: np.asarray(v) for k, v in data["parts"].items()},
             tuple(data["notes"]),
         )

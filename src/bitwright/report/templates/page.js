@@ -123,7 +123,7 @@ function strip(holder, bits, reference) {
       }
       const label = element("div", { class: "stage-label", title: stage.label, "aria-hidden": "true" });
       label.textContent = stage.label;
-      row.append(element("div", { class: "stage", role: "group", "aria-label": stage.label, style: `flex-grow:${stage.positions.length}` }, inside, label));
+      row.append(element("div", { class: "stage", role: "group", "aria-label": stage.label, style: `flex-grow:${stage.positions.length};min-width:${13 * stage.positions.length}px` }, inside, label));
     }
     row.addEventListener("keydown", (event) => {
       const active = row.dataset.active === undefined ? -1 : Number(row.dataset.active);
@@ -132,7 +132,7 @@ function strip(holder, bits, reference) {
       event.preventDefault();
       show(Math.min(bars.length - 1, Math.max(0, next)), true);
     });
-    const caption = element("figcaption", {}, `${title} `, element("span", {}, `${count} sites, bits of each`));
+    const caption = element("figcaption", {}, `${title} `, element("span", {}, `${count} sites, bits of each${stages.some((stage) => stage.positions.some((i) => bits[i] === null)) ? " (f: float)" : ""}`));
     holder.append(element("figure", { class: `strip ${kind}` }, caption, row, readout));
   }
 }

@@ -232,3 +232,4 @@ if (data.overlay && data.overlay.length) {
   redraws.push(draw);
 }
 applyTheme();
+document.documentElement.dataset.bitwrightReady = "";

@@ -1,0 +1,112 @@
+"""The bench: the calibrated graph, the samples that choices are made on, and the store; every step works on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import bitwright
+from bitwright.flow.meter import Meter
+from bitwright.flow.samples import Drawn, count, draw
+from bitwright.flow.steps import Steps
+from bitwright.graph import Graph, calibrate, capture
+from bitwright.sensitivity import METHODS, sensitivities
+from bitwright.store import RunStore, content_key
+from bitwright.values import SensitivityTable
+from bitwright.values.settings import Settings
+from bitwright.zoo import DataSets
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a run works on.
+
+    Attributes:
+        graph: captured and calibrated.
+        data: calibration and evaluation data.
+        drawn: the samples of the calibration data that choices are made on.
+        settings: of the run.
+        store: where everything that is measured is kept.
+        identity: names the graph with its ranges by content: model, placement, calibration data and settings.
+        holdout: measures policies on held-out calibration samples; candidates are ranked by it.
+        evaluation: measures policies on the evaluation data; nothing is chosen by it.
+    """
+
+    graph: Graph
+    data: DataSets
+    drawn: Drawn
+    settings: Settings
+    store: RunStore
+    identity: str
+    holdout: Meter
+    evaluation: Meter
+
+
+def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, steps: Steps) -> Bench:
+    """Capture the model, draw the samples, set the ranges.
+
+    Args:
+        model: in evaluation mode, or an exported program.
+        data: calibration and evaluation data.
+        settings: of the run.
+        store: where everything that is measured is kept.
+        steps: told how far it is.
+
+    Raises:
+        InvalidInput: a model that cannot be used, e.g. in training mode, or with NaN in its weights.
+        InvalidData: data that cannot be used, or too little of it.
+        CaptureError: torch.export stopped.
+    """
+    with steps.step("draw samples"):
+        drawn = draw(data.calibration, settings)
+    with steps.step("capture"):
+        graph = capture(model, drawn.calibration[0][0][:2], quantizer=settings.quantizer)
+    batches = drawn.calibration
+    with steps.step("calibrate", count(batches)):
+        calibrate(graph, batches, ranges=settings.ranges, seed=settings.seed)
+    fingerprint = data.calibration.fingerprint()
+    draws = {"data": fingerprint, "seed": settings.seed, "calibration": count(batches), "holdout": count(drawn.holdout)}
+    identity = content_key(
+        bitwright=bitwright.__version__,
+        sites=graph.sites.to_dict(),
+        ranges=settings.ranges,
+        draws=draws,
+        batch_size=settings.batch_size,
+        device=str(graph.device),
+    )
+    held_out = Meter(graph, drawn.holdout, store, identity, "held-out calibration samples", settings.seed)
+    evaluated = Meter(
+        graph, data.evaluation.batches(settings.batch_size), store, identity, data.evaluation.fingerprint(),
+        settings.seed,
+    )
+    return Bench(graph, data, drawn, settings, store, identity, held_out, evaluated)
+
+
+def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[SensitivityTable, ...]:
+    """Score every site at every width; tables that the store has are not made again.
+
+    Args:
+        bench: from :func:`prepare`.
+        methods: see :data:`bitwright.sensitivity.METHODS`.
+        steps: told how far it is.
+
+    Raises:
+        InvalidInput: an unknown method, or outputs that do not suit it.
+        InvalidData: targets outside the classes, or gradients that are not finite.
+    """
+    samples = count(bench.drawn.scores)
+    keys = {
+        method: content_key(graph=bench.identity, method=method, bits=bench.settings.bits, samples=samples)
+        for method in methods
+    }
+    with steps.step("score sites", samples) as tell:
+        found = {method: bench.store.get(key) for method, key in keys.items() if method in METHODS}
+        missing = [method for method in methods if found.get(method) is None]
+        if missing:
+            made = sensitivities(
+                bench.graph, bench.drawn.scores, missing, bits=bench.settings.bits, samples=samples, progress=tell
+            )
+            for method, table in zip(missing, made, strict=True):
+                found[method] = table.to_dict()
+                bench.store.put(keys[method], "sensitivity", table.to_dict())
+    return tuple(SensitivityTable.from_dict(found[method] or {}) for method in methods)

@@ -1,0 +1,128 @@
+"""The choices of a run, as pure functions: what was measured goes in, a policy comes out, with the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from bitwright.cost import default_costs
+from bitwright.report import format as text
+from bitwright.values import Budget, Candidate, Front, Policy, Sites, Verdict
+
+RANKED_BY = "KL to float on held-out calibration samples"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen policy.
+
+    Attributes:
+        candidate: the policy with its costs and what was measured on held-out calibration samples.
+        reason: why this one, in one or two sentences.
+    """
+
+    candidate: Candidate
+    reason: str
+
+
+def flips(verdict: Verdict) -> float:
+    """Share of predictions that differ from float's: no fewer than the points of accuracy that are lost."""
+    return 1.0 - verdict.agreement.value
+
+
+def within(policy: Policy, budgets: Iterable[Budget], sites: Sites) -> bool:
+    """Whether a policy keeps all budgets."""
+    models = default_costs()
+    return all(models[b.metric].of(policy, sites) <= b.limit * (1 + 1e-12) for b in budgets)
+
+
+def best_within(candidates: Sequence[Candidate], budgets: tuple[Budget, ...], sites: Sites) -> Choice:
+    """The candidate with the smallest measured KL to float among those that keep the budgets.
+
+    Args:
+        candidates: measured, at least one of which keeps the budgets.
+        budgets: hold at once.
+        sites: of the graph.
+    """
+    fitting = [c for c in candidates if c.verdict is not None and within(c.policy, budgets, sites)]
+    best = min(fitting, key=_kl)
+    models = default_costs()
+    wanted = ", ".join(b.text or f"{b.metric}={b.limit:g}" for b in budgets)
+    used = {b.metric: min(1.0, models[b.metric].of(best.policy, sites) / b.limit) for b in budgets}
+    named = Policy(best.policy.bits, best.policy.graph_hash, wanted)
+    unique = len({frozenset(c.policy.bits.items()) for c in fitting})
+    reason = (
+        f"Chosen for {wanted}: the smallest {RANKED_BY} ({_kl(best):.4f} nats) of {unique} measured policies "
+        "within the budget."
+    )
+    return Choice(replace(best, policy=named, budgets=budgets, used=used), reason)
+
+
+def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
+    """The cheapest candidate of which, and of all dearer ones, the measured share of flipped predictions holds.
+
+    That all dearer ones must hold too keeps a lucky draw of samples from deciding.
+
+    Args:
+        front: measured candidates.
+        drop: points that may be lost; flipped predictions are counted, since accuracy on images that the network was
+            trained on is saturated and can lose no more than what flips.
+        samples: that the measurements were made on.
+    """
+    ordered = sorted((c for c in front if c.verdict is not None), key=lambda c: c.costs[front.cost])
+    chosen: Candidate | None = None
+    for candidate in reversed(ordered):
+        assert candidate.verdict is not None
+        if 100 * flips(candidate.verdict) > drop:
+            break
+        chosen = candidate
+    if chosen is None:
+        dearest = ordered[-1]
+        assert dearest.verdict is not None
+        changed = text.percent(flips(dearest.verdict), 2)
+        return Choice(
+            dearest,
+            f"No policy of the front keeps the target of {drop:g} points: even the dearest changes {changed} of the "
+            f"predictions on {samples:,} held-out calibration samples. It was chosen; allow more bits or a larger target.",
+        )
+    assert chosen.verdict is not None
+    changed = text.percent(flips(chosen.verdict), 2)
+    return Choice(
+        chosen,
+        f"Chosen as the cheapest policy that changes at most {drop:g}% of the predictions ({changed} measured on "
+        f"{samples:,} held-out calibration samples; accuracy there can fall by no more than that).",
+    )
+
+
+def uniform_within(sites: Sites, widths: Sequence[int], budgets: Iterable[Budget]) -> list[Policy]:
+    """The uniform policies that keep the budgets and of which neither weights nor activations could be wider."""
+    limits = tuple(budgets)
+    pairs = [(w, a) for w in widths for a in widths]
+    fitting = [p for p in pairs if within(Policy.uniform(sites, *p), limits, sites)]
+    widest = [
+        (w, a) for w, a in fitting if not any((v >= w and b >= a) and (v, b) != (w, a) for v, b in fitting)
+    ]
+    return [Policy.uniform(sites, w, a) for w, a in widest]
+
+
+def without_repeats(front: Front) -> Front:
+    """Ascending cost, each policy once, none that a cheaper one beats in measured KL."""
+    kept: list[Candidate] = []
+    for candidate in sorted(front, key=lambda c: (c.costs[front.cost], _kl(c))):
+        if not kept or _kl(candidate) < _kl(kept[-1]):
+            kept.append(candidate)
+    return replace(front, candidates=tuple(kept))
+
+
+def with_choices(front: Front, choices: Iterable[Choice]) -> Front:
+    """The front without repeats, and every choice on it under its own name."""
+    chosen = [choice.candidate for choice in choices]
+    own = {frozenset(c.policy.bits.items()) for c in chosen}
+    others = [c for c in front if frozenset(c.policy.bits.items()) not in own]
+    kept = without_repeats(replace(front, candidates=(*chosen, *others)))
+    dropped = [c for c in chosen if c not in kept.candidates]  # beaten by one that another budget rules out
+    return replace(front, candidates=tuple(sorted((*kept, *dropped), key=lambda c: c.costs[front.cost])))
+
+
+def _kl(candidate: Candidate) -> float:
+    return float("inf") if candidate.verdict is None else candidate.verdict.kl.value

@@ -1,0 +1,63 @@
+"""Handing over: the exported file, compared with the simulation in its runtime, and timed against float there."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitwright.flow.bench import Bench
+from bitwright.flow.steps import Steps
+from bitwright.store import atomic_path, write_atomically
+from bitwright.store import folder as files
+from bitwright.values import FLOAT, Latency, Parity, Policy
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What was exported.
+
+    Attributes:
+        file: name of the exported file in the output folder, or "".
+        bytes: its size.
+        float_bytes: size of the float model exported the same way.
+        parity: the file in its runtime against the simulation on the evaluation data.
+        latency: the file against float in the same runtime.
+        notes: how it was stored.
+        warnings: what the user should not miss.
+    """
+
+    file: str = ""
+    bytes: int = 0
+    float_bytes: int = 0
+    parity: Parity | None = None
+    latency: tuple[Latency, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Delivery:
+    """Export the graph under a policy, run the file on the evaluation data, and time it against float.
+
+    Raises:
+        ExportError: the graph cannot be written for the runtime.
+        StoreError: the disk is full.
+    """
+    if bench.settings.runtime == "none":
+        return Delivery()
+    from bitwright.runtimes import export, latency, parity
+
+    graph, target = bench.graph, folder / files.MODEL
+    with steps.step("export"), atomic_path(target) as part:
+        exported = export(graph, part, runtime=bench.settings.runtime, policy=policy)
+    write_atomically(folder / files.SCALES, json.dumps(exported.scales, indent=1) + "\n")
+    with steps.step("compare with the runtime"), graph.applied(policy):
+        compared = parity(graph, target, bench.data.evaluation.batches(bench.settings.batch_size))
+    with steps.step("time it"), tempfile.TemporaryDirectory() as temporary:
+        plain = Path(temporary) / "float.onnx"
+        export(graph, plain, runtime=bench.settings.runtime, policy=FLOAT)
+        times = latency(target, plain)
+    return Delivery(
+        target.name, exported.bytes, exported.float_bytes, compared, tuple(times), tuple(exported.notes)
+    )

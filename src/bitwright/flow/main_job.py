@@ -1,0 +1,255 @@
+"""The main job on one page: from a PyTorch model to a mixed-precision model that a real runtime executes.
+
+    capture -> calibrate -> sensitivity -> front -> measure and refine -> choose -> evaluate -> export -> report
+
+Every choice is made on calibration data: ranges and scores on some samples, the ranking of candidates on others that
+were held out. The evaluation data only measures what was chosen. Candidates are ranked by their KL divergence to the
+float model, since accuracy on images that a network was trained on is saturated and ranks nothing.
+
+Every measurement goes through the run store under a key of its content, so a run that was stopped, killed or repeated
+goes on from what it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bitwright.cost import default_costs, parse_budgets
+from bitwright.evaluation import spearman_interval
+from bitwright.flow import outputs
+from bitwright.flow.bench import Bench, prepare, score
+from bitwright.flow.choose import (
+    RANKED_BY,
+    Choice,
+    best_within,
+    cheapest_holding,
+    uniform_within,
+    with_choices,
+    without_repeats,
+)
+from bitwright.flow.deliver import Delivery, deliver
+from bitwright.flow.samples import count
+from bitwright.flow.steps import Progress, Steps
+from bitwright.report import Agreement, Measured, Pair, RunReport
+from bitwright.search import Constraints, Refinement, refine, search
+from bitwright.store import RunStore
+from bitwright.values import FLOAT, Budget, Candidate, Front, Interval, Policy, SensitivityTable, Verdict
+from bitwright.values.settings import Settings
+from bitwright.zoo import DataSets
+
+SCORES = ("fit", "margin-fit")
+"""Both are made: they share their forward passes, and the report shows how well each one predicts."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a run was asked for, for the record; nothing is computed from it.
+
+    Attributes:
+        title: of the report, e.g. the model's name.
+        settings: setting -> value as the user gave them.
+        command: the command line that makes this run again.
+        job_file: the text of the job file.
+    """
+
+    title: str = "model"
+    settings: dict[str, Any] | None = None
+    command: str = ""
+    job_file: str = ""
+
+
+def run(
+    model: Any,
+    data: DataSets,
+    output: str | Path,
+    settings: Settings | None = None,
+    asked: Asked | None = None,
+    progress: Progress | None = None,
+) -> RunReport:
+    """Do the main job and write everything to a folder.
+
+    Args:
+        model: in evaluation mode, or an exported program.
+        data: calibration data, on which everything is chosen, and evaluation data, on which it is measured.
+        output: the folder; what an earlier run measured there is used again.
+        settings: None for the defaults.
+        asked: how the run was asked for, for the report.
+        progress: called with (step, units done, of how many or None).
+
+    Returns:
+        What the report shows.
+
+    Raises:
+        BitwrightError: bad input, an impossible budget, a missing extra, a full disk; each with one clear line.
+    """
+    settings, asked, steps = settings or Settings(), asked or Asked(), Steps(progress)
+    outputs.check_extras(settings)
+    with RunStore(output) as store:
+        bench = prepare(model, data, settings, store, steps)
+        budgets = [parse_budgets(entry, bench.graph.sites) for entry in settings.budget]
+        tables = score(bench, tuple(dict.fromkeys([settings.method, *SCORES])), steps)
+        outputs.write_tables(output, tables)
+        refined = explore(bench, tables[0], budgets, steps)
+        choices = choose(bench, tables, refined, budgets, steps)
+        front, policy = with_choices(refined.front, choices), choices[0].candidate.policy
+        outputs.write_front(output, front)
+        outputs.write_policy(output, policy)
+        figures = evaluate_all(bench, choices, refined, front, steps)
+        delivery = deliver(bench, policy, Path(output), steps)
+        report = RunReport(
+            title=asked.title,
+            sites=bench.graph.sites,
+            job=asked.settings or {},
+            float_costs=costs(bench, FLOAT),
+            chosen=figures.chosen,
+            baselines=figures.others,
+            front=figures.front,
+            tables=tables,
+            agreements=tuple(agreement(bench, table, refined) for table in tables),
+            exported=delivery.file,
+            parity=delivery.parity,
+            latency=delivery.latency,
+            export_notes=delivery.notes,
+            environment=outputs.environment(bench.graph.device),
+            command=asked.command,
+            job_file=asked.job_file,
+            timings=steps.seconds,
+            notes=notes(bench, choices, delivery),
+        )
+        with steps.step("write the report"):
+            outputs.write_report(output, report)
+    return report
+
+
+def explore(bench: Bench, table: SensitivityTable, budgets: list[tuple[Budget, ...]], steps: Steps) -> Refinement:
+    """The Pareto front and a candidate for each budget asked for, measured, and refined by what was measured.
+
+    Raises:
+        ImpossibleBudget: a budget that no policy keeps; says what the smallest possible is.
+    """
+    settings, sites = bench.settings, bench.graph.sites
+    limits = constraints(settings)
+    with steps.step("search"):
+        wanted = search(sites, table, cost=settings.cost, budgets=budgets, constraints=limits) if budgets else ()
+        whole = search(sites, table, cost=settings.cost, points=settings.points, constraints=limits)
+    start = replace(whole, candidates=(*whole, *wanted))
+    with steps.step("measure candidates") as tell:
+
+        def measure(policy: Policy) -> Verdict:
+            verdict = bench.holdout(policy)
+            tell(bench.holdout.measured + bench.holdout.reused)
+            return verdict
+
+        return refine(start, measure, sites, table, constraints=limits, rounds=settings.rounds, unit=RANKED_BY)
+
+
+def constraints(settings: Settings) -> Constraints:
+    """What the search may choose from."""
+    return Constraints(pinned=dict(settings.pins))
+
+
+def choose(
+    bench: Bench,
+    tables: tuple[SensitivityTable, ...],
+    refined: Refinement,
+    budgets: list[tuple[Budget, ...]],
+    steps: Steps,
+) -> list[Choice]:
+    """One choice for each budget; without budgets the cheapest policy that holds the target. See ``choose.py``."""
+    settings, sites = bench.settings, bench.graph.sites
+    if not budgets:
+        return [cheapest_holding(without_repeats(refined.front), settings.drop, count(bench.drawn.holdout))]
+    choices = []
+    with steps.step("choose", len(budgets)) as tell:
+        for place, limits in enumerate(budgets):
+            pool = list(refined.front)
+            for table in tables[1:]:  # what the other scores would have chosen
+                other = search(sites, table, cost=settings.cost, budgets=[limits], constraints=constraints(settings))[0]
+                pool.append(measured_candidate(bench, other.policy, refined))
+            if not settings.pins:
+                uniform = uniform_within(sites, settings.bits, limits)
+                pool += [measured_candidate(bench, policy, refined) for policy in uniform]
+            choices.append(best_within(pool, limits, sites))
+            tell(place + 1)
+    return choices
+
+
+def measured_candidate(bench: Bench, policy: Policy, refined: Refinement) -> Candidate:
+    """A policy from elsewhere than the refined front, measured as its candidates were."""
+    predicted = refined_prediction(refined, policy)
+    assert predicted is not None  # it is made of the widths that were scored
+    return Candidate(policy, predicted, costs(bench, policy), verdict=bench.holdout(policy))
+
+
+def refined_prediction(refined: Refinement, policy: Policy) -> float | None:
+    """The corrected prediction of a policy's measured harm; None at widths that were not scored."""
+    if not set(policy.bits.values()) <= set(refined.table.bits):
+        return None
+    return refined.table.predict(policy) * refined.calibration.output
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on the evaluation data, after everything was chosen."""
+
+    chosen: Measured
+    others: tuple[Measured, ...]
+    front: Front
+
+
+def evaluate_all(bench: Bench, choices: list[Choice], refined: Refinement, front: Front, steps: Steps) -> Figures:
+    """Measure on the evaluation data: the choices, the uniform policies beside them, and the front for the plot."""
+    sites, widths = bench.graph.sites, bench.settings.bits
+    first = choices[0].candidate
+    limits = first.budgets or (Budget(front.cost, first.costs[front.cost]),)
+    comparable = sorted(uniform_within(sites, widths, limits), key=lambda p: bench.holdout(p).kl.value)[:1]
+    named = [Policy.uniform(sites, 8, 8), *comparable]
+    beside = {frozenset(p.bits.items()): p for p in named if p.bits != first.policy.bits}
+    rest = [c.candidate.policy for c in choices[1:]]
+    total = 1 + len(beside) + len(rest) + len(front)
+    done = 0
+    with steps.step("evaluate", total) as tell:
+
+        def measured(policy: Policy, predicted: float | None = None) -> Measured:
+            nonlocal done
+            verdict = bench.evaluation(policy)
+            done += 1
+            tell(done)
+            return Measured(policy, costs(bench, policy), verdict, predicted)
+
+        chosen = measured(first.policy, refined_prediction(refined, first.policy))
+        others = [measured(p, refined_prediction(refined, p)) for p in [*beside.values(), *rest]]
+        points = tuple(replace(c, verdict=measured(c.policy).verdict) for c in front)
+    return Figures(chosen, tuple(others), replace(front, candidates=points))
+
+
+def costs(bench: Bench, policy: Policy) -> dict[str, float]:
+    """Size and BOPs of a policy."""
+    return {name: model.of(policy, bench.graph.sites) for name, model in default_costs().items()}
+
+
+def agreement(bench: Bench, table: SensitivityTable, refined: Refinement) -> Agreement:
+    """How well a table's predictions order what was measured on held-out calibration samples."""
+    pairs = []
+    for number, (policy, _) in enumerate(refined.measured, start=1):
+        kl = bench.holdout(policy).kl
+        pairs.append(Pair(policy.name or f"policy {number}", table.predict(policy), kl.value, kl.low, kl.high))
+    rank: Interval | None = None
+    if len({p.predicted for p in pairs}) > 1 and len({p.measured for p in pairs}) > 1 and len(pairs) > 2:
+        rank = spearman_interval(
+            [p.predicted for p in pairs], [p.measured for p in pairs], seed=bench.settings.seed
+        )
+    return Agreement(table.method, table.unit, RANKED_BY, tuple(pairs), rank)
+
+
+def notes(bench: Bench, choices: list[Choice], delivery: Delivery) -> tuple[str, ...]:
+    """Sentences that qualify the whole run."""
+    samples = count(bench.drawn.holdout)
+    ranked = (
+        f"Candidates were ranked by their KL to float on {samples:,} held-out calibration samples; accuracy there is "
+        "saturated where the network was trained on them. The evaluation data took no part in any choice."
+    )
+    return (choices[0].reason, ranked, *bench.drawn.notes, *delivery.warnings)
+

@@ -1,0 +1,62 @@
+"""Measuring policies so that no measurement is ever made twice: each is kept in the run store by its content."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from bitwright.evaluation import Outputs, evaluate, float_outputs
+from bitwright.graph import Graph
+from bitwright.store import RunStore, content_key
+from bitwright.values import Policy, Verdict
+from bitwright.zoo.dataset import Batch
+
+
+class Meter:
+    """Verdicts of policies on one set of samples.
+
+    Args:
+        graph: calibrated.
+        batches: (inputs, targets), the same ones in the same order each time.
+        store: where verdicts are kept.
+        identity: of the calibrated graph, see :attr:`bitwright.flow.Bench.identity`.
+        data: identity of the samples.
+        seed: of the bootstrap intervals.
+
+    Attributes:
+        measured: verdicts made by this object.
+        reused: verdicts found in the store.
+    """
+
+    def __init__(
+        self, graph: Graph, batches: Iterable[Batch], store: RunStore, identity: str, data: str, seed: int
+    ) -> None:
+        self._graph, self._batches, self._store = graph, batches, store
+        self._identity, self._data, self._seed = identity, data, seed
+        self._reference: Outputs | None = None
+        self.measured = 0
+        self.reused = 0
+
+    def __call__(self, policy: Policy) -> Verdict:
+        """Measure a policy, or take what the store has.
+
+        Raises:
+            InvalidData: samples that cannot be evaluated.
+            InvalidPolicy: unknown sites.
+            StoreError: the store cannot be written.
+        """
+        policy.check(self._graph.sites)
+        key = content_key(graph=self._identity, policy=policy, data=self._data, seed=self._seed)
+        found = self._store.get(key)
+        if found is not None:
+            self.reused += 1
+        else:
+            found = self._measure(policy).to_dict()
+            self._store.put(key, "verdict", found)
+            self.measured += 1
+        return dataclasses.replace(Verdict.from_dict(found), policy_name=policy.name)
+
+    def _measure(self, policy: Policy) -> Verdict:
+        if self._reference is None:
+            self._reference = float_outputs(self._graph, self._batches)
+        return evaluate(self._graph, policy, self._batches, reference=self._reference, seed=self._seed)

@@ -1,0 +1,96 @@
+"""The files of a run's output folder, each written whole or not at all, and what they say about where it ran."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import importlib.util
+import io
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bitwright
+from bitwright.errors import MissingExtra
+from bitwright.report import RunReport, render
+from bitwright.store import folder as files
+from bitwright.store import write_atomically
+from bitwright.values import Front, Policy, SensitivityTable
+from bitwright.values.settings import Settings
+
+_EXTRAS = {
+    "report": (("jinja2", "plotly"), "to write the HTML report"),
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "to export for ONNX Runtime (or take the runtime 'none')"),
+}
+
+
+def check_extras(settings: Settings) -> None:
+    """Find out before the work, not after it, that a package is missing.
+
+    Raises:
+        MissingExtra: with the command that installs it.
+    """
+    for extra, (packages, purpose) in _EXTRAS.items():
+        if extra == "onnx" and settings.runtime == "none":
+            continue
+        for package in packages:
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtra(package, extra, purpose)
+
+
+def write_tables(folder: str | Path, tables: tuple[SensitivityTable, ...]) -> None:
+    """The first table as JSON, and all of them as CSV: one row for each method, site and width."""
+    write_atomically(Path(folder) / files.SENSITIVITY_JSON, tables[0].to_json())
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["method", "site", "bits", "harm", "standard_error", "unit"])
+    for table in tables:
+        errors = table.standard_error
+        for i, site in enumerate(table.sites):
+            for j, bits in enumerate(table.bits):
+                error = "" if errors is None else repr(float(errors[i, j]))
+                rows.writerow([table.method, site, bits, repr(float(table.harm[i, j])), error, table.unit])
+    write_atomically(Path(folder) / files.SENSITIVITY_CSV, text.getvalue())
+
+
+def write_front(folder: str | Path, front: Front) -> None:
+    """The candidates with what was measured on held-out calibration samples."""
+    write_atomically(Path(folder) / files.FRONT, front.to_json())
+
+
+def write_policy(folder: str | Path, policy: Policy) -> None:
+    """The chosen policy, to be read, diffed and applied again."""
+    write_atomically(Path(folder) / files.POLICY, policy.to_json())
+
+
+def write_report(folder: str | Path, report: RunReport) -> None:
+    """The report's data and its page."""
+    write_atomically(Path(folder) / files.REPORT_DATA, report.to_json())
+    write_atomically(Path(folder) / files.REPORT, render(report))
+
+
+def environment(device: Any) -> dict[str, str]:
+    """Versions, machine, threads and device."""
+    found = {"bitwright": bitwright.__version__, "python": platform.python_version()}
+    for package in ("torch", "torchao", "numpy", "scipy", "onnx", "onnxruntime"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    found["system"] = f"{platform.system()} {platform.machine()}"
+    found["processor"] = _processor()
+    found["processors"] = str(os.cpu_count())
+    found["threads"] = str(torch.get_num_threads())
+    found["device"] = str(device)
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

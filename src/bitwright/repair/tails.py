@@ -1,0 +1,139 @@
+"""Tails: what follows a layer before its value is read again, so that it is fitted to what the network really uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.operations import CLAMPS
+from bitwright.quantizers.uniform import ActivationQuantizer
+from bitwright.repair.layers import Layer, module_at
+
+aten = torch.ops.aten
+
+ACTIVATIONS: set[object] = {
+    *CLAMPS,
+    aten.leaky_relu.default,
+    aten.prelu.default,
+    aten.sigmoid.default,
+    aten.tanh.default,
+    aten.gelu.default,
+    aten.silu.default,
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.elu.default,
+}
+ADDITIONS: set[object] = {aten.add.Tensor}
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The elementwise operations from a layer's output through the next addition and the next activation function.
+
+    Attributes:
+        nodes: in their order, sites included.
+        operands: the other operand of each addition.
+    """
+
+    nodes: tuple[Node, ...]
+    operands: tuple[Node, ...]
+
+    @property
+    def end(self) -> Node | None:
+        """The last node."""
+        return self.nodes[-1] if self.nodes else None
+
+    def function(
+        self, graph: Graph, layer: Layer, constant: Callable[[Node], Tensor], rounding: bool
+    ) -> Callable[[Tensor, list[Tensor]], Tensor]:
+        """A function of (rows, channels) outputs and the rows of each operand.
+
+        Args:
+            graph: the graph.
+            layer: the layer in front.
+            constant: gives the value of a constant node (PReLU's slopes).
+            rounding: whether the sites on the way round, at their present widths, with straight-through gradients.
+        """
+        steps: list[Callable[[Tensor, list[Tensor]], Tensor]] = []
+        count = 0
+        for node in self.nodes:
+            site = module_at(graph, node)
+            if isinstance(site, ActivationQuantizer):
+                if rounding and site.bits is not None:
+                    steps.append(_site(site))
+            elif node.target in ADDITIONS:
+                steps.append(_addition(count))
+                count += 1
+            else:
+                steps.append(_activation(node, constant))
+
+        def run(value: Tensor, operands: list[Tensor]) -> Tensor:
+            for step in steps:
+                value = step(value, operands)
+            return value
+
+        return run
+
+
+def _site(site: ActivationQuantizer) -> Callable[[Tensor, list[Tensor]], Tensor]:
+    return lambda value, _: site(value)  # type: ignore[no-any-return]
+
+
+def _addition(position: int) -> Callable[[Tensor, list[Tensor]], Tensor]:
+    return lambda value, operands: value + operands[position]
+
+
+def _activation(node: Node, constant: Callable[[Node], Tensor]) -> Callable[[Tensor, list[Tensor]], Tensor]:
+    rest = [constant(arg) if isinstance(arg, Node) else arg for arg in node.args[1:]]
+    kwargs = dict(node.kwargs)
+    return lambda value, _: node.target(value, *rest, **kwargs)  # type: ignore[operator, no-any-return]
+
+
+def tail_of(graph: Graph, layer: Layer, known: Callable[[Node], bool]) -> Tail:
+    """The tail of a layer.
+
+    Args:
+        graph: the graph.
+        layer: where it starts.
+        known: whether a node's value has been computed in both networks by now: the other operand of an addition must be.
+    """
+    nodes: list[Node] = []
+    operands: list[Node] = []
+    here = layer.node
+    while len(here.users) == 1:
+        user = next(iter(here.users))
+        if isinstance(module_at(graph, user), ActivationQuantizer):
+            nodes.append(user)
+        elif user.target in ADDITIONS and len(user.args) == 2 and not user.kwargs:
+            other = user.args[1] if user.args[0] is here else user.args[0]
+            if not isinstance(other, Node) or other is here or not known(other) or not _same_shape(other, layer.node):
+                break
+            nodes.append(user)
+            operands.append(other)
+        elif user.target in ACTIVATIONS and _rowwise(user, layer):
+            nodes.append(user)
+            break
+        else:
+            break
+        here = user
+    while nodes and isinstance(module_at(graph, nodes[-1]), ActivationQuantizer):
+        nodes.pop()
+    return Tail(tuple(nodes), tuple(operands))
+
+
+def _same_shape(one: Node, other: Node) -> bool:
+    values = one.meta.get("val"), other.meta.get("val")
+    return all(isinstance(v, Tensor) for v in values) and values[0].shape[1:] == values[1].shape[1:]  # type: ignore[union-attr]
+
+
+def _rowwise(node: Node, layer: Layer) -> bool:
+    """PReLU has its channels in dimension 1, which are a row's channels unless there is a sequence in between."""
+    if node.target != aten.prelu.default:
+        return True
+    value = layer.node.meta.get("val")
+    return not layer.linear or (isinstance(value, Tensor) and value.dim() == 2)

@@ -1,0 +1,203 @@
+"""Export: from a graph and its policy to a file that a runtime executes with the same predictions."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bitwright.errors import ExportError, InvalidInput, nearest
+from bitwright.graph.graph import Graph
+from bitwright.runtimes import engines
+from bitwright.runtimes.activations import insert_activation
+from bitwright.runtimes.builder import Builder, replace
+from bitwright.runtimes.guards import keep_float_weights
+from bitwright.runtimes.trace import DOMAIN, Marked, mark
+from bitwright.runtimes.translate import translate
+from bitwright.runtimes.weights import insert_bias, insert_weight
+from bitwright.store.files import write_atomically
+from bitwright.values import Policy
+
+RUNTIMES: tuple[str, ...] = ("onnxruntime",)
+STORAGES: tuple[str, ...] = ("smallest", "int8")
+_LARGEST_FILE = 2**31 - 2**20  # protobuf holds 2 GiB; a mebibyte is left for the structure
+_NATIVE = {"INT4": 4, "INT8": 8, "UINT8": 8, "INT16": 16, "UINT16": 16}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported file.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        float_bytes: the size that the float model takes in the same format.
+        notes: sentences on what the runtime cannot hold as it is.
+        scales: per site and per bias what is stored: bits, type, range, step, zero point (see :func:`scales_json`).
+    """
+
+    path: Path
+    bytes: int
+    float_bytes: int
+    notes: tuple[str, ...] = ()
+    scales: dict[str, Any] = field(default_factory=dict)
+
+
+def export(
+    graph: Graph,
+    path: str | Path,
+    runtime: str = "onnxruntime",
+    policy: Policy | None = None,
+    storage: str = "smallest",
+) -> ExportResult:
+    """Write a graph as a file that the runtime executes.
+
+    Weights are stored as integers of the smallest type that holds them, activations pass through QuantizeLinear and
+    DequantizeLinear, biases are int32 as integer kernels need them. The file rounds exactly where the simulation
+    rounds. With the policy ``bw.FLOAT`` it is the float model.
+
+    Args:
+        graph: calibrated; its policy is left as it was.
+        path: of the file, usually ``*.onnx``; it is replaced as a whole or not at all.
+        runtime: ``"onnxruntime"``.
+        policy: None for the policy in force.
+        storage: ``"smallest"``: weights to 4 bits as INT4, two in a byte; ``"int8"``: no type below INT8, for readers
+            that lack INT4.
+
+    Raises:
+        InvalidInput: an unknown runtime or storage, or a policy that does not fit.
+        MissingExtra: the packages of the extra ``onnx`` are not installed.
+        ExportError: an operation has no equivalent in the format, or the file would be too large for it.
+        StoreError: the file cannot be written.
+    """
+    check_runtime(runtime)
+    if storage not in STORAGES:
+        raise InvalidInput(f"storage must be one of {', '.join(STORAGES)}, got '{storage}'{nearest(storage, STORAGES)}")
+    engines.require_exporter()
+    with graph.applied(graph.policy if policy is None else policy):
+        marked = mark(graph)
+        model = translate(marked, graph.example_inputs)
+        float_bytes = _float_size(model)
+        scales = _insert_sites(model, marked, storage)
+        scales = {
+            "bitwright": "scales",
+            "version": 1,
+            "graph": graph.graph_hash,
+            "policy": {"name": graph.policy.name, "bits": dict(graph.policy.bits)},
+            **scales,
+        }
+        _describe(model, graph)
+    notes = _notes(scales)
+    data = _serialized(model)
+    write_atomically(path, data)
+    return ExportResult(Path(path), len(data), float_bytes, notes, scales)
+
+
+def check_runtime(runtime: str) -> None:
+    """Raise :class:`InvalidInput` for a runtime that Bitwright does not export to."""
+    if runtime not in RUNTIMES:
+        raise InvalidInput(f"runtime must be one of {', '.join(RUNTIMES)}, got '{runtime}'{nearest(runtime, RUNTIMES)}")
+
+
+def scales_json(result: ExportResult) -> str:
+    """The policy and everything that was stored with it, as JSON: one site a line.
+
+    Per site: ``kind``, ``bits``, ``dtype`` (ONNX type), ``low`` and ``high`` (smallest and largest integer), ``scale`` (one
+    number, one for each channel along ``axis``, or a list for each output channel with one for each group of
+    ``group_size`` inputs) and ``zero_point``; a real number is (integer - zero_point) * scale. Biases are int32.
+    """
+    lines = []
+    for key, value in result.scales.items():
+        if key in ("sites", "biases") and value:
+            body = ",\n".join(f"    {json.dumps(name)}: {json.dumps(entry)}" for name, entry in value.items())
+            lines.append(f'  "{key}": {{\n{body}\n  }}')
+        else:
+            lines.append(f"  {json.dumps(key)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _insert_sites(model: Any, marked: Marked, storage: str) -> dict[str, Any]:
+    """Replace every marker by integers."""
+    builder = Builder(model)
+    sites: dict[str, Any] = {}
+    biases: dict[str, Any] = {}
+    for marker in [node for node in model.graph if node.domain == DOMAIN]:
+        label = marker.attributes["label"].as_string()
+        if label in marked.weights:
+            quantizer, weight = marked.weights[label]
+            sites[quantizer.site.name] = insert_weight(builder, marker, quantizer, weight, storage)
+        elif label in marked.biases:
+            bias_quantizer, bias = marked.biases[label]
+            biases[bias_quantizer.name] = insert_bias(builder, marker, bias_quantizer, bias)
+        else:
+            activation = marked.activations[label]
+            sites[activation.site.name] = insert_activation(builder, marker, activation)
+    keep_float_weights(builder)
+    builder.tidy()
+    return {"sites": sites, "biases": biases}
+
+
+def _describe(model: Any, graph: Graph) -> None:
+    version = metadata.version("bitwright")
+    model.producer_name, model.producer_version = "bitwright", version
+    model.metadata_props.update(
+        {
+            "bitwright.version": version,
+            "bitwright.graph": graph.graph_hash,
+            "bitwright.policy": graph.policy.to_json(),
+        }
+    )
+
+
+def _float_size(model: Any) -> int:
+    """Bytes of the same model without sites."""
+    ir = engines.onnx_ir()
+    tensors = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if tensors > _LARGEST_FILE:
+        return int(tensors)
+    copied = ir.from_proto(ir.to_proto(model))
+    for node in list(copied.graph):
+        if node.domain == DOMAIN:
+            replace(node.outputs[0], node.inputs[0])
+    Builder(copied).tidy()
+    return int(ir.to_proto(copied).ByteSize())
+
+
+def _serialized(model: Any) -> bytes:
+    onnx, ir = engines.onnx(), engines.onnx_ir()
+    tensors = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if tensors > _LARGEST_FILE:
+        raise ExportError(
+            f"the exported file would take {tensors / 2**30:.1f} GiB, and an ONNX file holds at most 2; "
+            "quantize more of the weights, or to fewer bits"
+        )
+    proto = ir.to_proto(model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(f"the exported model is not valid ONNX: {first}; please report this with the model") from error
+    return bytes(proto.SerializeToString())
+
+
+def _notes(scales: dict[str, Any]) -> tuple[str, ...]:
+    """One sentence for each group of sites whose width the runtime has no type for."""
+    groups: Counter[tuple[str, int, str, int, int]] = Counter()
+    for entry in scales["sites"].values():
+        if entry["bits"] != _NATIVE[entry["dtype"]]:
+            groups[entry["kind"], entry["bits"], entry["dtype"], entry["low"], entry["high"]] += 1
+    sentences = [
+        f"{count} {kind} {'site' if count == 1 else 'sites'} at {bits} bits {'is' if count == 1 else 'are'} stored as "
+        f"{dtype} with the range {low}..{high}"
+        for (kind, bits, dtype, low, high), count in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1]))
+    ]
+    saturated = [name for name, entry in scales["biases"].items() if entry["saturated"]]
+    if saturated:
+        sentences.append(
+            f"{len(saturated)} {'bias does' if len(saturated) == 1 else 'biases do'} not fit into int32 and "
+            f"{'is' if len(saturated) == 1 else 'are'} clipped, in the simulation too: {', '.join(saturated)}"
+        )
+    return tuple(sentences)

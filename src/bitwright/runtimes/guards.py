@@ -1,0 +1,63 @@
+"""Keeping runtimes from quantizing what the policy left in float."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bitwright.runtimes.builder import Builder
+
+_EAGER = {"Conv", "ConvTranspose", "Gemm"}
+
+
+def keep_float_weights(builder: Builder) -> None:
+    """Stop ONNX Runtime from rounding float weights and biases to 8 bits on its own.
+
+    Between quantized activations it does so with every float weight of a convolution or Gemm
+    (its ``WeightBiasQuantization`` pass), one step for the whole tensor, and predictions change. It leaves operations alone
+    whose input is dequantized with one step for each channel, so such operations get their input that way, with the
+    same step in every channel.
+    """
+    for node in list(builder.graph):
+        if node.op_type not in _EAGER or node.inputs[0] is None:
+            continue
+        pair = node.inputs[0].producer()
+        if pair is None or pair.op_type != "DequantizeLinear" or not any(_is_float(v) for v in node.inputs[1:]):
+            continue
+        channels = _channels(node)
+        if channels is None or len(pair.inputs) < 3:
+            continue
+        scale, zero_point = pair.inputs[1].const_value, pair.inputs[2].const_value
+        if scale is None or zero_point is None or scale.size != 1:
+            continue
+        name = node.name
+        inputs = [
+            pair.inputs[0],
+            builder.constant(f"{name}.scale", np.full(channels, scale.numpy().reshape(())), "FLOAT"),
+            builder.constant(
+                f"{name}.zero_point", np.full(channels, zero_point.numpy().reshape(())), zero_point.dtype.name
+            ),
+        ]
+        result = builder.node(node, "DequantizeLinear", inputs, f"{name}.input", {"axis": 1})
+        node.replace_input_with(0, result)
+
+
+def _is_float(value: Any) -> bool:
+    return value is not None and value.is_initializer() and value.dtype is not None and value.dtype.name == "FLOAT"
+
+
+def _channels(node: Any) -> int | None:
+    """Size of axis 1 of a node's input, read from its weight."""
+    shape = None if node.inputs[1] is None else node.inputs[1].shape
+    if shape is None and node.inputs[1] is not None and node.inputs[1].producer() is not None:
+        shape = node.inputs[1].producer().inputs[0].shape
+    if shape is None:
+        return None
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transB")
+        return int(shape[1] if transposed is not None and transposed.as_int() else shape[0])
+    if node.op_type == "ConvTranspose":
+        return int(shape[0])
+    group = node.attributes.get("group")
+    return int(shape[1]) * (group.as_int() if group is not None else 1)

@@ -1,0 +1,164 @@
+"""The first half of an export: a copy of the graph in which each site is a marker, ready for ``torch.onnx``.
+
+The copy shares the weights with the graph and leaves it alone. Sites that the policy keeps in float are gone from it;
+the others become one ``bitwright.Site`` node each in the ONNX graph, which :mod:`bitwright.runtimes.insert` then
+replaces by integers.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.operations import CLAMPS
+from bitwright.graph.pt2e import quiet
+from bitwright.quantizers.base import Quantizer
+from bitwright.quantizers.bias import BiasQuantizer
+
+aten = torch.ops.aten
+DOMAIN = "bitwright"
+_POOL_DIMS = {3: (2,), 4: (2, 3)}
+
+
+class Marker(nn.Module):
+    """Stands where a site was and becomes a node of Bitwright's own domain in the ONNX graph."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self.label = label
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Only ever traced."""
+        return torch.onnx.ops.symbolic(
+            f"{DOMAIN}::Site", (tensor,), {"label": self.label}, dtype=tensor.dtype, shape=tensor.shape, version=1
+        )
+
+
+@dataclass
+class Marked:
+    """The copy, and what stands behind its markers.
+
+    Attributes:
+        module: the copy.
+        activations: label -> quantizer.
+        weights: label -> (quantizer, float weight).
+        biases: label -> (quantizer, float bias).
+    """
+
+    module: GraphModule
+    activations: dict[str, Quantizer] = field(default_factory=dict)
+    weights: dict[str, tuple[Quantizer, Tensor]] = field(default_factory=dict)
+    biases: dict[str, tuple[BiasQuantizer, Tensor]] = field(default_factory=dict)
+
+
+def mark(graph: Graph) -> Marked:
+    """Copy the graph with a marker at every site that its present policy quantizes."""
+    with quiet():
+        copied = copy.deepcopy(graph.module.graph)
+        module = GraphModule(graph.module, copied)
+    marked = Marked(module)
+    holder = nn.Module()
+    module.add_module("markers", holder)
+    for node in list(copied.nodes):
+        if node.op != "call_module":
+            continue
+        stands = graph.module.get_submodule(str(node.target))
+        source = node.args[0]
+        if not isinstance(stands, (Quantizer, BiasQuantizer)) or not isinstance(source, Node):
+            continue
+        label = f"m{len(list(holder.children()))}"
+        if _note(marked, label, stands, source):
+            holder.add_module(label, Marker(label))
+            node.target = f"markers.{label}"
+        else:
+            node.replace_all_uses_with(source)
+            copied.erase_node(node)
+    _flatten_linears(module)
+    _keep_pooled_dimensions(module)
+    copied.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    copied.lint()
+    module.recompile()
+    return marked
+
+
+def _note(marked: Marked, label: str, stands: Quantizer | BiasQuantizer, source: Node) -> bool:
+    """Remember what stands at a marker; False when it passes its input through."""
+    if isinstance(stands, BiasQuantizer):
+        if stands.scale() is None:
+            return False
+        marked.biases[label] = (stands, _tensor(marked.module, source))
+    elif stands.bits is None:
+        return False
+    elif stands.site.kind == "weight":
+        marked.weights[label] = (stands, _tensor(marked.module, source))
+    else:
+        marked.activations[label] = stands
+    return True
+
+
+def _tensor(module: nn.Module, source: Node) -> Tensor:
+    owner, _, name = str(source.target).rpartition(".")
+    return getattr(module.get_submodule(owner), name)  # type: ignore[no-any-return]
+
+
+def _last_of_pattern(node: Node) -> Node:
+    """Follow an operation through the clamps and the marker that fuse with it."""
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        if user.target not in CLAMPS and not str(user.target).startswith("markers."):
+            break
+        node = user
+    return node
+
+
+def _restore(module: GraphModule, node: Node, target: Any, *args: Any) -> None:
+    """Put a shape operation behind the pattern that starts at ``node``."""
+    last = _last_of_pattern(node)
+    with module.graph.inserting_after(last):
+        restored = module.graph.call_function(target, (last, *args))
+    restored.meta = {"nn_module_stack": last.meta["nn_module_stack"]} if "nn_module_stack" in last.meta else {}
+    last.replace_all_uses_with(restored, delete_user_cb=lambda user: user is not restored)
+
+
+def _shape(node: Any) -> list[Any] | None:
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return list(value.shape) if isinstance(value, Tensor) else None
+
+
+def _flatten_linears(module: GraphModule) -> None:
+    """Run linear layers on matrices: runtimes have an integer kernel for Gemm with a bias, none for MatMul plus Add."""
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or node.target != aten.linear.default:
+            continue
+        shape, source = _shape(node), _shape(node.args[0])
+        if shape is None or source is None or len(shape) < 3:
+            continue
+        sizes = [size if isinstance(size, int) else -1 for size in shape]
+        if sizes.count(-1) > 1 or not isinstance(source[-1], int):
+            continue
+        with module.graph.inserting_before(node):
+            flat = module.graph.call_function(aten.reshape.default, (node.args[0], [-1, source[-1]]))
+        flat.meta = {"nn_module_stack": node.meta["nn_module_stack"]} if "nn_module_stack" in node.meta else {}
+        node.update_arg(0, flat)
+        _restore(module, node, aten.reshape.default, sizes)
+
+
+def _keep_pooled_dimensions(module: GraphModule) -> None:
+    """Pool with the pooled dimensions kept, and drop them behind the site: that is the form with an integer kernel."""
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or node.target != aten.mean.dim:
+            continue
+        source, dims = _shape(node.args[0]), node.args[1]
+        if source is None or not isinstance(dims, (list, tuple)) or (len(node.args) > 2 and node.args[2]):
+            continue
+        pooled = tuple(sorted(int(d) % len(source) for d in dims))  # type: ignore[arg-type]
+        if pooled == _POOL_DIMS.get(len(source)):
+            node.args = (node.args[0], list(pooled), True)
+            _restore(module, node, aten.squeeze.dims, list(pooled))

@@ -1,0 +1,45 @@
+"""Fixtures that several rooms share: one small network, trained once."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits_model():
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    from bitwright.zoo.example import train_digits_network
+
+    return train_digits_network()
+
+
+@pytest.fixture(scope="session")
+def digits_data():
+    """Calibration and test images of the digits: (inputs, targets) each."""
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    from bitwright.zoo.digits import load_digits
+
+    data = load_digits()
+    return data.calibration.read(0, 512), data.evaluation.read(0, len(data.evaluation))
+
+
+@pytest.fixture(scope="session")
+def _captured_digits(digits_model, digits_data):
+    from bitwright.graph import calibrate, capture
+
+    inputs, targets = digits_data[0]
+    return calibrate(capture(digits_model, inputs[:2]), [(inputs[:256], targets[:256])])
+
+
+@pytest.fixture
+def digits_graph(_captured_digits):
+    """The trained network, captured and calibrated; a copy for each test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.utils._pytree's own, while it copies
+        return copy.deepcopy(_captured_digits)
