@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from bitwright.errors import InvalidJob, nearest
+from bitwright.values.settings import Settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,6 +22,7 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 JOB_FILE = "bitwright.toml"
+_DATA_PATH = re.compile(r"(cifar10|mnist|imagefolder|npz):(.+)", re.DOTALL)
 
 
 def _listed(value: Any) -> Any:
@@ -42,28 +45,15 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Job(BaseModel):
-    """Every setting of a run; the keys of ``bitwright.toml`` are the fields' names.
+    """Every setting of a command; the keys of ``bitwright.toml`` are the fields' names.
 
-    Attributes:
+    Attributes beside those of :class:`~bitwright.values.settings.Settings`:
         model: ``package.module:factory``, or a ``.pt2`` file.
         weights: a ``.safetensors`` or ``.pt`` file that is loaded into the model.
         data: ``package.module:factory``, or ``digits``, ``cifar10:DIR``, ``mnist:DIR``, ``imagefolder:DIR``,
             ``npz:FILE``.
         inputs: the shape of one sample, for commands without data, e.g. ``[3, 32, 32]``.
-        batch_size: samples that run at once.
-        calibration_samples: samples that set the ranges.
-        score_samples: samples that the sensitivity scores are made of.
-        ranges: how ranges are set.
-        method: how sites are scored.
-        bits: the widths that a site may get.
-        budget: upper limits that must all hold, e.g. ``["bops=W4A4", "size=60%"]``.
-        target_drop: the cheapest policy that loses at most so many points of accuracy (without a budget).
-        cost: the cost along the Pareto front.
-        pins: site or pattern -> the width that it has, or ``"float"``.
-        quantizer: where tensors are quantized.
-        runtime: what the model is exported for.
         output: the folder that everything is written to.
-        seed: of everything drawn at random.
         threads: of PyTorch and of the runtime; None leaves PyTorch's choice.
         device: where PyTorch computes.
     """
@@ -74,29 +64,46 @@ class Job(BaseModel):
     weights: Path | None = None
     data: str = ""
     inputs: Annotated[tuple[Positive, ...] | None, BeforeValidator(_listed)] = None
-    batch_size: Positive = 64
-    calibration_samples: Positive = 512
-    score_samples: Positive = 512
+    batch_size: Positive = Settings.batch_size
+    calibration_samples: Positive = Settings.calibration_samples
+    score_samples: Annotated[int, Field(ge=2)] = Settings.score_samples
+    holdout_samples: Annotated[int, Field(ge=2)] = Settings.holdout_samples
     ranges: Literal["minmax", "percentile", "mse"] = "mse"
-    method: str = "margin-fit"
+    method: str = Settings.method
     bits: Annotated[tuple[Bits, ...], BeforeValidator(_listed), Field(min_length=1), AfterValidator(_ascending)] = (
-        2,
-        3,
-        4,
-        5,
-        6,
-        8,
+        Settings.bits
     )
     budget: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     target_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     cost: Literal["bops", "size"] = "bops"
     pins: dict[str, Bits | Literal["float"]] = Field(default_factory=dict)
+    points: Annotated[int, Field(ge=2)] = Settings.points
+    rounds: Positive = Settings.rounds
     quantizer: Literal["edge", "x86", "xnnpack"] = "edge"
     runtime: Literal["onnxruntime", "none"] = "onnxruntime"
     output: Path = Path("bitwright-out")
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Settings.seed
     threads: Positive | None = None
     device: str = "cpu"
+
+    def settings(self) -> Settings:
+        """The settings of the run, without what it runs on."""
+        return Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)})
+
+    def echo(self) -> dict[str, Any]:
+        """Every setting as plain data, for the record."""
+        return self.model_dump(mode="json")
+
+    def anchored(self) -> Job:
+        """The same job with absolute paths, to be kept in its own output folder."""
+        changes: dict[str, Any] = {"output": Path()}
+        if self.weights is not None:
+            changes["weights"] = self.weights.expanduser().absolute()
+        if self.model.endswith(".pt2"):
+            changes["model"] = str(Path(self.model).expanduser().absolute())
+        if found := _DATA_PATH.match(self.data):
+            changes["data"] = f"{found[1]}:{Path(found[2]).expanduser().absolute()}"
+        return self.model_copy(update=changes)
 
     def require(self, *names: str) -> None:
         """Raise :class:`InvalidJob` unless these settings were given."""
@@ -191,9 +198,8 @@ def _anchored(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     model, data = anchored.get("model"), anchored.get("data")
     if isinstance(model, str) and model.endswith(".pt2"):
         anchored["model"] = str(folder / Path(model).expanduser())
-    if isinstance(data, str) and re.match(r"(cifar10|mnist|imagefolder|npz):", data):
-        kind, _, place = data.partition(":")
-        anchored["data"] = f"{kind}:{folder / Path(place).expanduser()}"
+    if isinstance(data, str) and (found := _DATA_PATH.match(data)):
+        anchored["data"] = f"{found[1]}:{folder / Path(found[2]).expanduser()}"
     return anchored
 
 

@@ -1,15 +1,22 @@
-"""From a job to what the commands work on: the model, the data, the graph."""
+"""From a job to what the commands work on: the model, the data, the graph, the bench."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.cli import specs
 from bitwright.cli.job import Job
-from bitwright.errors import InvalidData
+from bitwright.cli.progress import ProgressBars
+from bitwright.errors import InvalidData, InvalidInput
 
 if TYPE_CHECKING:
+    from bitwright.flow import Bench, Steps
     from bitwright.graph import Graph
+    from bitwright.values import Policy, Sites
     from bitwright.zoo import DataSets
 
 
@@ -19,41 +26,97 @@ def load_data(job: Job) -> DataSets:
     return specs.load_data(job.data)
 
 
-def load_graph(job: Job, data: DataSets | None = None) -> Graph:
-    """The job's model, captured.
-
-    Example inputs come from the data, or from ``inputs`` where the job has no data.
-    """
+def load_model(job: Job) -> Any:
+    """The job's model, on its device."""
     job.require("model")
     import torch
-
-    from bitwright.graph import capture
 
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     model: Any = specs.load_model(job.model, job.weights)
     if job.device != "cpu" and isinstance(model, torch.nn.Module):
-        model = model.to(job.device)
+        try:
+            model = model.to(job.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InvalidInput(f"the device '{job.device}' cannot be used: {reason}; take --device cpu") from None
+    return model
+
+
+def load_graph(job: Job) -> Graph:
+    """The job's model, captured.
+
+    Example inputs come from the data, or from ``inputs`` where the job has no data.
+    """
+    from bitwright.graph import capture
+
+    model = load_model(job)
     own = getattr(model, "example_inputs", None)  # of an exported program
-    if own and data is None and not job.data and job.inputs is None:
+    if own and not job.data and job.inputs is None:
         return capture(model, own[0], quantizer=job.quantizer)
-    return capture(model, example_inputs(job, data), quantizer=job.quantizer)
+    return capture(model, example_inputs(job), quantizer=job.quantizer)
 
 
-def example_inputs(job: Job, data: DataSets | None = None) -> Any:
+def example_inputs(job: Job) -> Any:
     """A batch of two samples, of the data or of zeros."""
     import torch
 
-    if data is None and job.data:
+    if job.data:
         data = load_data(job)
-    if data is not None:
         inputs, _ = data.calibration.read(0, min(2, len(data.calibration)))
-        if job.inputs is not None and tuple(inputs.shape[1:]) != job.inputs:
-            raise InvalidData(
-                f"inputs is {list(job.inputs)}, the samples of {data.calibration.name} have shape "
-                f"{list(inputs.shape[1:])}; leave inputs out"
-            )
+        check_shape(job, tuple(inputs.shape[1:]), data.calibration.name)
         return inputs
     job.require("inputs")
     assert job.inputs is not None
     return torch.zeros(2, *job.inputs)
+
+
+def check_shape(job: Job, shape: tuple[int, ...], name: str) -> None:
+    """Raise :class:`InvalidData` where ``inputs`` of the job says otherwise than the data."""
+    if job.inputs is not None and shape != job.inputs:
+        raise InvalidData(
+            f"inputs is {list(job.inputs)}, the samples of {name} have shape {list(shape)}; leave inputs out"
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """A bench to work on, and the steps that show how far it is."""
+
+    bench: Bench
+    steps: Steps
+
+
+@contextmanager
+def work(job: Job) -> Iterator[Work]:
+    """The job's calibrated graph with its samples and its run store, under progress bars."""
+    from bitwright.flow import Steps, prepare
+    from bitwright.store import RunStore
+
+    job.require("model", "data")
+    with RunStore(job.output) as store, ProgressBars() as bars:
+        steps = Steps(bars)
+        yield Work(prepare(load_model(job), load_data(job), job.settings(), store, steps), steps)
+
+
+def load_policy(text: str | None, folder: Path, sites: Sites) -> Policy:
+    """The policy that ``--policy`` names: a file, a uniform one such as ``W4A8``, ``float``, or the folder's own.
+
+    Raises:
+        InvalidPolicy: the file is no policy, names unknown sites, or holds bits out of range.
+        PolicyMismatch: it was made for another model.
+        StoreError: the folder has no policy.
+    """
+    from bitwright.cost import uniform_policy
+    from bitwright.store import folder as files
+    from bitwright.values import Policy
+
+    if text is None:
+        files.read_output(folder, files.POLICY, "bitwright run")
+        policy = Policy.load(folder / files.POLICY)
+    elif not Path(text).exists() and (uniform := uniform_policy(text, sites)) is not None:
+        policy = uniform
+    else:
+        policy = Policy.load(text)
+    policy.check(sites)
+    return policy

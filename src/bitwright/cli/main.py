@@ -9,10 +9,20 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli import compare, report, sites
+from bitwright.cli import compare, demo, evaluate, export, report, run, search, sensitivity, sites
 from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
 
-_COMMANDS: tuple[Callable[..., None], ...] = (sites.sites, report.report, compare.compare)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    demo.demo,
+    run.run,
+    sites.sites,
+    sensitivity.sensitivity,
+    search.search,
+    evaluate.evaluate,
+    export.export,
+    report.report,
+    compare.compare,
+)
 
 app = typer.Typer(
     name="bitwright",

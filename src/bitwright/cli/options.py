@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -34,6 +37,13 @@ CalibrationSamples = Annotated[
 ScoreSamples = Annotated[
     int | None, typer.Option("--score-samples", metavar="N", help="Samples behind the scores. [default: 512]")
 ]
+HoldoutSamples = Annotated[
+    int | None,
+    typer.Option("--holdout-samples", metavar="N", help="Further samples that rank the candidates. [default: 512]"),
+]
+Points = Annotated[
+    int | None, typer.Option("--points", metavar="N", help="Points of the Pareto front. [default: 20]")
+]
 Ranges = Annotated[
     str | None, typer.Option("--ranges", metavar="METHOD", help="minmax, percentile or mse. [default: mse]")
 ]
@@ -45,11 +55,16 @@ Bits = Annotated[
 ]
 Budget = Annotated[
     list[str] | None,
-    typer.Option("--budget", metavar="LIMIT", help="e.g. bops=W4A4, size=60%, size=250KB; several must all hold."),
+    typer.Option(
+        "--budget",
+        metavar="LIMIT",
+        help="e.g. bops=W4A4, size=60%, or size=250KB,bops=30% (both hold). Give it again for further candidates; "
+        "the first one is exported.",
+    ),
 ]
 TargetDrop = Annotated[
     float | None,
-    typer.Option("--target-drop", metavar="POINTS", help="Without a budget: points of accuracy that may be lost."),
+    typer.Option("--target-drop", metavar="POINTS", help="Without a budget: points that may be lost. [default: 0.5]"),
 ]
 Cost = Annotated[
     str | None, typer.Option("--cost", metavar="COST", help="Axis of the front: bops or size. [default: bops]")
@@ -69,3 +84,67 @@ Output = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything drawn at random. [default: 0]")]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Threads of PyTorch and of the runtime.")]
 Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="e.g. cpu or cuda. [default: cpu]")]
+
+PolicyFile = Annotated[
+    str | None,
+    typer.Option(
+        "--policy", metavar="POLICY", help="A policy file, or e.g. W4A8. [default: policy.json of the output folder]"
+    ),
+]
+
+_FLAGS: dict[str, Any] = {
+    "model": Model,
+    "weights": Weights,
+    "data": Data,
+    "inputs": Inputs,
+    "budget": Budget,
+    "target_drop": TargetDrop,
+    "output": Output,
+    "bits": Bits,
+    "cost": Cost,
+    "method": Method,
+    "pins": Pins,
+    "ranges": Ranges,
+    "calibration_samples": CalibrationSamples,
+    "score_samples": ScoreSamples,
+    "holdout_samples": HoldoutSamples,
+    "points": Points,
+    "batch_size": BatchSize,
+    "quantizer": Quantizer,
+    "runtime": Runtime,
+    "seed": Seed,
+    "threads": Threads,
+    "device": Device,
+}
+BASICS = ("model", "weights", "data", "output")
+CALIBRATION = ("ranges", "calibration_samples", "batch_size", "quantizer", "seed", "threads", "device")
+SCORING = ("bits", "method", "score_samples")
+SEARCHING = ("budget", "cost", "pins", "points")
+
+
+def takes_job(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of these settings, before its own; it is handed the :class:`Job` that they make."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(job: Path | None = None, **given: Any) -> None:
+            from bitwright.cli.job import load_job, parse_pins
+
+            flags = {name: given.pop(name) for name in names}
+            if "pins" in flags:
+                flags["pins"] = parse_pins(flags["pins"])
+            command(load_job(job, **flags), **given)
+
+        hints = get_type_hints(command, localns={"Job": object}, include_extras=True)
+        own = list(inspect.signature(command).parameters.values())[1:]
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [
+            inspect.Parameter("job", kind, default=None, annotation=JobFile),
+            *(inspect.Parameter(name, kind, default=None, annotation=_FLAGS[name]) for name in dict.fromkeys(names)),
+            *(p.replace(annotation=hints[p.name]) for p in own),
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate

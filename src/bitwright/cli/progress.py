@@ -52,8 +52,8 @@ class ProgressBars:
             self._bars.stop()
             self._bars = None
 
-    def __call__(self, step: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` units of a step are done."""
+    def __call__(self, step: str, done: int, total: int | None) -> None:
+        """Show that ``done`` of ``total`` units of a step are done; None: nobody knows of how many."""
         if self._bars is None:
             return
         if step not in self._tasks:

@@ -7,34 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitwright.cli import options as o
+from bitwright.cli.options import takes_job
 
 if TYPE_CHECKING:
+    from bitwright.cli.job import Job
     from bitwright.values import Site, Sites
 
 
+@takes_job("model", "weights", "data", "inputs", "quantizer")
 def sites(
-    job: o.JobFile = None,
-    model: o.Model = None,
-    weights: o.Weights = None,
-    data: o.Data = None,
-    inputs: o.Inputs = None,
-    quantizer: o.Quantizer = None,
+    job: Job,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the sites of a model: the tensors that get quantized, with their names, shapes and schemes.
+    """List the tensors of a model that get quantized.
+
+    With their names (policies are keyed by them), shapes and schemes.
 
     Needs the shape of the inputs, from --data or --inputs. Nothing is written.
 
     \b
     Examples:
       bitwright sites --model mynet:build --inputs 3x32x32
-      bitwright sites --model bitwright.zoo:resnet20_cifar10 --data cifar10:data/cifar10 --json
+      bitwright sites --model bitwright.zoo:resnet20 --weights resnet20.safetensors --inputs 3x32x32 --json
     """
-    from bitwright.cli.job import load_job
     from bitwright.cli.load import load_graph
 
-    found = load_graph(load_job(job, model=model, weights=weights, data=data, inputs=inputs, quantizer=quantizer)).sites
+    found = load_graph(job).sites
     if as_json:
         print(json.dumps(found.to_dict(), indent=1))
     else:

@@ -55,6 +55,19 @@ def human(value: float, unit: str, round_up: bool = False) -> str:
     return f"{text}{suffix}"
 
 
+def uniform_policy(text: str, sites: Sites) -> Policy | None:
+    """The uniform policy that a word such as ``W4A8`` or ``WfloatA8`` names; None where it is no such word.
+
+    Raises:
+        InvalidPolicy: bits outside 2 to 16.
+    """
+    found = _UNIFORM.match(text)
+    if found is None:
+        return None
+    widths = [None if w.lower() == "float" or int(w) == FLOAT_BITS else int(w) for w in found.groups()]
+    return Policy.uniform(sites, weights=widths[0], activations=widths[1])
+
+
 def parse_budget(text: str | Budget, sites: Sites, costs: Mapping[str, CostModel] | None = None) -> Budget:
     """Read one budget.
 
@@ -92,14 +105,12 @@ def parse_budget(text: str | Budget, sites: Sites, costs: Mapping[str, CostModel
 
 
 def _limit(limit: str, text: str, model: CostModel, sites: Sites) -> float:
-    uniform = _UNIFORM.match(limit)
-    if uniform:
-        widths = [None if w.lower() == "float" or int(w) == FLOAT_BITS else int(w) for w in uniform.groups()]
-        try:
-            policy = Policy.uniform(sites, weights=widths[0], activations=widths[1])
-        except InvalidPolicy as error:
-            raise InvalidInput(f"the budget '{text}' names a policy that does not exist: {error}") from None
-        return model.of(policy, sites)
+    try:
+        uniform = uniform_policy(limit, sites)
+    except InvalidPolicy as error:
+        raise InvalidInput(f"the budget '{text}' names a policy that does not exist: {error}") from None
+    if uniform is not None:
+        return model.of(uniform, sites)
     number = _NUMBER.match(limit)
     if not number:
         raise InvalidInput(f"cannot read the limit of the budget '{text}'; write it like one of: {BUDGET_EXAMPLES}")

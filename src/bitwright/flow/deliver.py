@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitwright.flow.bench import Bench
 from bitwright.flow.steps import Steps
-from bitwright.store import atomic_path, write_atomically
+from bitwright.store import write_atomically
 from bitwright.store import folder as files
 from bitwright.values import FLOAT, Latency, Parity, Policy
 
@@ -46,12 +45,12 @@ def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Deliver
     """
     if bench.settings.runtime == "none":
         return Delivery()
-    from bitwright.runtimes import export, latency, parity
+    from bitwright.runtimes import export, latency, parity, scales_json
 
     graph, target = bench.graph, folder / files.MODEL
-    with steps.step("export"), atomic_path(target) as part:
-        exported = export(graph, part, runtime=bench.settings.runtime, policy=policy)
-    write_atomically(folder / files.SCALES, json.dumps(exported.scales, indent=1) + "\n")
+    with steps.step("export"):
+        exported = export(graph, target, runtime=bench.settings.runtime, policy=policy)
+        write_atomically(folder / files.SCALES, scales_json(exported))
     with steps.step("compare with the runtime"), graph.applied(policy):
         compared = parity(graph, target, bench.data.evaluation.batches(bench.settings.batch_size))
     with steps.step("time it"), tempfile.TemporaryDirectory() as temporary:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bitwright.cost import default_costs, parse_budgets
+from bitwright.cost import default_costs, parse_budgets, uniform_policy
 from bitwright.evaluation import spearman_interval
 from bitwright.flow import outputs
 from bitwright.flow.bench import Bench, prepare, score
@@ -201,12 +201,8 @@ class Figures:
 
 def evaluate_all(bench: Bench, choices: list[Choice], refined: Refinement, front: Front, steps: Steps) -> Figures:
     """Measure on the evaluation data: the choices, the uniform policies beside them, and the front for the plot."""
-    sites, widths = bench.graph.sites, bench.settings.bits
     first = choices[0].candidate
-    limits = first.budgets or (Budget(front.cost, first.costs[front.cost]),)
-    comparable = sorted(uniform_within(sites, widths, limits), key=lambda p: bench.holdout(p).kl.value)[:1]
-    named = [Policy.uniform(sites, 8, 8), *comparable]
-    beside = {frozenset(p.bits.items()): p for p in named if p.bits != first.policy.bits}
+    beside = uniform_beside(bench, first)
     rest = [c.candidate.policy for c in choices[1:]]
     total = 1 + len(beside) + len(rest) + len(front)
     done = 0
@@ -220,9 +216,20 @@ def evaluate_all(bench: Bench, choices: list[Choice], refined: Refinement, front
             return Measured(policy, costs(bench, policy), verdict, predicted)
 
         chosen = measured(first.policy, refined_prediction(refined, first.policy))
-        others = [measured(p, refined_prediction(refined, p)) for p in [*beside.values(), *rest]]
+        others = [measured(p, refined_prediction(refined, p)) for p in (*beside, *rest)]
         points = tuple(replace(c, verdict=measured(c.policy).verdict) for c in front)
     return Figures(chosen, tuple(others), replace(front, candidates=points))
+
+
+def uniform_beside(bench: Bench, chosen: Candidate) -> list[Policy]:
+    """Uniform policies to compare with: W8A8, those that the budget names, and the best one that costs no more."""
+    sites, widths = bench.graph.sites, bench.settings.bits
+    limits = chosen.budgets or tuple(Budget(name, value) for name, value in chosen.costs.items())
+    named = [uniform_policy(budget.text.partition("=")[2], sites) for budget in chosen.budgets]
+    best = sorted(uniform_within(sites, widths, limits), key=lambda policy: bench.holdout(policy).kl.value)[:1]
+    found = [Policy.uniform(sites, 8, 8), *named, *best]
+    unique = {frozenset(p.bits.items()): p for p in found if p is not None and p.bits != chosen.policy.bits}
+    return list(unique.values())
 
 
 def costs(bench: Bench, policy: Policy) -> dict[str, float]:

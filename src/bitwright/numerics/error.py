@@ -14,7 +14,7 @@ def measured_noise(tensor: Tensor, affine: Affine) -> float:
         return float((fake_quantize(tensor, affine) - tensor).square_().mean(dtype=torch.float64))
 
 
-def uniform_noise(affine: Affine, numel_weights: Tensor | None = None) -> float:
+def uniform_noise(affine: Affine) -> float:
     """The uniform noise model step^2 / 12 (FIT paper, section 3), averaged over the steps of the tensor."""
     squared = affine.scale.double().square()
     return float(squared.mean() / 12.0)

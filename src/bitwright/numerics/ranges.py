@@ -135,7 +135,7 @@ def weight_affine(
         high: largest integer, e.g. 7.
         axis: channel axis, or None for one step.
         group_size: for steps per group of input elements; the axis is then 0.
-        method: as in :func:`activation_affine`; percentiles are of absolute values.
+        method: as in :func:`activation_affine`; percentiles cut both ends of each row.
 
     Returns:
         A grid whose ``scale`` broadcasts to ``weight`` (to its blocked view, if grouped).

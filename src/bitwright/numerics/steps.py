@@ -1,7 +1,8 @@
 """Short step sizes: scales with six fraction bits, so that simulated sums are exact in float32.
 
 Every product of two quantized numbers is integer * step * step. When the steps have short mantissas, float32 holds such
-products, and sums of many of them, without rounding, and the order in which a library adds them up no longer matters.
+products, and sums of them up to about a thousand integer steps, without rounding, and the order in which a library adds
+them up no longer matters.
 The simulation in PyTorch and the exported file in another runtime then agree in every digit at low widths, instead of
 drifting apart wherever a value falls near the middle between two grid points. The price is a step that is at most 1/64
 larger than asked for; range searches choose among short steps, so they pay nearly nothing.

@@ -94,14 +94,16 @@ def _activation(node: Node, constant: Callable[[Node], Tensor]) -> Callable[[Ten
     return lambda value, _: node.target(value, *rest, **kwargs)  # type: ignore[operator, no-any-return]
 
 
-def tail_of(graph: Graph, layer: Layer, known: Callable[[Node], bool]) -> Tail:
+def tail_of(graph: Graph, layer: Layer, shape: Callable[[Node], torch.Size | None]) -> Tail:
     """The tail of a layer.
 
     Args:
         graph: the graph.
         layer: where it starts.
-        known: whether a node's value has been computed in both networks by now: the other operand of an addition must be.
+        shape: of a node's value, None when it hasn't been computed in both networks by now: an addition is part of the
+            tail only if its other operand is known and as large as the layer's output.
     """
+    own = shape(layer.node)
     nodes: list[Node] = []
     operands: list[Node] = []
     here = layer.node
@@ -111,11 +113,11 @@ def tail_of(graph: Graph, layer: Layer, known: Callable[[Node], bool]) -> Tail:
             nodes.append(user)
         elif user.target in ADDITIONS and len(user.args) == 2 and not user.kwargs:
             other = user.args[1] if user.args[0] is here else user.args[0]
-            if not isinstance(other, Node) or other is here or not known(other) or not _same_shape(other, layer.node):
+            if not isinstance(other, Node) or other is here or own is None or shape(other) != own:
                 break
             nodes.append(user)
             operands.append(other)
-        elif user.target in ACTIVATIONS and _rowwise(user, layer):
+        elif user.target in ACTIVATIONS and _rowwise(user, layer, own):
             nodes.append(user)
             break
         else:
@@ -126,14 +128,6 @@ def tail_of(graph: Graph, layer: Layer, known: Callable[[Node], bool]) -> Tail:
     return Tail(tuple(nodes), tuple(operands))
 
 
-def _same_shape(one: Node, other: Node) -> bool:
-    values = one.meta.get("val"), other.meta.get("val")
-    return all(isinstance(v, Tensor) for v in values) and values[0].shape[1:] == values[1].shape[1:]  # type: ignore[union-attr]
-
-
-def _rowwise(node: Node, layer: Layer) -> bool:
+def _rowwise(node: Node, layer: Layer, shape: torch.Size | None) -> bool:
     """PReLU has its channels in dimension 1, which are a row's channels unless there is a sequence in between."""
-    if node.target != aten.prelu.default:
-        return True
-    value = layer.node.meta.get("val")
-    return not layer.linear or (isinstance(value, Tensor) and value.dim() == 2)
+    return node.target != aten.prelu.default or not layer.linear or (shape is not None and len(shape) == 2)

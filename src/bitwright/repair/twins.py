@@ -81,6 +81,11 @@ class Twins:
                     self.float.pop(used, None)
                     self.quantized.pop(used, None)
 
+    def shape(self, node: Node) -> torch.Size | None:
+        """Shape of a node's value in the first batch, None before it is known or after it was freed."""
+        values = self.float.get(node)
+        return values[0].shape if values and isinstance(values[0], Tensor) else None
+
     def constant(self, node: Node, quantized: bool) -> Any:
         """Value of a node that doesn't depend on the inputs: a weight or a bias, rounded or not."""
         return self._call(node, lambda used: self.constant(used, quantized), quantized)
@@ -107,8 +112,3 @@ class Twins:
         if node.op == "call_function":
             return node.target(*args, **kwargs)  # type: ignore[operator, misc]
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)  # type: ignore[index, misc]
-
-
-def rows_in(values: list[Any]) -> int:
-    """Number of samples in all batches."""
-    return sum(v.shape[0] for v in values if isinstance(v, Tensor))

@@ -6,7 +6,12 @@ trees of operations have whole-numbered corners.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +78,7 @@ def solve_milp(problem: Problem, objective: Objective, limits: Floats, time_limi
         constraints = [LinearConstraint(equal, right, right)]
         if len(finite):
             constraints.append(LinearConstraint(costs[:, finite].T * scale[:, None], ub=tightened[finite] * scale))
-        with warnings.catch_warnings():
+        with _quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = milp(
                 np.concatenate(target),
@@ -96,6 +101,27 @@ def solve_milp(problem: Problem, objective: Objective, limits: Floats, time_limi
             return Chosen(value, picks, min(bound, float(value)))
         tightened = np.where(over > 0, limits - 4.0**attempt * np.maximum(over, 1e-9 * np.abs(limits)), limits)
     return Chosen(None, np.zeros(0, dtype=np.intp), bound)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep standard output clean: HiGHS 1.12 prints a line of its own for some incumbents, whatever its options say."""
+    try:
+        sys.stdout.flush()
+        library = ctypes.CDLL(None)
+        saved = os.dup(1)
+    except (OSError, TypeError, ValueError, AttributeError):
+        yield
+        return
+    try:
+        library.fflush(None)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        library.fflush(None)
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def _levels(x: Floats, starts: npt.NDArray[np.int_]) -> npt.NDArray[np.intp]:

@@ -120,15 +120,15 @@ class RoundingErrors:
         self._weights: dict[str, Tensor] = {}
 
     def of_weight(self, site: str) -> Tensor:
-        """(numel, B) errors of a weight."""
+        """(B, numel) errors of a weight."""
         if site not in self._weights:
             quantizer = self._quantizers[site]
             assert isinstance(quantizer, WeightQuantizer)
             weight = quantizer.weight.detach()
-            columns = [
+            rows = [
                 (fake_quantize(weight, quantizer.affine(b).to(weight.device)) - weight).flatten() for b in self.bits
             ]
-            self._weights[site] = torch.stack(columns, 1)
+            self._weights[site] = torch.stack(rows)
         return self._weights[site]
 
     def of_activation(self, site: str, value: Tensor) -> Iterator[Tensor]:
@@ -140,7 +140,7 @@ class RoundingErrors:
 
 def _reduced(gradients: Tensor, errors: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Squared norms (n,) and products (n, B) of flattened per-sample gradients (n, numel)."""
-    return gradients.square().sum(1), gradients @ errors if errors is not None else None
+    return gradients.square().sum(1), gradients @ errors.t() if errors is not None else None
 
 
 Pair = tuple[Tensor, Tensor | None]
@@ -307,7 +307,7 @@ def _linear_products(a: Tensor, g: Tensor, error: Tensor | None, weight: Tensor)
     if error is None:
         return None
     columns = []
-    for column in error.unbind(1):
+    for column in error:
         changed = torch.nn.functional.linear(a, column.reshape(weight.shape))
         columns.append((changed * g).flatten(1).sum(1))
     return torch.stack(columns, 1)
@@ -317,7 +317,7 @@ def _embedding_products(index: Tensor, g: Tensor, error: Tensor | None, weight: 
     """The same for an embedding: the errors of the rows that were looked up."""
     if error is None:
         return None
-    columns = [(column.reshape(weight.shape)[index] * g).flatten(1).sum(1) for column in error.unbind(1)]
+    columns = [(column.reshape(weight.shape)[index] * g).flatten(1).sum(1) for column in error]
     return torch.stack(columns, 1)
 
 

@@ -15,6 +15,7 @@ from bitwright.graph.batches import as_batches, check_targets, iterate
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.gradients import RoundingErrors, gradient_moments
 from bitwright.sensitivity.noise import check_noise, checked_widths, noise_of_sites
+from bitwright.sensitivity.sweep import ONE_SITE, sweep
 from bitwright.values import FLOAT, MarginModel, SensitivityTable
 
 UNITS = {
@@ -22,7 +23,7 @@ UNITS = {
     "margin-fit": "share of predictions that flip",
     "noise": "mean squared rounding error",
 }
-METHODS: tuple[str, ...] = tuple(UNITS)
+METHODS: tuple[str, ...] = (*UNITS, *ONE_SITE)
 MICRO_BATCH = 32  # samples whose activations are held for the backward pass at once, at most
 ACTIVATION_BYTES = 1 << 29  # what they may take
 MINIMUM = 32  # samples before a tolerance can stop the collection
@@ -103,6 +104,8 @@ def sensitivities(
     a variance to each sample's margin; the table predicts the share of predictions that flip,
     mean_n Phi(-m_n / sqrt(sum_s var[n, s, b])).
     ``"noise"``: E[d^2] alone, a baseline.
+    ``"one-site-kl"``, ``"one-site-loss"``, ``"one-site-accuracy"``: measured with each site alone quantized, see
+    :func:`~bitwright.sensitivity.sweep.sweep`; they share one sweep, and ``noise`` and ``tolerance`` do not matter.
 
     Where ``noise`` is ``"uniform"`` (step^2 / 12, the FIT paper's) or ``"measured"`` (mean((Q(t) - t)^2)), errors are
     taken to be independent of the gradient. That holds at 8 bits. At low widths they are not: values that are clipped
@@ -134,12 +137,19 @@ def sensitivities(
             raise InvalidInput(f"method must be one of {', '.join(METHODS)}, got '{method}'{nearest(method, METHODS)}")
     check_noise(noise)
     widths = checked_widths(bits)
+    data = as_batches(batches)
+    swept = None
+    if any(method in ONE_SITE for method in methods):
+        swept = sweep(graph, data, widths, loss=loss, samples=samples, progress=progress)
     table_noise = noise_of_sites(graph, widths, noise)
-    gradients = [method for method in methods if method != "noise"]
+    gradients = [method for method in methods if method != "noise" and method not in ONE_SITE]
     errors = RoundingErrors(graph, widths) if noise == "projected" and gradients else None
-    found = _collect(graph, batches, gradients, errors, loss, samples, tolerance, progress) if gradients else None
+    found = _collect(graph, data, gradients, errors, loss, samples, tolerance, progress) if gradients else None
     tables = []
     for method in methods:
+        if method in ONE_SITE and swept is not None:
+            tables.append(swept.table(method.removeprefix("one-site-")))
+            continue
         if method == "noise" or found is None:
             harm, error, count, model, parts = table_noise, None, 0, None, {}
         else:
@@ -177,7 +187,7 @@ def _fit_harm(squares: Any, products: Any, noise: Any) -> tuple[Any, Any]:
 
     With products the second moment of the change of the loss is estimated from its mean size,
     E[x^2] = (pi / 2) E[|x|]^2 for a normal x: on data that the network was trained on, a handful of samples carry
-    all of the loss, and a mean of squares would listen to them alone.
+    nearly all of the loss, and a mean of squares would listen to them alone.
     """
     if products is None:
         values = _white(squares, noise)

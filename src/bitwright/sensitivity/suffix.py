@@ -223,3 +223,19 @@ def groups(graph: Graph, batches: Iterable[Any], held_bytes: int = HELD_BYTES) -
         size += per_sample * count
     if group:
         yield group
+
+
+def limited(batches: Iterable[Any], samples: int | None) -> Iterator[Any]:
+    """The first ``samples`` inputs of batches (inputs, targets), the last batch cut where needed; None: all."""
+    left = samples
+    for inputs, targets in batches:
+        count = inputs[0].shape[0]
+        if left is None or left >= count:
+            yield inputs, targets
+        elif left > 0:
+            cut = targets[:left] if isinstance(targets, Tensor) else targets
+            yield tuple(value[:left] for value in inputs), cut
+        if left is not None:
+            left -= count
+            if left <= 0:
+                return

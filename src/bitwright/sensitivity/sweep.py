@@ -13,13 +13,16 @@ from torch import Tensor
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.batches import as_batches, check_targets, iterate
 from bitwright.graph.graph import Graph
-from bitwright.sensitivity.suffix import HELD_BYTES, Variant, groups, run_variants
+from bitwright.sensitivity.suffix import HELD_BYTES, Variant, groups, limited, run_variants
 from bitwright.values import FLOAT, Policy, Sites, check_bits
 from bitwright.values.sweep import Sweep, SweepRow
 
 Loss = Callable[[Any, Any], Tensor]
 Progress = Callable[[int, int | None], None]
 Blocks = Mapping[str, Sequence[str]]
+
+ONE_SITE = ("one-site-kl", "one-site-loss", "one-site-accuracy")
+"""The sensitivity methods that a sweep gives (:meth:`Sweep.table`)."""
 
 
 def sweep(
@@ -50,7 +53,7 @@ def sweep(
         samples: stop after so many inputs; None uses all.
         held_bytes: most bytes of activations that are kept while the sweep walks through the graph (one batch is
             kept in any case: what a forward pass on it holds).
-        progress: called with (variants done, variants in all), counted over all groups of batches.
+        progress: called with (samples done, samples asked for or None), a sample being done when all variants are.
 
     Returns:
         One row for each site or block at each width, worst first.
@@ -63,9 +66,10 @@ def sweep(
     chosen = _variants(graph, bits, base, sites)
     variants = [variant for _, variant in chosen]
     tallies = [_Tally() for _ in range(len(chosen) + 1)]
-    reference, done = _Tally(), 0
-    data = _limited(iterate(as_batches(batches), graph.device, "a sweep"), samples)
+    reference = _Tally()
+    data = limited(iterate(as_batches(batches), graph.device, "a sweep"), samples)
     for group in groups(graph, data, held_bytes):
+        before, finished = reference.samples, 0
         inputs = [batch for batch, _ in group]
         expected = [_Expected(graph, batch, targets, loss) for batch, targets in group]
         for one in expected:
@@ -75,8 +79,8 @@ def sweep(
         for position, i, outputs in run_variants(graph, inputs, variants, base):
             tallies[position].add(expected[i], outputs)
             if progress is not None and i + 1 == len(inputs):
-                done += 1
-                progress(done % len(chosen) or len(chosen), len(chosen))
+                finished += 1
+                progress(before + (reference.samples - before) * finished // len(chosen), samples)
     rows = [tally.row(label, v) for (label, v), tally in zip(chosen, tallies, strict=False)]
     sign = 1 if base.bits else -1
     note = "ranked by KL to float: accuracy is saturated on images that the network was trained on"
@@ -134,21 +138,6 @@ def _variants(
     if not found:
         raise InvalidInput("there is nothing to sweep: no site would have other bits than in the base policy")
     return found
-
-
-def _limited(batches: Iterable[Any], samples: int | None) -> Iterable[Any]:
-    left = samples
-    for inputs, targets in batches:
-        count = inputs[0].shape[0]
-        if left is None or left >= count:
-            yield inputs, targets
-        elif left > 0:
-            cut = targets[:left] if isinstance(targets, Tensor) else targets
-            yield tuple(value[:left] for value in inputs), cut
-        if left is not None:
-            left -= count
-            if left <= 0:
-                return
 
 
 def _base_outputs(graph: Graph, inputs: list[Any], base: Policy, expected: list[_Expected]) -> Iterable[Any]:

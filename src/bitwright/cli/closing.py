@@ -1,0 +1,56 @@
+"""What a run says before it begins and after it ends."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from bitwright.cli.job import Job
+from bitwright.report import format as text
+from bitwright.store import folder as files
+
+if TYPE_CHECKING:
+    from bitwright.report import RunReport
+
+_FILES = (
+    (files.REPORT, "the report: open it in a browser"),
+    (files.MODEL, "the model for ONNX Runtime"),
+    (files.POLICY, "bits of every site"),
+    (files.SCALES, "scales and zero points of the model"),
+    (files.FRONT, "the Pareto front"),
+    (files.SENSITIVITY_CSV, "sensitivity of every site at every width"),
+    (files.JOB, "these settings, as a job file"),
+)
+
+
+def opening(job: Job) -> str:
+    """What was asked, in a few lines."""
+    if job.budget:
+        wanted = f"the best policy for {' and for '.join(job.budget)}"
+    else:
+        wanted = f"the cheapest policy that costs at most {job.settings().drop:g} points (by {job.cost})"
+    widths = ", ".join(str(b) for b in job.bits)
+    return f"Asked: {wanted},\n  for {job.model} on {job.data}, from {widths} bits a site."
+
+
+def closing(report: RunReport, job: Job) -> str:
+    """Where the files are, and what to try next."""
+    present = [(name, what) for name, what in _FILES if (job.output / name).is_file()]
+    lines = ["", f"Files in {job.output}:"]
+    for name, what in present:
+        size = text.cost("size", (job.output / name).stat().st_size)
+        lines.append(f"  {name:<18}{what} ({size})" if name == files.MODEL else f"  {name:<18}{what}")
+    lines += ["", f"Took {text.duration(sum(report.timings.values()))}. Next, for example:"]
+    lines += [f"  {command}" for command in suggestions(report, job)]
+    return "\n".join(lines)
+
+
+def suggestions(report: RunReport, job: Job) -> list[str]:
+    """Commands that make sense after this run."""
+    again = ["bitwright", "run", "--job", str(job.output / files.JOB)]
+    other = job.output.with_name(f"{job.output.name}-2")
+    budget = "size=15%" if any("bops" in entry for entry in job.budget) or not job.budget else "bops=W4A4"
+    return [
+        shlex.join([*again, "--budget", budget, "--output", str(other)]),
+        shlex.join(["bitwright", "compare", str(job.output), str(other)]),
+    ]

@@ -1,0 +1,51 @@
+"""``bitwright evaluate``: a policy against the float model on the evaluation data."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitwright.cli.options import BASICS, CALIBRATION, PolicyFile, takes_job
+
+if TYPE_CHECKING:
+    from bitwright.cli.job import Job
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@takes_job(*BASICS, *CALIBRATION)
+def evaluate(job: Job, policy: PolicyFile = None, as_json: AsJson = False) -> None:
+    """Measure a policy against the float model.
+
+    On the evaluation data: accuracy, loss, KL and agreement, each with its interval.
+
+    \b
+    Examples:
+      bitwright evaluate --model mynet:build --data cifar10:data/cifar10 --policy W4A8
+      bitwright evaluate --job bitwright.toml --policy out/policy.json
+    """
+    from rich.console import Console
+
+    from bitwright.cli.load import load_policy, work
+    from bitwright.cost import default_costs
+    from bitwright.report import Measured, RunReport
+    from bitwright.report.terminal import costs_table, verdict_table
+    from bitwright.values import FLOAT
+
+    with work(job) as w:
+        sites = w.bench.graph.sites
+        chosen = load_policy(policy, job.output, sites)
+        with w.steps.step("evaluate"):
+            verdict = w.bench.evaluation(chosen)
+    if as_json:
+        print(json.dumps(verdict.to_dict(), indent=1))
+        return
+    models = default_costs()
+    before = {name: model.of(FLOAT, sites) for name, model in models.items()}
+    after = {name: model.of(chosen, sites) for name, model in models.items()}
+    report = RunReport(job.model, sites, float_costs=before, chosen=Measured(chosen, after, verdict))
+    console = Console(highlight=False)
+    console.print(verdict_table(report))
+    console.print(costs_table(report))

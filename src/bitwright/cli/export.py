@@ -1,0 +1,44 @@
+"""``bitwright export``: a policy as a file that a runtime executes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bitwright.cli.options import BASICS, CALIBRATION, PolicyFile, takes_job
+
+if TYPE_CHECKING:
+    from bitwright.cli.job import Job
+
+
+@takes_job(*BASICS, *CALIBRATION, "runtime")
+def export(job: Job, policy: PolicyFile = None) -> None:
+    """Write a policy as an ONNX file and run it.
+
+    The file is compared with the simulation in its runtime, and timed against float there.
+
+    \b
+    Examples:
+      bitwright export --model mynet:build --data cifar10:data/cifar10 --policy W8A8
+      bitwright export --job bitwright.toml --policy out/policy.json --output out
+    """
+    from rich.console import Console
+
+    from bitwright.cli.load import load_policy, work
+    from bitwright.errors import InvalidJob
+    from bitwright.flow import deliver
+    from bitwright.report import format as text
+    from bitwright.report.terminal import latency_lines, parity_lines
+
+    if job.runtime == "none":
+        raise InvalidJob("runtime is 'none', which exports nothing; take --runtime onnxruntime")
+    with work(job) as w:
+        chosen = load_policy(policy, job.output, w.bench.graph.sites)
+        delivery = deliver(w.bench, chosen, job.output, w.steps)
+    console = Console(highlight=False)
+    size, plain = text.cost("size", delivery.bytes), text.cost("size", delivery.float_bytes)
+    console.print(f"{job.output / delivery.file}: {size} (float {plain})")
+    if delivery.parity is not None:
+        console.print(parity_lines(delivery.parity))
+    console.print(latency_lines(delivery.latency))
+    for note in (*delivery.notes, *delivery.warnings):
+        console.print(f"- {note}")

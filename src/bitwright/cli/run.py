@@ -1,0 +1,62 @@
+"""``bitwright run``: the main job."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from bitwright.cli.options import BASICS, CALIBRATION, SCORING, SEARCHING, takes_job
+
+if TYPE_CHECKING:
+    from bitwright.cli.job import Job
+
+
+@takes_job(*BASICS, *SEARCHING, "target_drop", *SCORING, *CALIBRATION, "holdout_samples", "runtime")
+def run(job: Job) -> None:
+    """From a model and a budget to a quantized file and a report.
+
+    Ranks the sensitive tensors, searches the Pareto front, measures its candidates on held-out calibration data,
+    chooses a policy, measures it against the float model on the evaluation data, exports it to ONNX, runs the file in
+    ONNX Runtime, and writes an HTML report. Stop it with Ctrl-C; the same command goes on from there.
+
+    \b
+    Examples:
+      bitwright run --model mynet:build --data cifar10:data/cifar10 --budget bops=W4A4
+      bitwright run --model bitwright.zoo:resnet20 --weights resnet20.safetensors \\
+          --data cifar10:data/cifar10 --budget size=60%,bops=30% --output out/resnet20
+      bitwright run --job bitwright.toml --target-drop 1
+    """
+    from bitwright.cli.load import load_data, load_model
+
+    job.require("model", "data")
+    main_job(job, load_model(job), load_data(job), command=f"bitwright {shlex.join(sys.argv[1:])}")
+
+
+def main_job(job: Job, model: object, data: object, command: str) -> None:
+    """Run the main job under progress bars and print its summary."""
+    from rich.console import Console
+
+    from bitwright.cli.closing import closing, opening
+    from bitwright.cli.job import JOB_FILE
+    from bitwright.cli.progress import ProgressBars
+    from bitwright.flow import Asked
+    from bitwright.flow import run as flow
+    from bitwright.report.terminal import summary
+    from bitwright.store import write_atomically
+
+    kept = job.anchored().to_toml()
+    write_atomically(job.output / JOB_FILE, kept)
+    asked = Asked(title(job), settings=job.echo(), command=command, job_file=kept)
+    console = Console(highlight=False)
+    console.print(opening(job))
+    with ProgressBars() as bars:
+        report = flow(model, data, job.output, job.settings(), asked, bars)  # type: ignore[arg-type]
+    console.print()
+    console.print(summary(report))
+    console.print(closing(report, job))
+
+
+def title(job: Job) -> str:
+    """What the report is called: the model's factory, without its package."""
+    return job.model.rpartition(":")[2].removesuffix(".pt2") or "model"

@@ -1,0 +1,52 @@
+"""``bitwright search``: the Pareto front, or the best policy for each budget, by prediction alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bitwright.cli.options import BASICS, CALIBRATION, SCORING, SEARCHING, takes_job
+
+if TYPE_CHECKING:
+    from bitwright.cli.job import Job
+
+
+@takes_job(*BASICS, *SEARCHING, *SCORING, *CALIBRATION)
+def search(job: Job) -> None:
+    """Find the policies with the smallest predicted harm.
+
+    The whole Pareto front, or the best policy for each --budget. Nothing is measured (`bitwright run` measures the candidates and corrects the prediction). Writes the front, and
+    with a budget the first candidate's policy.
+
+    \b
+    Examples:
+      bitwright search --model mynet:build --data cifar10:data/cifar10
+      bitwright search --job bitwright.toml --budget bops=W4A4 --budget size=250KB,bops=30% --pin 'fc*=8'
+    """
+    from rich.console import Console
+
+    from bitwright.cli.load import work
+    from bitwright.flow import constraints, score, write_front, write_policy
+    from bitwright.report.terminal import front_table
+    from bitwright.search import search as find
+    from bitwright.store import folder as files
+
+    with work(job) as w:
+        sites = w.bench.graph.sites
+        table = score(w.bench, (job.method,), w.steps)[0]
+        with w.steps.step("search"):
+            front = find(
+                sites, table, cost=job.cost, budgets=job.budget or None, points=job.points,
+                constraints=constraints(job.settings()),
+            )
+        write_front(job.output, front)
+        if job.budget:
+            write_policy(job.output, front[0].policy)
+    console = Console(highlight=False)
+    console.print(front_table(front, sites))
+    for candidate in front if job.budget else ():
+        used = ", ".join(f"{100 * share:.1f}% of {metric} used" for metric, share in candidate.used.items())
+        proof = "proven optimal" if candidate.optimal else f"within {100 * candidate.gap:.2g}% of the optimum"
+        console.print(f"{candidate.policy.name}: {used}; {proof} for the predicted harm")
+    console.print(f"{job.output / files.FRONT}: every policy site by site")
+    if job.budget:
+        console.print(f"{job.output / files.POLICY}: the policy for {job.budget[0]}; measure it with `bitwright evaluate`")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitwright.numerics.steps import PER_OCTAVE, SMALLEST_STEP, position_of, short_step, step_at
+
+sizes = st.floats(1e-15, 1e15, allow_nan=False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(sizes)
+def test_a_short_step_is_the_next_one_up_and_at_most_a_64th_larger(size):
+    step = float(short_step(torch.tensor(size, dtype=torch.float64)))
+    assert size * (1 - 2e-8) <= step <= size * (1 + 1 / 64) * (1 + 1e-12)
+    below = float(step_at(position_of(torch.tensor(step)) - 1))
+    assert below < size * (1 + 2e-8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-50 * PER_OCTAVE, 100 * PER_OCTAVE))
+def test_a_short_step_stays_where_it_is(position):
+    step = step_at(torch.tensor(position))
+    assert int(position_of(step)) == position
+    fraction, _ = math.frexp(float(step))
+    assert (fraction * 2 * PER_OCTAVE).is_integer()
+
+
+def test_64_positions_double_the_step():
+    positions = torch.arange(-300, 300)
+    torch.testing.assert_close(step_at(positions + PER_OCTAVE), 2 * step_at(positions), rtol=0, atol=0)
+    assert (step_at(positions).diff() > 0).all()
+
+
+def test_zero_and_vanishing_steps_become_the_smallest():
+    found = short_step(torch.tensor([0.0, 1e-300, -1.0], dtype=torch.float64))
+    assert found.tolist() == [SMALLEST_STEP] * 3
+
+
+def test_sums_that_stay_below_a_thousand_integer_steps_are_exact_in_float32_in_any_order():
+    """Two 7-bit mantissas leave 10 of float32's 24 bits for the integer sum."""
+    generator = torch.Generator().manual_seed(0)
+    for trial in range(20):
+        positions = torch.randint(-600, 0, (2,), generator=generator)
+        a = torch.randint(0, 4, (150,), generator=generator) * step_at(positions[0])
+        w = torch.randint(-2, 2, (150,), generator=generator) * step_at(positions[1])
+        exact = float((a.double() * w.double()).sum())
+        order = torch.randperm(150, generator=torch.Generator().manual_seed(trial))
+        total = torch.tensor(0.0)
+        for product in a[order] * w[order]:
+            total = total + product
+        assert float(total) == exact

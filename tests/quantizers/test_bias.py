@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import torch
+
+from bitwright.quantizers.bias import LARGEST, BiasQuantizer
+from bitwright.values import Scheme
+
+
+def pair(make_weight, make_activation, **weight):
+    inputs, weight = make_activation(), make_weight(**weight)
+    return BiasQuantizer("conv.bias", inputs, weight), inputs, weight
+
+
+def test_a_bias_is_rounded_to_input_step_times_weight_step(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation)
+    bias = torch.tensor([0.3, -0.7, 0.011, 5.0])
+    inputs.bits, weight.bits = 4, 3
+    step = inputs.affine(4).scale * weight.affine(3).scale.flatten()
+    expected = torch.tensor([round(float(b) / float(s)) * float(s) for b, s in zip(bias, step, strict=True)])
+    torch.testing.assert_close(quantizer(bias), expected, rtol=1e-7, atol=0)
+    assert not torch.equal(quantizer(bias), bias)
+    torch.testing.assert_close(quantizer.integers(bias) * step.double(), quantizer(bias).double(), rtol=1e-7, atol=0)
+
+
+def test_it_stays_in_float_unless_both_are_quantized(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation)
+    bias = torch.randn(4)
+    for bits in ((None, None), (4, None), (None, 4)):
+        inputs.bits, weight.bits = bits
+        assert quantizer(bias) is bias
+        assert quantizer.scale() is None
+        assert quantizer.affine() is None
+        assert not quantizer.saturated(bias)
+
+
+def test_a_bias_of_grouped_weights_stays_in_float(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation, scheme=Scheme(True, True, "group", 0, 3))
+    inputs.bits = weight.bits = 4
+    bias = torch.randn(4)
+    assert quantizer(bias) is bias
+
+
+def test_one_step_for_a_whole_tensor(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation, scheme=Scheme(True, True, "tensor"))
+    inputs.bits = weight.bits = 4
+    assert quantizer(torch.randn(4)).shape == (4,)
+    assert quantizer.affine().scale.shape == ()
+
+
+def test_it_follows_widths_ranges_and_values(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation)
+    bias = torch.tensor([0.31, -0.72, 0.011, 5.0])
+
+    def expected():
+        step = inputs.affine(inputs.bits).scale * weight.affine(weight.bits).scale.flatten()
+        return (bias / step).round() * step
+
+    for inputs.bits, weight.bits in ((4, 4), (4, 2), (8, 2), (4, 4)):
+        torch.testing.assert_close(quantizer(bias), expected(), rtol=0, atol=0)
+        assert quantizer(bias) is quantizer(bias)  # rounded once
+    inputs.set_ranges("mse")
+    torch.testing.assert_close(quantizer(bias), expected(), rtol=0, atol=0)
+    weight.set_ranges("minmax")
+    torch.testing.assert_close(quantizer(bias), expected(), rtol=0, atol=0)
+    with torch.no_grad():
+        weight.weight.mul_(2.7)
+    torch.testing.assert_close(quantizer(bias), expected(), rtol=0, atol=0)
+    bias.add_(0.4)
+    torch.testing.assert_close(quantizer(bias), expected(), rtol=0, atol=0)
+
+
+def test_a_bias_that_does_not_fit_into_int32_saturates_and_says_so(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation)
+    inputs.bits = weight.bits = 16
+    small, large = torch.full((4,), 1e-3), torch.tensor([1e-3, 1e6, -1e6, 0.0])
+    assert not quantizer.saturated(small)
+    assert quantizer.saturated(large)
+    assert quantizer.integers(large).tolist()[1:] == [LARGEST, -LARGEST, 0.0]
+    assert LARGEST < 2**31
+    assert float(quantizer(large)[1]) < 1e6
+    step = quantizer.scale()
+    torch.testing.assert_close(quantizer(large), (quantizer.integers(large) * step.double()).float(), rtol=1e-6, atol=0)
+
+
+def test_a_correction_replaces_the_bias_at_its_width_only(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation)
+    bias, other = torch.zeros(4), torch.ones(4)
+    quantizer.correct(4, other)
+    inputs.bits, weight.bits = 8, 4
+    torch.testing.assert_close(quantizer(bias), torch.ones(4), rtol=0.05, atol=0)
+    weight.bits = 3
+    assert not quantizer(bias).any()
+    weight.bits = None
+    assert quantizer(bias) is bias
+    inputs.bits, weight.bits = None, 4
+    torch.testing.assert_close(quantizer(bias), torch.ones(4), rtol=0, atol=0)
+    quantizer.correct(4, None)
+    assert quantizer(bias) is bias
+
+
+def test_the_bias_itself_is_left_alone(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation)
+    inputs.bits = weight.bits = 2
+    bias = torch.randn(4)
+    before = bias.clone()
+    quantizer(bias)
+    torch.testing.assert_close(bias, before, rtol=0, atol=0)
