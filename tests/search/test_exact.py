@@ -15,6 +15,7 @@ from bitwright.search import Constraints, search
 from bitwright.search import knapsack as knapsack_module
 from bitwright.search import options as options_module
 from bitwright.search import solver as solver_module
+from bitwright.search.knapsack import Chosen
 from bitwright.search.milp import solve_milp
 from bitwright.search.objective import make_objective
 from bitwright.search.problem import build_problem
@@ -151,6 +152,16 @@ def test_the_integer_program_agrees(seed: int) -> None:
 @given(st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_the_optimum_under_constraints(seed: int) -> None:
+    check_constrained(seed)
+
+
+def test_the_optimum_under_constraints_by_eliminating_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver_module, "ENUMERATED", 1)
+    for seed in range(60):
+        check_constrained(seed)
+
+
+def check_constrained(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sites, table, limits = case(seed)
     names = list(sites.names)
@@ -203,9 +214,10 @@ def test_the_unit_of_the_scores_does_not_matter(seed: int) -> None:
         assert [dict(c.policy.bits) for c in search(sites, scaled, budgets=budgets)] == expected
 
 
-def test_small_scores_beside_a_huge_one_are_still_searched_exactly() -> None:
-    rng = np.random.default_rng(5)
-    sites = make_sites(rng, 4, 6)
+@pytest.mark.parametrize("seed", range(6))
+def test_small_scores_beside_a_huge_one_are_still_searched_exactly(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sites = make_sites(rng, 4, 5)
     bits = (2, 4, 8)
     table = make_table(rng, sites, bits)
     harm = table.harm * 1e-14
@@ -216,6 +228,31 @@ def test_small_scores_beside_a_huge_one_are_still_searched_exactly() -> None:
     assert expected is not None
     (found,) = search(sites, spiked, budgets=["bops=W4A4"])
     assert found.predicted == pytest.approx(expected[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("hubs", [False, True])
+def test_what_is_not_proven_is_not_claimed(hubs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search cut short says how far it may be from the optimum, and never too little."""
+    monkeypatch.setattr(knapsack_module, "BEAMS", (1,))
+    monkeypatch.setattr(knapsack_module.Knapsack, "_improve", lambda self: None)
+    monkeypatch.setattr(solver_module, "solve_milp", lambda *_: Chosen(None, np.zeros(0, dtype=np.intp), -np.inf))
+    if hubs:
+        monkeypatch.setattr(solver_module, "ENUMERATED", 6)
+        monkeypatch.setattr(solver_module.Leaf.hub, "__defaults__", (0,))
+    missed = 0
+    for seed in range(0, 200, 4):
+        sites, table, limits = case(seed)
+        expected = brute_force(table, every_policy(sites, table.bits), sites, limits)
+        if expected is None:
+            continue
+        problem = build_problem(sites, table, [MODELS[m] for m in limits], Constraints())
+        solution = solver_module.Solver(problem, problem.harms(table)).solve(np.array(list(limits.values())))
+        if solution is None:
+            continue
+        least = expected[0] - sum(float(h.min()) for h in problem.harms(table))
+        assert solution.excess * (1 - solution.gap) <= least * (1 + 1e-9) + 1e-12
+        missed += solution.excess > least * (1 + 1e-6)
+    assert missed > 3
 
 
 def test_the_same_twice() -> None:

@@ -9,6 +9,8 @@ import pytest
 from bitwright.cost import Bops, Latency, Size
 from bitwright.errors import ImpossibleBudget, InvalidInput, PolicyMismatch
 from bitwright.search import Constraints, search
+from bitwright.search import knapsack as knapsack_module
+from bitwright.search.knapsack import BEAMS
 from bitwright.search.milp import solve_milp
 from bitwright.search.objective import make_objective
 from bitwright.search.problem import build_problem
@@ -96,8 +98,12 @@ def test_a_measured_table_in_which_more_bits_are_worse(network: Sites, table: Se
     assert front[0].predicted < 0
 
 
+@pytest.mark.parametrize("beams", [BEAMS, (1,)])
 @pytest.mark.parametrize("budget", ["bops=W4A4", "bops=W3A6", "size=W5A8", "bops=W4A4, size=W4A4"])
-def test_larger_networks_agree_with_the_integer_program(budget: str) -> None:
+def test_larger_networks_agree_with_the_integer_program(
+    budget: str, beams: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knapsack_module, "BEAMS", beams)
     sites, table = convolutions(25, 3)
     (found,) = search(sites, table, budgets=[budget])
     models = [Bops(), Size()]
@@ -108,7 +114,6 @@ def test_larger_networks_agree_with_the_integer_program(budget: str) -> None:
     chosen = solve_milp(problem, objective, room)
     other = problem.policy([ls[i] for ls, i in zip(problem.levels, chosen.picks, strict=True)], sites)
     assert found.predicted == pytest.approx(table.predict(other), rel=2e-8)
-    assert found.predicted <= table.predict(other) * (1 + 1e-12) or "size" in budget
     assert found.optimal
 
 
@@ -237,11 +242,14 @@ def test_margin_models_are_searched_through_linearizations() -> None:
     assert searched == pytest.approx(best, rel=0.01)
 
 
-def test_margin_fronts_do_not_get_worse_with_larger_budgets() -> None:
-    sites, _ = convolutions(12, 4)
-    front = search(sites, margin_table(sites, 4, BITS), points=10)
-    assert [c.predicted for c in front] == sorted((c.predicted for c in front), reverse=True)
-    assert len(front) > 5
+def test_margin_predictions_do_not_get_worse_with_larger_budgets() -> None:
+    for seed in range(8):
+        sites = make_sites(np.random.default_rng(seed), 10, 12)
+        low, whole = (Bops().of(Policy.uniform(sites, b, b), sites) for b in (2, 8))
+        limits = [Budget("bops", float(x)) for x in np.geomspace(low, whole, 12)]
+        front = search(sites, margin_table(sites, seed, BITS), budgets=limits)
+        predicted = [c.predicted for c in front]
+        assert predicted == sorted(predicted, reverse=True)
 
 
 def test_margins_out_of_reach_of_any_noise() -> None:

@@ -24,22 +24,13 @@ class ProgressBars:
     def __enter__(self) -> ProgressBars:
         if self.enabled:
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[clock]}"),
                 console=Console(stderr=True),
             )
             self._bars.start()
@@ -57,5 +48,17 @@ class ProgressBars:
         if self._bars is None:
             return
         if step not in self._tasks:
-            self._tasks[step] = self._bars.add_task(step, total=total)
+            self._tasks[step] = self._bars.add_task(step, total=total, clock="")
         self._bars.update(self._tasks[step], completed=done, total=total)
+        task = next(t for t in self._bars.tasks if t.id == self._tasks[step])
+        self._bars.update(task.id, clock=clock(task.elapsed, task.time_remaining, task.finished))
+
+
+def clock(elapsed: float | None, remaining: float | None, finished: bool) -> str:
+    """What a bar says of time: how long the step took, or how long it still takes."""
+    from bitwright.report.format import duration
+
+    if finished:
+        return f"took {duration(elapsed or 0.0)}"
+    return "" if remaining is None else f"{duration(remaining)} left"
+

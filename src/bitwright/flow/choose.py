@@ -73,7 +73,7 @@ def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
     chosen: Candidate | None = None
     for candidate in reversed(ordered):
         assert candidate.verdict is not None
-        if 100 * flips(candidate.verdict) > drop:
+        if 100 * flips(candidate.verdict) > drop + 1e-9:
             break
         chosen = candidate
     if chosen is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from bitwright.errors import InvalidData
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
+from bitwright.graph.input_rows import InputRows
+from bitwright.graph.layers import Layer, layers_of
+from bitwright.numerics.outputs import InputMoments
 from bitwright.numerics.ranges import Observed, check_method
 from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer
 from bitwright.values import FLOAT
@@ -42,6 +46,12 @@ class _Watch:
         return Observed(float(self.low), float(self.high), torch.cat(self.parts), self.count)
 
 
+def _channel_errors(layer: Layer, moments: InputMoments, error: Tensor) -> Tensor:
+    """(channels,) mean squared output error that an error of the weight makes, along the weight's channel axis."""
+    found = moments.output_error(layer.matrix(error))
+    return found.sum(0) if layer.transposed else found.flatten()
+
+
 def calibrate(graph: Graph, batches: Any, ranges: str = "mse", percentile: float = 99.99, seed: int = 0) -> Graph:
     """Watch the float activations on some batches and set every range.
 
@@ -59,31 +69,40 @@ def calibrate(graph: Graph, batches: Any, ranges: str = "mse", percentile: float
         InvalidData: no batch, or values that are not finite.
     """
     check_method(ranges)
-    kept = list(as_batches(batches))
+    data = as_batches(batches)
+    try:
+        count = len(data)  # type: ignore[arg-type]
+    except TypeError:
+        data = list(data)
+        count = len(data)
     watched: list[tuple[ActivationQuantizer, _Watch]] = []
     for i, quantizer in enumerate(graph.quantizers.values()):
         if isinstance(quantizer, ActivationQuantizer):
-            watch = _Watch(seed + i, max(1, SAMPLE // max(len(kept), 1)))
+            watch = _Watch(seed + i, max(1, SAMPLE // max(count, 1)))
             watched.append((quantizer, watch))
-    before = graph.policy
-    graph.apply(FLOAT)
-    try:
-        for quantizer, watch in watched:
-            quantizer.recorder = watch
-        with torch.no_grad():
-            for inputs, _ in iterate(kept, graph.device, "calibration"):
-                graph(*inputs)
-    finally:
-        for quantizer, _ in watched:
-            quantizer.recorder = None
+    rows = InputRows(graph, count, seed)
+    with graph.applied(FLOAT):
+        try:
+            for quantizer, watch in watched:
+                quantizer.recorder = watch
+            with torch.no_grad():
+                for inputs, _ in iterate(data, graph.device, "calibration"):
+                    graph.check(inputs)
+                    rows.run(*inputs)
+        finally:
+            for quantizer, _ in watched:
+                quantizer.recorder = None
+    watched = [(quantizer, watch) for quantizer, watch in watched if watch.parts]
     for quantizer, watch in watched:
-        if not watch.parts:
-            continue
-        observed = watch.observed()
-        if not torch.isfinite(torch.tensor([observed.low, observed.high])).all():
+        if not bool(torch.isfinite(watch.low) & torch.isfinite(watch.high)):
             raise InvalidData(f"the activations at '{quantizer.site.name}' are not finite; check weights and inputs")
-        quantizer.observe(observed)
+    for quantizer, watch in watched:
+        quantizer.observe(watch.observed())
+    moments = rows.moments()
+    for layer in layers_of(graph):
+        if layer.weight.site.name in moments:
+            layer.weight.observe(partial(_channel_errors, layer, moments[layer.weight.site.name]))
     for module in graph.quantizers.values():
         if isinstance(module, UniformQuantizer):
             module.set_ranges(ranges, percentile)
-    return graph.apply(before)
+    return graph

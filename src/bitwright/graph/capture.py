@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
+import operator
 import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
+from torch.utils._pytree import tree_leaves
 
 from bitwright.errors import CaptureError, InvalidData, InvalidInput
 from bitwright.graph import pt2e
@@ -17,12 +20,15 @@ from bitwright.graph.decompositions import decompose
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import Names, activation_name, layer_name, module_path
 from bitwright.graph.operations import MATMUL, WEIGHTED, bias_of, kind_of, source_of
+from bitwright.graph.symbols import batch_symbols, shape_of_one
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.values import Operation, Site, Sites
 
 Inputs = tuple[Any, ...]
+
+_DIFFER_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
 
 
 def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None) -> Graph:
@@ -47,27 +53,38 @@ def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None) -> Gra
     placer = pt2e.edge_quantizer() if quantizer is None else quantizer
     if isinstance(placer, str):
         placer = pt2e.named_quantizer(placer)
-    module = _export(model, inputs)
+    module, expected = _export(model, inputs)
     module = pt2e.prepare(module, placer)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     _drop_guards(module)
     shapes = _Shapes(module)
-    shapes.run(*inputs)
+    outputs = shapes.run(*inputs)
+    if expected is not None and not _same(expected, outputs):
+        raise CaptureError(
+            "the captured graph does not compute what the model computes; usual way out: take randomness and "
+            "in-place changes of tensors (x[...] = y, x.add_(y)) out of its forward"
+        )
     return _with_sites(module, shapes.found, inputs, getattr(placer, "bitwright_group_size", None))
 
 
 def _checked_inputs(model: Any, example_inputs: Any) -> Inputs:
     if isinstance(model, nn.Module):
-        if model.training:
-            raise InvalidInput(
-                "the model is in training mode; call model.eval() first, or dropout and batch norm change its outputs"
-            )
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        for path, module in model.named_modules():
+            if module is model and module.training or isinstance(module, _DIFFER_IN_TRAINING) and module.training:
+                subject = f"module '{path}'" if path else "the model"
+                raise InvalidInput(
+                    f"{subject} is in training mode; call model.eval() first, "
+                    "or dropout and batch norm change its outputs"
+                )
+        for name, parameter in model.named_parameters():
+            if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
                 raise InvalidInput(
                     f"the weight '{name}' holds NaN or infinite values; load a checkpoint that is finite"
                 )
+        for name, buffer in model.named_buffers():  # an attention mask may be infinite
+            if buffer.is_floating_point() and bool(torch.isnan(buffer).any()):
+                raise InvalidInput(f"the buffer '{name}' holds NaN; load a checkpoint that is finite")
     elif not isinstance(model, torch.export.ExportedProgram):
         raise InvalidInput(f"model must be a torch.nn.Module or an ExportedProgram, got {type(model).__name__}")
     inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
@@ -81,29 +98,88 @@ def _checked_inputs(model: Any, example_inputs: Any) -> Inputs:
     return tuple(value.to(device) for value in inputs)
 
 
-def _export(model: Any, inputs: Inputs) -> GraphModule:
+def _export(model: Any, inputs: Inputs) -> tuple[GraphModule, Any]:
+    """The graph, and what the model puts out for the inputs (None for an exported program)."""
+    expected = None
     if isinstance(model, torch.export.ExportedProgram):
         program = model
+        _check_free_batch(program)
     else:
         try:
             with torch.no_grad():
-                model(*inputs)
+                expected = model(*(value.clone() for value in inputs))
         except Exception as error:
             shapes = ", ".join(str(tuple(v.shape)) for v in inputs)
             raise InvalidInput(
                 f"the model does not run on example_inputs of shape {shapes}: {_first_line(error)}"
             ) from error
         batch = torch.export.Dim("batch", min=1)
-        dynamic = tuple({0: batch} for _ in inputs)
+        dynamic: tuple[Any, ...] = tuple({0: batch} for _ in inputs)
+        kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+        if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, *inputs): their shapes are one tuple
+            first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+            dynamic = (*dynamic[:first], dynamic[first:])
         try:
             with pt2e.quiet(), torch.no_grad():
                 program = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
         except Exception as error:
             raise CaptureError(_capture_message(model, error)) from error
     with pt2e.quiet():
-        module = decompose(program).module()
+        program = decompose(program)
+        if _changes_views(program.graph):
+            program = program.run_decompositions({})  # makes everything functional
+        module = program.module()
         _without_mutation(module)
-        return copy.deepcopy(module)
+        return copy.deepcopy(module), expected
+
+
+def _check_free_batch(program: torch.export.ExportedProgram) -> None:
+    wanted = set(program.graph_signature.user_inputs)
+    for node in program.graph.nodes:
+        value = node.meta.get("val") if node.op == "placeholder" and node.name in wanted else None
+        if isinstance(value, Tensor) and value.dim() and not isinstance(value.shape[0], torch.SymInt):
+            raise CaptureError(
+                f"the exported program fixes the batch size of '{node.name}' to {value.shape[0]}; "
+                "export it with dynamic_shapes=({0: torch.export.Dim('batch', min=1)},)"
+            )
+
+
+def _same(expected: Any, found: Any) -> bool:
+    """Whether two outputs are equal but for the rounding that folded batch norms bring."""
+    one, two = ([v for v in tree_leaves(outputs) if isinstance(v, Tensor)] for outputs in (expected, found))
+    if [v.shape for v in one] != [v.shape for v in two]:
+        return False
+    for a, b in zip(one, two, strict=True):
+        size = float(a[torch.isfinite(a)].abs().max()) if a.numel() and bool(torch.isfinite(a).any()) else 0.0
+        if not torch.allclose(a.double(), b.double(), rtol=1e-2, atol=1e-3 * size + 1e-6, equal_nan=True):
+            return False
+    return True
+
+
+def _changes_views(graph: torch.fx.Graph) -> bool:
+    """Whether an in-place operation changes a tensor that another value of the graph shares memory with."""
+    position = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if _aliases(node) != "writes" or not node.args or not isinstance(node.args[0], Node):
+            continue
+        mutated = node.args[0]
+        if _aliases(mutated) == "views":
+            return True
+        if any(_aliases(user) == "views" and position[user] < position[node] for user in mutated.users):
+            return True
+    return False
+
+
+def _aliases(node: Node) -> str:
+    """``"writes"`` for an in-place operation, ``"views"`` if the result shares memory with an argument, else ``""``."""
+    if node.target is operator.getitem:
+        return "views"
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return ""
+    schema = node.target._schema
+    if any(argument.alias_info is not None and argument.alias_info.is_write for argument in schema.arguments):
+        return "writes"
+    return "views" if any(returned.alias_info is not None for returned in schema.returns) else ""
 
 
 def _without_mutation(module: GraphModule) -> None:
@@ -195,6 +271,7 @@ class _Shapes(Interpreter):
 def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inputs, group_size: int | None) -> Graph:
     names = Names()
     batch = inputs[0].shape[0]
+    symbols = batch_symbols(module)
     by_observer: dict[int, Quantizer] = {}
     site_nodes: dict[Node, Quantizer] = {}
     holder = nn.Module()
@@ -227,13 +304,11 @@ def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inp
                 )
                 quantizer = WeightQuantizer(site, weight)
             else:
-                shape = shapes[source]
-                if len(shape) and shape[0] == batch:
-                    shape = torch.Size([1, *shape[1:]])
+                shape = shape_of_one(source, shapes[source], symbols)
                 site = Site(
                     names.unique(activation_name(source)),
                     "activation",
-                    tuple(shape),
+                    shape,
                     scheme,
                     module_path(source)[0],
                     "input" if source.op == "placeholder" else kind_of(source),

@@ -45,10 +45,11 @@ class Graph:
         """Run the network under the present policy; inputs as the model takes them."""
         if len(inputs) == 1 and isinstance(inputs[0], (tuple, list)):
             inputs = tuple(inputs[0])
-        self._check(inputs)
+        self.check(inputs)
         return self.module(*inputs)
 
-    def _check(self, inputs: tuple[Any, ...]) -> None:
+    def check(self, inputs: tuple[Any, ...]) -> None:
+        """Raise :class:`InvalidInput` unless the inputs have the number and shapes that the graph was captured with."""
         if len(inputs) != len(self.example_inputs):
             raise InvalidInput(f"the graph takes {len(self.example_inputs)} inputs, got {len(inputs)}")
         for value, example in zip(inputs, self.example_inputs, strict=True):

@@ -5,6 +5,7 @@ An operation that is in no table stays in float and ends no chain; that is alway
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -100,6 +101,7 @@ MOVES: set[object] = {
     aten.max_pool2d.default,
     aten.adaptive_max_pool2d.default,
     aten.view.default,
+    aten._unsafe_view.default,
     aten.reshape.default,
     aten.flatten.using_ints,
     aten.unflatten.int,
@@ -123,9 +125,18 @@ MOVES: set[object] = {
     aten.pixel_unshuffle.default,
     aten.upsample_nearest2d.vec,
     aten.index_select.default,
+    aten.flip.default,
+    aten.roll.default,
+    aten.repeat.default,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.unbind.int,
     aten.to.dtype,
     aten._assert_tensor_metadata.default,
 }
+# They give several tensors; each is picked with an index.
+SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int}
 # Pads move values only when they pad with a value that every grid has: zero.
 PADS = {aten.pad.default, aten.constant_pad_nd.default}
 
@@ -147,7 +158,11 @@ def kind_of(node: Node) -> str:
 
 def moves_only(node: Node) -> bool:
     """Whether the node's output holds only values of its input (and zeros)."""
-    if node.op != "call_function" or node.target not in MOVES:
+    if node.op != "call_function":
+        return False
+    if node.target is operator.getitem:
+        return isinstance(node.args[0], Node) and node.args[0].target in SPLITS
+    if node.target not in MOVES:
         return False
     if node.target in PADS:
         mode = node.args[2] if node.target == aten.pad.default and len(node.args) > 2 else "constant"

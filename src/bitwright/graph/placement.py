@@ -6,7 +6,8 @@
 - operations that only move values (reshape, slice, zero padding, max pooling) keep the grid of their input;
 - a linear layer or matrix product that makes a network output leaves it in float (logits are compared, not
   computed on);
-- constants and integer inputs (token ids) are left alone.
+- constants, values made from constants alone (masks, initial states) and integer inputs (token ids) are left alone;
+- a softmax reads what a float operation made, such as masked scores, as it is: a mask's -inf would stretch any range.
 """
 
 from __future__ import annotations
@@ -63,14 +64,28 @@ def _is_float(node: Node) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype.is_floating_point
 
 
-def _is_tensor_operation(node: Node) -> bool:
+def _varying(module: GraphModule) -> set[Node]:
+    """Nodes whose values depend on the network's inputs (a value that depends on their shapes alone does not)."""
+    found: set[Node] = set()
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or (
+            any(source in found for source in node.all_input_nodes) and _is_tensor(node.meta.get("val"))
+        ):
+            found.add(node)
+    return found
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, (torch.Tensor, tuple, list))
+
+
+def _is_tensor_operation(node: Node, varying: set[Node]) -> bool:
     if node.target in BINARY:
         # Both operands come from the network: a multiplication by a constant is no integer operation.
         return len(_operands(node)) == 2 and all(
-            source_of(operand).op != "get_attr" and _is_float(operand) and operand.meta["val"].dim() > 0
-            for operand in _operands(node)
+            operand in varying and _is_float(operand) and operand.meta["val"].dim() > 0 for operand in _operands(node)
         )
-    return node.target in WEIGHTED or node.target in UNARY or node.target in CONCATENATION
+    return node in varying and (node.target in WEIGHTED or node.target in UNARY or node.target in CONCATENATION)
 
 
 def place(module: GraphModule) -> Placement:
@@ -80,20 +95,22 @@ def place(module: GraphModule) -> Placement:
         module: an exported graph with batch norms folded or not, every node with its ``val``.
     """
     placement = Placement()
+    varying = _varying(module)
     for node in module.graph.nodes:
         if node.op != "call_function":
             continue
         if node.target == EMBEDDING and isinstance(node.args[0], Node) and node.args[0].op == "get_attr":
             placement.weights[(node.args[0], node)] = None
             continue
-        if not _is_tensor_operation(node) or not _is_float(node):
+        if not _is_tensor_operation(node, varying) or not _is_float(node):
             continue
         if node.target in WEIGHTED:
             weight = node.args[WEIGHTED[node.target].weight]
             if isinstance(weight, Node):
                 placement.weights[(weight, node)] = None
         for operand in _operands(node):
-            _quantize_operand(placement, operand, node)
+            if operand in varying:
+                _quantize_operand(placement, operand, node)
         _quantize_result(placement, node)
     return placement
 
@@ -101,6 +118,8 @@ def place(module: GraphModule) -> Placement:
 def _quantize_operand(placement: Placement, operand: Node, user: Node) -> None:
     source = source_of(operand)
     if source in placement.outputs or not _is_float(source) or source.op == "get_attr":
+        return
+    if user.target == torch.ops.aten.softmax.int and source.op != "placeholder":
         return
     if source.op == "placeholder":
         placement.outputs[source] = None

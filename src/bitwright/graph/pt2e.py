@@ -130,10 +130,9 @@ def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
             return prepare_pt2e(module, quantizer)  # type: ignore[no-any-return]
         except Exception as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CaptureError(
-                f"the quantizer {type(quantizer).__name__} could not place its sites: {first}; "
-                "try the default placement (quantizer=None)"
-            ) from error
+            name = type(quantizer).__name__
+            hint = "" if name == "EdgeQuantizer" else "; try the default placement (quantizer=None)"
+            raise CaptureError(f"the quantizer {name} could not place its sites: {first}{hint}") from error
 
 
 def observer_nodes(module: GraphModule) -> list[tuple[Node, nn.Module]]:

@@ -6,6 +6,7 @@ ReLU need.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidInput
-from bitwright.numerics.affine import Affine, blocked
+from bitwright.numerics.affine import Affine, blocked, fake_quantize
 from bitwright.numerics.steps import PER_OCTAVE, position_of, step_at
 
+RowHarm = Callable[[Tensor], Tensor]
 RangeMethod = Literal["minmax", "percentile", "mse"]
 METHODS: tuple[str, ...] = ("minmax", "percentile", "mse")
 
@@ -126,6 +128,7 @@ def weight_affine(
     group_size: int | None,
     method: str,
     percentile: float = 99.99,
+    harm: RowHarm | None = None,
 ) -> Affine:
     """Choose the grids of a weight: symmetric, one step per tensor (``axis=None``), channel or group.
 
@@ -136,6 +139,8 @@ def weight_affine(
         axis: channel axis, or None for one step.
         group_size: for steps per group of input elements; the axis is then 0.
         method: as in :func:`activation_affine`; percentiles cut both ends of each row.
+        harm: for ``"mse"``: what an error of the weight, in its shape, does to each channel, (channels,); None for
+            the squared error of the weight itself. Not for groups.
 
     Returns:
         A grid whose ``scale`` broadcasts to ``weight`` (to its blocked view, if grouped).
@@ -154,7 +159,7 @@ def weight_affine(
     if method != "mse" or high > 511:
         step = step_at(start)
     else:
-        step = _smallest_weight_error(rows, low, high, start)
+        step = _smallest_weight_error(weight.detach(), shape, low, high, start, group_size, harm)
     scale = step.to(weight.device).reshape(shape)
     return Affine(scale, torch.zeros_like(scale), low, high, group_size)
 
@@ -175,14 +180,46 @@ def _rows(weight: Tensor, axis: int | None, group_size: int | None) -> tuple[Ten
     return weight.movedim(axis, 0).flatten(1), shape
 
 
-def _smallest_weight_error(rows: Tensor, low: int, high: int, start: Tensor) -> Tensor:
-    best_error = torch.full((rows.shape[0],), torch.inf, device=rows.device, dtype=torch.float64)
-    best_step = step_at(start)
-    for down in _STEPS_DOWN:
-        step = step_at(start - down)
-        rounded = torch.div(rows, step[:, None]).round_().clamp_(low, high).mul_(step[:, None])
-        error = rounded.sub_(rows).square_().sum(dim=1, dtype=torch.float64)
-        better = error < best_error
-        best_error = torch.where(better, error, best_error)
-        best_step = torch.where(better, step, best_step)
-    return best_step
+def _smallest_weight_error(
+    weight: Tensor,
+    shape: tuple[int, ...],
+    low: int,
+    high: int,
+    start: Tensor,
+    group_size: int | None,
+    harm: RowHarm | None,
+) -> Tensor:
+    """(rows,) steps: an eighth of an octave at a time down from min-max, then closer around the best."""
+    count = start.numel()
+
+    def harms(step: Tensor) -> Tensor:
+        zero = torch.zeros(shape, device=weight.device)
+        error = fake_quantize(weight, Affine(step.to(weight.device).reshape(shape), zero, low, high, group_size))
+        error.sub_(weight)
+        if harm is not None and group_size is None:
+            found = harm(error).double().cpu()
+            return found.sum().expand(1) if count == 1 else found
+        rows = _rows(error, _axis(shape), group_size)[0]
+        return rows.square().sum(dim=1, dtype=torch.float64).cpu()
+
+    start = start.cpu()
+    best, least = start, harms(step_at(start))
+    octaves = 2.5 if high <= 7 else 1.25
+    eighth = PER_OCTAVE // 8
+    for down in range(eighth, int(octaves * PER_OCTAVE) + 1, eighth):
+        best, least = _better(best, least, start - down, harms)
+    for offset in (eighth // 2, eighth // 4):
+        middle = best
+        for position in (middle - offset, middle + offset):
+            best, least = _better(best, least, torch.minimum(position, start), harms)
+    return step_at(best)
+
+
+def _better(best: Tensor, least: Tensor, position: Tensor, harms: RowHarm) -> tuple[Tensor, Tensor]:
+    found = harms(step_at(position))
+    return torch.where(found < least, position, best), torch.minimum(found, least)
+
+
+def _axis(shape: tuple[int, ...]) -> int | None:
+    """The channel axis of a grid's shape: the one that is not 1."""
+    return next((i for i, n in enumerate(shape) if n != 1), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -106,6 +107,16 @@ class WeightQuantizer(UniformQuantizer):
         self._learned: dict[int, Tensor] = {}
         self._seen = weight._version
         self._kept: tuple[Any, Tensor] | None = None
+        self._output_error: Callable[[Tensor], Tensor] | None = None
+
+    def observe(self, output_error: Callable[[Tensor], Tensor] | None) -> None:
+        """Take over what calibration saw: what an error of this weight does to each output channel.
+
+        Ranges by mean squared error then look at the outputs, as at low widths they must: which weights may be
+        clipped depends on the inputs that they meet.
+        """
+        self._output_error = output_error
+        self.reset()
 
     @property
     def calibrated(self) -> bool:
@@ -188,7 +199,7 @@ class WeightQuantizer(UniformQuantizer):
         low, high = scheme.integer_range(bits)
         axis = None if scheme.granularity == "tensor" else scheme.axis
         group = scheme.group_size if scheme.granularity == "group" else None
-        return weight_affine(self.weight, low, high, axis, group, self.ranges, self.percentile)
+        return weight_affine(self.weight, low, high, axis, group, self.ranges, self.percentile, self._output_error)
 
     def quantized(self) -> Tensor:
         """The rounded weight at the present width, without gradient (made once)."""

@@ -26,8 +26,17 @@ from bitwright.graph.operations import EMBEDDING, WEIGHTED
 from bitwright.numerics.affine import fake_quantize
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.uniform import WeightQuantizer
+from bitwright.sensitivity.layout import PLAIN, Layout, Layouts
+from bitwright.sensitivity.per_sample import (
+    CHUNK_BYTES,
+    embedding_norms,
+    embedding_products,
+    linear_norms,
+    linear_products,
+    reduced,
+    sequences,
+)
 
-CHUNK_BYTES = 1 << 23  # per-sample weight gradients held at once
 Scores = Callable[[Tensor], Tensor]
 
 
@@ -71,10 +80,10 @@ def gradient_moments(
     with torch.enable_grad():
         recorder = _Recorder(graph)
         outputs = recorder.run(*inputs)
-        totals = [score(outputs).sum() for score in scores]
+        values = [score(outputs) for score in scores]
+        layouts = _layouts(graph, recorder, values[0])
         gradients = [
-            list(torch.autograd.grad(total, recorder.watched, retain_graph=i + 1 < len(totals), allow_unused=True))
-            for i, total in enumerate(totals)
+            _gradients(value, recorder.watched, layouts, last=i + 1 == len(values)) for i, value in enumerate(values)
         ]
     result = [
         Moments(
@@ -83,15 +92,19 @@ def gradient_moments(
         )
         for _ in scores
     ]
-    del outputs, totals
+    del outputs, values
     shared: dict[tuple[int, str], Tensor] = {}
     with torch.no_grad():
         while recorder.readers:
-            reader, _ = recorder.readers.pop(), recorder.watched.pop()
+            reader, layout, _ = recorder.readers.pop(), layouts.pop(), recorder.watched.pop()
             pieces = [part.pop() for part in gradients]
             found = [(i, gradient) for i, gradient in enumerate(pieces) if gradient is not None]
             if not found:
                 continue
+            if layout != PLAIN:
+                reader.arrange(layout, shape[0])
+                if layout.axis is not None:
+                    found = [(i, layout.batch_first(gradient, shape[0])) for i, gradient in found]
             if reader.site in recorder.shared:
                 for i, gradient in found:
                     whole = reader.materialized(gradient)
@@ -104,11 +117,48 @@ def gradient_moments(
                 if products is not None:
                     result[i].products[:, column[reader.site]] += products.double()  # type: ignore[index]
         for (i, site), whole in shared.items():
-            squares, products = _reduced(whole.flatten(1), errors.of_weight(site) if errors else None)
+            squares, products = reduced(whole.flatten(1), errors.of_weight(site) if errors else None)
             result[i].squares[:, column[site]] += squares.double()
             if products is not None:
                 result[i].products[:, column[site]] += products.double()  # type: ignore[index]
     return result
+
+
+def _layouts(graph: Graph, recorder: _Recorder, scores: Tensor) -> list[Layout]:
+    """Where the samples are in each watched tensor."""
+    known = Layouts.of(graph)
+    count = len(scores)
+    options = [
+        known.candidates(reader.node, value.shape, count)
+        for reader, value in zip(recorder.readers, recorder.watched, strict=True)
+    ]
+    open_ones = [i for i, option in enumerate(options) if len(option) > 1]
+    if open_ones:
+        watched = [recorder.watched[i] for i in open_ones]
+        weights = torch.arange(1, count + 1, device=scores.device, dtype=scores.dtype)
+        plain, weighted = (
+            torch.autograd.grad(total, watched, retain_graph=True, allow_unused=True)
+            for total in (scores.sum(), (scores * weights).sum())
+        )
+        for i, one, other in zip(open_ones, plain, weighted, strict=True):
+            reader = recorder.readers[i]
+            if one is not None:
+                options[i] = [known.settle(reader.node, reader.site, options[i], one, other)]
+    return [option[0] for option in options]
+
+
+def _gradients(scores: Tensor, watched: list[Tensor], layouts: list[Layout], last: bool) -> list[Tensor | None]:
+    """Gradients of the summed scores; (N, ...) with one for each sample where a value is the same for all samples."""
+    same = [i for i, layout in enumerate(layouts) if layout.axis is None]
+    found: list[Tensor | None] = list(
+        torch.autograd.grad(scores.sum(), watched, retain_graph=bool(same) or not last, allow_unused=True)
+    )
+    if same:
+        values = [watched[i] for i in same]
+        parts = [torch.autograd.grad(s, values, retain_graph=True, allow_unused=True) for s in scores.unbind()]
+        for i, pieces in zip(same, zip(*parts, strict=True), strict=True):
+            found[i] = None if pieces[0] is None else torch.stack(pieces)
+    return found
 
 
 class RoundingErrors:
@@ -138,11 +188,6 @@ class RoundingErrors:
             yield fake_quantize(value, affine.to(value.device)).sub_(value)
 
 
-def _reduced(gradients: Tensor, errors: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Squared norms (n,) and products (n, B) of flattened per-sample gradients (n, numel)."""
-    return gradients.square().sum(1), gradients @ errors.t() if errors is not None else None
-
-
 Pair = tuple[Tensor, Tensor | None]
 
 
@@ -150,6 +195,11 @@ class _Reader:
     """Turns gradients of one watched tensor into moments for one site."""
 
     site: str
+    node: Node
+
+    def arrange(self, layout: Layout, samples: int) -> None:
+        """Bring what was kept of the forward pass into batch-first order."""
+        raise NotImplementedError
 
     def moments(self, gradients: list[Tensor], errors: RoundingErrors | None) -> list[Pair]:
         """Squared norms (N,) and products (N, B) of each gradient."""
@@ -161,9 +211,13 @@ class _Reader:
 
 
 class _ActivationReader(_Reader):
-    def __init__(self, site: str, value: Tensor) -> None:
+    def __init__(self, site: str, node: Node, value: Tensor) -> None:
         self.site = site
+        self.node = node
         self.value = value
+
+    def arrange(self, layout: Layout, samples: int) -> None:
+        self.value = layout.batch_first(self.value, samples)
 
     def moments(self, gradients: list[Tensor], errors: RoundingErrors | None) -> list[Pair]:
         flat = [gradient.reshape(gradient.shape[0], -1) for gradient in gradients]
@@ -187,25 +241,29 @@ class _WeightReader(_Reader):
         self.source = source
         self.weight = weight
 
+    def arrange(self, layout: Layout, samples: int) -> None:
+        self.source = layout.batch_first(self.source, samples)
+
     def moments(self, gradients: list[Tensor], errors: RoundingErrors | None) -> list[Pair]:
         error = errors.of_weight(self.site) if errors else None
         return [self._moments(gradient, error) for gradient in gradients]
 
     def _moments(self, gradient: Tensor, error: Tensor | None) -> Pair:
         if self.node.target == torch.ops.aten.linear.default:
-            return _linear_norms(self.source, gradient), _linear_products(self.source, gradient, error, self.weight)
+            return linear_norms(self.source, gradient), linear_products(self.source, gradient, error, self.weight)
         if self.node.target == EMBEDDING:
             return (
-                _embedding_norms(self.source, gradient),
-                _embedding_products(self.source, gradient, error, self.weight),
+                embedding_norms(self.source, gradient),
+                embedding_products(self.source, gradient, error, self.weight),
             )
-        per_sample = self.weight.numel() * gradient.element_size()
+        rows = self.source.shape[1 : 1 + self.source.dim() - self.weight.dim()].numel()
+        per_sample = rows * self.weight.numel() * gradient.element_size()
         # Few samples at a time also keep the grouped kernels in cache.
         chunk = max(1, min(16, CHUNK_BYTES // per_sample))
         squares, products = [], []
         for i in range(0, gradient.shape[0], chunk):
             part = self._convolution(self.source[i : i + chunk], gradient[i : i + chunk]).flatten(1)
-            square, product = _reduced(part, error)
+            square, product = reduced(part, error)
             squares.append(square)
             products.append(product)
         return torch.cat(squares), torch.cat(products) if error is not None else None  # type: ignore[arg-type]
@@ -213,7 +271,7 @@ class _WeightReader(_Reader):
     def materialized(self, gradient: Tensor) -> Tensor:
         """(N, *weight.shape) gradients, for weights that are used more than once."""
         if self.node.target == torch.ops.aten.linear.default:
-            a, g = _sequences(self.source), _sequences(gradient)
+            a, g = sequences(self.source), sequences(gradient)
             return torch.bmm(g.transpose(1, 2), a)
         if self.node.target == EMBEDDING:
             result = gradient.new_zeros(gradient.shape[0], *self.weight.shape)
@@ -225,10 +283,16 @@ class _WeightReader(_Reader):
 
     def _convolution(self, a: Tensor, g: Tensor) -> Tensor:
         """(n, *weight.shape): one grouped convolution, its groups being the samples (times the groups)."""
+        if a.dim() > self.weight.dim():
+            # Several images of one sample (frames, windows): their gradients add up.
+            n, extra = a.shape[0], a.dim() - self.weight.dim()
+            return self._convolution(a.flatten(0, extra), g.flatten(0, extra)).reshape(n, -1, *self.weight.shape).sum(1)
         kind = WEIGHTED[self.node.target].kind
         one_dimensional = kind.endswith("1d")
         dims = 1 if one_dimensional else 2
-        stride, padding, output_padding, dilation, groups = _geometry(self.node, a, self.weight, dims)
+        stride, padding, output_padding, dilation, groups, uneven = _geometry(self.node, self.weight, dims)
+        if any(uneven):
+            a = torch.nn.functional.pad(a, [side for extra in reversed(uneven) for side in (0, extra)])
         weight = self.weight
         if one_dimensional:
             a, g, weight = a.unsqueeze(2), g.unsqueeze(2), weight.unsqueeze(2)
@@ -258,8 +322,8 @@ def _pair(value: Any, dims: int) -> list[int]:
     return [int(v) for v in (values * dims if len(values) == 1 else values)]
 
 
-def _geometry(node: Node, a: Tensor, weight: Tensor, dims: int) -> tuple[Any, Any, Any, Any, int]:
-    """Stride, padding, output padding, dilation and groups of a convolution node."""
+def _geometry(node: Node, weight: Tensor, dims: int) -> tuple[Any, Any, Any, Any, int, list[int]]:
+    """Stride, padding, output padding, dilation, groups; and what ``padding="same"`` adds at the far ends."""
     args = list(node.args) + [None] * 8
     kwargs = node.kwargs
 
@@ -271,61 +335,14 @@ def _geometry(node: Node, a: Tensor, weight: Tensor, dims: int) -> tuple[Any, An
     if "transpose" in WEIGHTED[node.target].kind:
         padding = _pair(argument(4, "padding", 0), dims)
         output_padding = _pair(argument(5, "output_padding", 0), dims)
-        return stride, padding, output_padding, _pair(argument(7, "dilation", 1), dims), int(argument(6, "groups", 1))
+        dilation, groups = _pair(argument(7, "dilation", 1), dims), int(argument(6, "groups", 1))
+        return stride, padding, output_padding, dilation, groups, [0] * dims
     dilation = _pair(argument(5, "dilation", 1), dims)
-    padding = argument(4, "padding", 0)
+    padding, uneven = argument(4, "padding", 0), [0] * dims
     if isinstance(padding, str):
-        kernel = weight.shape[2:]
-        padding = [d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
-    return stride, _pair(padding, dims), [0] * dims, dilation, int(argument(6, "groups", 1))
-
-
-def _sequences(tensor: Tensor) -> Tensor:
-    """(N, L, features): everything between batch and features is the sequence."""
-    return tensor.flatten(1, -2) if tensor.dim() > 2 else tensor.unsqueeze(1)
-
-
-def _linear_norms(a: Tensor, g: Tensor) -> Tensor:
-    """||sum_l g_l a_l^T||^2 for each sample."""
-    if a.dim() == 2:
-        return a.square().sum(1) * g.square().sum(1)
-    a, g = _sequences(a), _sequences(g)
-    length, features, outputs = a.shape[1], a.shape[2], g.shape[2]
-    if length * (features + outputs) < features * outputs:
-        chunk = max(1, CHUNK_BYTES // (8 * length * length))
-        pieces = zip(torch.split(a, chunk), torch.split(g, chunk), strict=True)
-        return torch.cat(
-            [(torch.bmm(x, x.transpose(1, 2)) * torch.bmm(y, y.transpose(1, 2))).sum((1, 2)) for x, y in pieces]
-        )
-    chunk = max(1, CHUNK_BYTES // (4 * features * outputs))
-    pieces = zip(torch.split(a, chunk), torch.split(g, chunk), strict=True)
-    return torch.cat([torch.bmm(y.transpose(1, 2), x).square_().sum((1, 2)) for x, y in pieces])
-
-
-def _linear_products(a: Tensor, g: Tensor, error: Tensor | None, weight: Tensor) -> Tensor | None:
-    """<sum_l g_l a_l^T, D_b> for each sample and width: the error passes through the layer like a weight."""
-    if error is None:
-        return None
-    columns = []
-    for column in error:
-        changed = torch.nn.functional.linear(a, column.reshape(weight.shape))
-        columns.append((changed * g).flatten(1).sum(1))
-    return torch.stack(columns, 1)
-
-
-def _embedding_products(index: Tensor, g: Tensor, error: Tensor | None, weight: Tensor) -> Tensor | None:
-    """The same for an embedding: the errors of the rows that were looked up."""
-    if error is None:
-        return None
-    columns = [(column.reshape(weight.shape)[index] * g).flatten(1).sum(1) for column in error]
-    return torch.stack(columns, 1)
-
-
-def _embedding_norms(index: Tensor, g: Tensor) -> Tensor:
-    """Rows met by the same token add up: sum over pairs of equal tokens of g_l . g_m."""
-    tokens, g = index.flatten(1), g.flatten(1, -2)
-    same = tokens[:, :, None] == tokens[:, None, :]
-    return (torch.bmm(g, g.transpose(1, 2)) * same).sum((1, 2))
+        same = [d * (k - 1) if padding == "same" else 0 for k, d in zip(weight.shape[2:], dilation, strict=True)]
+        padding, uneven = [total // 2 for total in same], [total % 2 for total in same]
+    return stride, _pair(padding, dims), [0] * dims, dilation, int(argument(6, "groups", 1)), uneven
 
 
 class _Recorder(Interpreter):
@@ -350,7 +367,7 @@ class _Recorder(Interpreter):
             target = self.fetch_attr(str(n.target))
             value = self.fetch_args_kwargs_from_env(n)[0][0]
             if isinstance(target, Quantizer) and not isinstance(target, WeightQuantizer):
-                return self._watch(value, _ActivationReader(target.site.name, value.detach()))
+                return self._watch(value, _ActivationReader(target.site.name, n, value.detach()))
         result = super().run_node(n)
         operation = WEIGHTED.get(n.target)
         position = operation.weight if operation else (0 if n.target == EMBEDDING else None)

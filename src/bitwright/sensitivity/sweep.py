@@ -65,13 +65,13 @@ def sweep(
     started = time.perf_counter()
     chosen = _variants(graph, bits, base, sites)
     variants = [variant for _, variant in chosen]
-    tallies = [_Tally() for _ in range(len(chosen) + 1)]
-    reference = _Tally()
+    tallies = [Tally() for _ in range(len(chosen) + 1)]
+    reference = Tally()
     data = limited(iterate(as_batches(batches), graph.device, "a sweep"), samples)
     for group in groups(graph, data, held_bytes):
         before, finished = reference.samples, 0
         inputs = [batch for batch, _ in group]
-        expected = [_Expected(graph, batch, targets, loss) for batch, targets in group]
+        expected = [Expected(graph, batch, targets, loss) for batch, targets in group]
         for one in expected:
             reference.add(one, one.logits)
         for i, one in enumerate(_base_outputs(graph, inputs, base, expected)):
@@ -140,14 +140,14 @@ def _variants(
     return found
 
 
-def _base_outputs(graph: Graph, inputs: list[Any], base: Policy, expected: list[_Expected]) -> Iterable[Any]:
+def _base_outputs(graph: Graph, inputs: list[Any], base: Policy, expected: list[Expected]) -> Iterable[Any]:
     if not base.bits:
         return [one.logits for one in expected]
     with graph.applied(base), torch.no_grad():
         return [graph(*batch) for batch in inputs]
 
 
-class _Expected:
+class Expected:
     """The float model on one batch."""
 
     def __init__(self, graph: Graph, inputs: tuple[Any, ...], targets: Any, loss: Loss | None) -> None:
@@ -190,7 +190,7 @@ def _means(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1) if values.dim() > 1 else values
 
 
-class _Tally:
+class Tally:
     """Sums over the samples of one variant."""
 
     def __init__(self) -> None:
@@ -200,7 +200,7 @@ class _Tally:
         self._correct = self._correct_change = self._correct_squares = 0.0
         self._loss = self._loss_change = self._loss_squares = 0.0
 
-    def add(self, expected: _Expected, outputs: Tensor) -> None:
+    def add(self, expected: Expected, outputs: Tensor) -> None:
         """Take in one batch.
 
         Raises:

@@ -1,0 +1,65 @@
+# Everything here works on a machine with nothing but Python (3.10 or newer) and make: the first target that needs
+# it makes .venv and installs pinned versions.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := torch==2.13.0
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+export CI
+
+.PHONY: help demo test lint types layers docs-test check install install-dev clean
+
+help:
+	@echo "make demo       train a small network and run the main job on it (less than a minute after installing)"
+	@echo "make test       run the tests"
+	@echo "make lint       ruff, rules and format"
+	@echo "make types      mypy"
+	@echo "make layers     which room may import which"
+	@echo "make docs-test  run the Python blocks of README.md and docs/"
+	@echo "make check      all of these"
+
+demo: install
+	$(BIN)/bitwright demo
+
+test: install-dev
+	$(BIN)/python -m pytest
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-dev
+	$(BIN)/mypy
+
+layers: install-dev
+	$(BIN)/lint-imports
+
+docs-test: install-dev
+	$(BIN)/python -m pytest tests/test_docs.py
+
+check: lint types layers test demo
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+# PyTorch first: PyPI's build for Linux brings gigabytes of CUDA packages, the +cpu build brings none.
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@echo "Installing into $(VENV) (once, a few minutes)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$(TORCH:torch==%=%)')" 2>/dev/null \
+	  || $(PIP) install --quiet "$(TORCH)+cpu" 2>/dev/null \
+	  || $(PIP) install --quiet "$(TORCH)+cpu" --extra-index-url $(CPU_INDEX) 2>/dev/null \
+	  || $(PIP) install --quiet "$(TORCH)"
+	$(PIP) install --quiet -r requirements.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(PIP) install --quiet -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist bitwright-demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

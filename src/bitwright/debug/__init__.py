@@ -1,0 +1,1 @@
+"""Why accuracy was lost, step by step, and what mends it."""

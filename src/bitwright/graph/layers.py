@@ -1,0 +1,240 @@
+"""Layers as matrix products: which operation reads which weight, and rows of its input picked at random positions.
+
+A convolution at one output position is a product of its weight with one row of input values. Whatever fits weights to
+outputs works on such rows, picked at random from all samples and positions: far less work than whole images, and far
+less alike than neighbouring positions of a few images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+from torch.fx import Node
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.names import layer_name
+from bitwright.graph.operations import WEIGHTED, source_of
+from bitwright.quantizers.base import Quantizer
+from bitwright.quantizers.bias import BiasQuantizer
+from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operation with a weight that has a site.
+
+    Attributes:
+        name: for people, e.g. ``layer1.0.conv1``.
+        node: the operation.
+        weight: what stands at its weight's site.
+        bias: follows its bias, or None: without a bias, or with one that stays in float.
+        bias_node: the node that gives the bias, or None.
+    """
+
+    name: str
+    node: Node
+    weight: WeightQuantizer
+    bias: BiasQuantizer | None
+    bias_node: Node | None
+
+    @property
+    def kind(self) -> str:
+        """``conv2d``, ``linear``, ..."""
+        return WEIGHTED[self.node.target].kind
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is a transposed convolution."""
+        return self.kind.startswith("conv_transpose")
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a linear layer."""
+        return self.kind == "linear"
+
+    @property
+    def groups(self) -> int:
+        """Groups of a convolution; 1 for a linear layer."""
+        if self.linear:
+            return 1
+        return int(self._argument(6, "groups", 1))
+
+    @property
+    def outputs(self) -> int:
+        """Number of output channels."""
+        shape = self.weight.weight.shape
+        return shape[1] * self.groups if self.transposed else shape[0]
+
+    def _argument(self, position: int, name: str, default: Any) -> Any:
+        args = self.node.args
+        value = args[position] if len(args) > position else self.node.kwargs.get(name)
+        return default if value is None else value
+
+    def _many(self, value: Any) -> list[int]:
+        dims = self.weight.weight.dim() - 2
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        return [int(v) for v in (values * dims if len(values) == 1 else values)]
+
+    def geometry(self) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Stride, padding in front, padding behind and dilation of the convolution, one entry for each dimension.
+
+        Transposed convolutions: of the ordinary convolution on the input with stride - 1 zeros between its values
+        (stride is then the spacing of the values, not of the positions).
+        """
+        kernel = self.weight.weight.shape[2:]
+        stride = self._many(self._argument(3, "stride", 1))
+        if self.transposed:
+            padding = self._many(self._argument(4, "padding", 0))
+            extra = self._many(self._argument(5, "output_padding", 0))
+            dilation = self._many(self._argument(7, "dilation", 1))
+            front = [d * (k - 1) - p for k, d, p in zip(kernel, dilation, padding, strict=True)]
+            return stride, front, [f + e for f, e in zip(front, extra, strict=True)], dilation
+        dilation = self._many(self._argument(5, "dilation", 1))
+        padding = self._argument(4, "padding", 0)
+        if padding == "valid":
+            padding = 0
+        if padding == "same":
+            total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+            return stride, [t // 2 for t in total], [t - t // 2 for t in total], dilation
+        padding = self._many(padding)
+        return stride, padding, padding, dilation
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """A tensor in the weight's shape as (groups, outputs of a group, inputs of a group x kernel)."""
+        if self.transposed:
+            weight = weight.flip(tuple(range(2, weight.dim())))
+            weight = weight.unflatten(0, (self.groups, -1)).transpose(1, 2)
+            return weight.flatten(3).flatten(2) if weight.dim() > 3 else weight
+        return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        """Inverse of :meth:`matrix`."""
+        shape = self.weight.weight.shape
+        if self.transposed:
+            inputs = shape[0] // self.groups
+            weight = matrix.reshape(self.groups, matrix.shape[1], inputs, *shape[2:]).transpose(1, 2)
+            return weight.reshape(shape).flip(tuple(range(2, len(shape))))
+        return matrix.reshape(shape)
+
+    def channels(self, values: Tensor) -> Tensor:
+        """One number for each output channel, (outputs,), as (groups, outputs of a group)."""
+        return values.reshape(self.groups, -1)
+
+
+class Positions:
+    """Random output positions of a layer in one batch, the same for inputs, outputs and an addition's other operand.
+
+    Args:
+        layer: the layer.
+        output: its output on the batch.
+        each: positions for each sample; all of them when there are fewer.
+        generator: of the random choice.
+    """
+
+    def __init__(self, layer: Layer, output: Tensor, each: int, generator: torch.Generator) -> None:
+        self.layer = layer
+        self.shape = output.shape
+        samples = output.shape[0]
+        self.spatial = output.shape[1:-1] if layer.linear else output.shape[2:]
+        count = self.spatial.numel()
+        chosen = min(each, count)
+        if chosen == count:
+            index = torch.arange(count).expand(samples, count)
+        else:
+            index = torch.rand(samples, count, generator=generator).topk(chosen, dim=1).indices
+        self.index = index.to(output.device)
+        self.sample = torch.arange(samples, device=output.device)[:, None]
+
+    def outputs(self, value: Tensor) -> Tensor:
+        """(rows, channels) of a value in the shape of the layer's output."""
+        if self.layer.linear:
+            return value.reshape(value.shape[0], -1, value.shape[-1])[self.sample, self.index].flatten(0, 1)
+        return value.flatten(2)[self.sample, :, self.index].flatten(0, 1)
+
+    def inputs(self, value: Tensor) -> Tensor:
+        """(groups, rows, inputs of a group x kernel) of the layer's input."""
+        layer = self.layer
+        if layer.linear:
+            return self.outputs(value).unsqueeze(0)
+        stride, front, behind, dilation = layer.geometry()
+        if layer.transposed:
+            value, stride = _spread(value, stride), [1] * len(stride)
+        value = _padded(value, front, behind)
+        size = value.shape[2:]
+        start = torch.zeros_like(self.index)
+        rest = self.index
+        for i in reversed(range(len(size))):
+            step = stride[i] * size[i + 1 :].numel()
+            start = start + (rest % self.spatial[i]) * step
+            rest = rest // self.spatial[i]
+        offset = torch.zeros(1, dtype=torch.long, device=value.device)
+        for i, k in enumerate(layer.weight.weight.shape[2:]):
+            step = dilation[i] * size[i + 1 :].numel()
+            offset = (offset[:, None] + torch.arange(k, device=value.device) * step).flatten()
+        places = start[:, :, None] + offset
+        # (samples, chosen, kernel, channels) -> rows with the channel before the kernel, as weights have them.
+        rows = value.flatten(2)[self.sample[:, :, None], :, places].flatten(0, 1).transpose(1, 2)
+        return rows.unflatten(1, (layer.groups, -1)).flatten(2).transpose(0, 1)
+
+
+def _spread(value: Tensor, stride: list[int]) -> Tensor:
+    """Put stride - 1 zeros between neighbours."""
+    size = [(n - 1) * s + 1 for n, s in zip(value.shape[2:], stride, strict=True)]
+    result = value.new_zeros(*value.shape[:2], *size)
+    result[(..., *(slice(None, None, s) for s in stride))] = value
+    return result
+
+
+def _padded(value: Tensor, front: list[int], behind: list[int]) -> Tensor:
+    if not any(front) and not any(behind):
+        return value
+    pads = [p for f, b in zip(reversed(front), reversed(behind), strict=True) for p in (f, b)]
+    return functional.pad(value, pads)
+
+
+def layers_of(graph: Graph) -> list[Layer]:
+    """Every operation whose weight has a site, in the order of execution; a shared weight with each of its uses."""
+    found = []
+    for node in graph.module.graph.nodes:
+        if node.op != "call_function" or node.target not in WEIGHTED:
+            continue
+        weight = module_at(graph, node.args[WEIGHTED[node.target].weight])
+        if not isinstance(weight, WeightQuantizer):
+            continue
+        position = WEIGHTED[node.target].bias
+        given = node.args[position] if position is not None and len(node.args) > position else node.kwargs.get("bias")
+        bias_node = given if isinstance(given, Node) else None
+        bias = module_at(graph, bias_node)
+        found.append(
+            Layer(layer_name(node), node, weight, bias if isinstance(bias, BiasQuantizer) else None, bias_node)
+        )
+    return found
+
+
+def module_at(graph: Graph, node: Any) -> object:
+    """The quantizer that a node calls, or None."""
+    if not isinstance(node, Node) or node.op != "call_module":
+        return None
+    found = graph.module.get_submodule(str(node.target))
+    return found if isinstance(found, (Quantizer, BiasQuantizer)) else None
+
+
+def input_site(graph: Graph, layer: Layer) -> ActivationQuantizer | None:
+    """The site that a layer's input comes from, through operations that only move values."""
+    node = layer.node.args[0]
+    while isinstance(node, Node):
+        found = module_at(graph, node)
+        if isinstance(found, ActivationQuantizer):
+            return found
+        source = source_of(node)
+        if source is node:
+            return None
+        node = source
+    return None
