@@ -6,7 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0
-CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 export CI
 
@@ -22,7 +21,7 @@ help:
 	@echo "make check      all of these"
 
 demo: install
-	$(BIN)/bitwright demo
+	@$(BIN)/bitwright demo
 
 test: install-dev
 	$(BIN)/python -m pytest
@@ -45,20 +44,19 @@ check: lint types layers test demo
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
-# PyTorch first: PyPI's build for Linux brings gigabytes of CUDA packages, the +cpu build brings none.
+# PyTorch first, at its pinned version: a range would let the client fetch a newer one.
 $(VENV)/.installed: requirements.txt pyproject.toml
-	@echo "Installing into $(VENV) (once, a few minutes)"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): once, a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$(TORCH:torch==%=%)')" 2>/dev/null \
-	  || $(PIP) install --quiet "$(TORCH)+cpu" 2>/dev/null \
-	  || $(PIP) install --quiet "$(TORCH)+cpu" --extra-index-url $(CPU_INDEX) 2>/dev/null \
-	  || $(PIP) install --quiet "$(TORCH)"
-	$(PIP) install --quiet -r requirements.txt
-	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	  || $(PIP) install -qq "$(TORCH)"
+	@$(PIP) install -qq -r requirements.txt
+	@$(PIP) install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
-	$(PIP) install --quiet -r requirements-dev.txt
+	@echo "Installing what the tests need"
+	@$(PIP) install -qq -r requirements-dev.txt
 	@touch $@
 
 clean:

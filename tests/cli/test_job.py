@@ -19,7 +19,8 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     write(
         tmp_path,
         'model = "net:build"\nweights = "w.safetensors"\ndata = "cifar10:d"\ninputs = [3, 32, 32]\n'
-        "batch_size = 32\ncalibration_samples = 100\nscore_samples = 50\nranges = 'minmax'\nmethod = 'fit'\n"
+        "batch_size = 32\ncalibration_samples = 100\nscore_samples = 50\nholdout_samples = 40\n"
+        "points = 9\nrounds = 2\nranges = 'minmax'\nmethod = 'fit'\n"
         "bits = [8, 4, 4]\nbudget = ['bops=W4A4', 'size=60%']\ncost = 'size'\nquantizer = 'x86'\nruntime = 'none'\n"
         "output = 'out'\nseed = 3\nthreads = 2\ndevice = 'cuda'\ntarget_drop = 0.5\n"
         "[pins]\n'conv1.weight' = 8\nfc = 'float'\n",
@@ -33,6 +34,9 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "batch_size": 32,
         "calibration_samples": 100,
         "score_samples": 50,
+        "holdout_samples": 40,
+        "points": 9,
+        "rounds": 2,
         "ranges": "minmax",
         "method": "fit",
         "bits": (4, 8),

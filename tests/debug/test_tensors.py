@@ -99,7 +99,7 @@ def test_worst_channels_are_those_with_little_signal(convolution):
     channels = view.axis("channel")
     assert channels.size == 6
     assert channels.sqnr[4] == math.inf  # always zero: nothing to lose
-    assert channels.worst(5)[-1] == 2 or channels.sqnr[2] == max(s for s in channels.sqnr if s < math.inf)
+    assert channels.worst(5)[-1] == 2  # the widest channel sets the grid and suffers least
     assert channels.widest(1) == (2,)
 
 

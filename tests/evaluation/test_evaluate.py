@@ -70,9 +70,7 @@ def test_dense_figures_average_over_positions_and_resample_samples(dense):
     verdict = evaluate(graph, policy, data)
     assert verdict.samples == 12
     assert verdict.accuracy.value == pytest.approx(float((quantized.argmax(1) == targets).double().mean()))
-    assert verdict.agreement.value == pytest.approx(
-        float((quantized.argmax(1) == exact.argmax(1)).double().mean())
-    )
+    assert verdict.agreement.value == pytest.approx(float((quantized.argmax(1) == exact.argmax(1)).double().mean()))
     assert verdict.loss.value == pytest.approx(float(functional.cross_entropy(quantized, targets)))
     log_p, log_q = exact.log_softmax(1), quantized.log_softmax(1)
     assert verdict.kl.value == pytest.approx(float((log_p.exp() * (log_p - log_q)).sum(1).mean()))

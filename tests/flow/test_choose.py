@@ -68,7 +68,9 @@ def test_the_cheapest_that_holds_the_target_with_all_dearer_ones() -> None:
 def test_a_target_that_nothing_holds_is_said_so() -> None:
     choice = cheapest_holding(front(candidate(4, 4, 0.2, 0.9), candidate(8, 8, 0.1, 0.98)), 0.5, 50)
     assert choice.candidate.policy.bits == {"x": 8, "fc.weight": 8}
-    assert choice.reason.startswith("No policy of the front keeps the target of 0.5 points: even the dearest changes 2.00%")
+    assert choice.reason.startswith(
+        "No policy of the front keeps the target of 0.5 points: even the dearest changes 2.00%"
+    )
 
 
 def test_uniform_policies_as_wide_as_the_budget_allows() -> None:

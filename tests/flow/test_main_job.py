@@ -19,7 +19,13 @@ from bitwright.zoo import DataSets, load_data
 from bitwright.zoo.adopt import as_dataset
 
 QUICK = Settings(
-    calibration_samples=64, score_samples=32, holdout_samples=64, points=5, rounds=2, bits=(2, 4, 8), runtime="none",
+    calibration_samples=64,
+    score_samples=32,
+    holdout_samples=64,
+    points=5,
+    rounds=2,
+    bits=(2, 3, 4, 6, 8),
+    runtime="none",
     budget=("bops=W4A4", "size=30%"),
 )
 
@@ -38,15 +44,20 @@ def done(digits_model, data, tmp_path_factory) -> tuple[Path, RunReport]:
 def test_everything_is_written_and_reads_back(done) -> None:
     folder, report = done
     assert {path.name for path in folder.iterdir()} == {
-        "bitwright.sqlite", "front.json", "policy.json", "report.html", "report.json", "sensitivity.csv",
+        "bitwright.sqlite",
+        "front.json",
+        "policy.json",
+        "report.html",
+        "report.json",
+        "sensitivity.csv",
         "sensitivity.json",
     }
     assert Policy.load(folder / "policy.json").bits == report.chosen.policy.bits
     assert RunReport.from_json((folder / "report.json").read_text()).to_dict() == report.to_dict()
     table = SensitivityTable.from_json((folder / "sensitivity.json").read_text())
-    assert (table.method, table.samples, table.bits) == ("margin-fit", 32, (2, 4, 8))
-    rows = list(csv.DictReader((folder / "sensitivity.csv").open()))
-    assert len(rows) == 2 * len(table.sites) * 3
+    assert (table.method, table.samples, table.bits) == ("margin-fit", 32, (2, 3, 4, 6, 8))
+    rows = list(csv.DictReader((folder / "sensitivity.csv").read_text().splitlines()))
+    assert len(rows) == 2 * len(table.sites) * 5
     row = next(r for r in rows if (r["method"], r["site"], r["bits"]) == ("margin-fit", "layer1.conv1.weight", "4"))
     assert float(row["harm"]) == table.at("layer1.conv1.weight", 4)
 

@@ -9,7 +9,7 @@ from bitwright.errors import InvalidInput
 from bitwright.numerics.affine import fake_quantize
 from bitwright.numerics.error import measured_noise
 from bitwright.numerics.ranges import METHODS, Observed, activation_affine, check_method, weight_affine
-from bitwright.numerics.steps import position_of, step_at
+from bitwright.numerics.steps import position_of, step_at, stride
 
 GRIDS = {
     "unsigned": (False, lambda b: (0, (1 << b) - 1)),
@@ -56,6 +56,7 @@ def test_every_activation_grid_is_well_formed(kind, name, method):
         assert low <= zero <= high
         assert affine.scale.dtype == torch.float32
         assert float(affine.scale) == float(step_at(position_of(affine.scale)))
+        assert int(position_of(affine.scale)) % stride(low, high) == 0 or drawn(name).abs().max() == 0
         if symmetric:
             assert zero == (0 if low < 0 else 1 << (bits - 1))
 
@@ -73,12 +74,12 @@ def test_min_max_moves_no_observed_value_by_more_than_half_a_step(kind, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_min_max_wastes_at_most_a_64th_of_the_range(name):
+def test_min_max_wastes_at_most_a_64th_of_the_range_and_an_8th_at_8_bits(name):
     values = drawn(name)
     span = max(float(values.max()), 0.0) - min(float(values.min()), 0.0)
-    for bits in (2, 4, 8, 16):
+    for bits, waste in ((2, 1 / 64), (4, 1 / 64), (6, 1 / 32), (8, 1 / 8), (9, 1 / 64), (16, 1 / 64)):
         affine = activation_affine(observed(values), 0, (1 << bits) - 1, False, "minmax")
-        assert span * (1 - 1e-6) <= float(affine.scale) * ((1 << bits) - 1) <= span * (1 + 1 / 64 + 1e-6)
+        assert span * (1 - 1e-6) <= float(affine.scale) * ((1 << bits) - 1) <= span * (1 + waste + 1e-6)
 
 
 @pytest.mark.parametrize("kind", GRIDS)
@@ -166,6 +167,8 @@ def test_weight_grids_have_one_step_for_each_part(axis, group, shape, method):
     assert affine.group_size == group
     assert not affine.zero_point.any()
     assert (affine.scale == step_at(position_of(affine.scale))).all()
+    finer = weight_affine(weight, -128, 127, axis, group, method).scale
+    assert (position_of(finer) % stride(-128, 127) == 0).all()
     assert fake_quantize(weight, affine).shape == weight.shape
 
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.numerics.steps import PER_OCTAVE, SMALLEST_STEP, position_of, short_step, step_at
+from bitwright.numerics.steps import PER_OCTAVE, SMALLEST_STEP, position_of, rounded_up, short_step, step_at, stride
 
 sizes = st.floats(1e-15, 1e15, allow_nan=False)
 
@@ -33,6 +34,32 @@ def test_64_positions_double_the_step():
     positions = torch.arange(-300, 300)
     torch.testing.assert_close(step_at(positions + PER_OCTAVE), 2 * step_at(positions), rtol=0, atol=0)
     assert (step_at(positions).diff() > 0).all()
+
+
+@pytest.mark.parametrize(("bits", "fraction"), [(2, 6), (5, 6), (6, 5), (7, 4), (8, 3), (9, 6), (16, 6)])
+@pytest.mark.parametrize("narrow", [0, 1])
+def test_wider_grids_have_steps_with_fewer_fraction_bits(bits, fraction, narrow):
+    assert stride(narrow, (1 << bits) - 1) == PER_OCTAVE >> fraction
+    half = 1 << (bits - 1)
+    assert stride(narrow - half, half - 1) == PER_OCTAVE >> fraction
+
+
+def test_positions_are_rounded_up_to_multiples():
+    assert rounded_up(torch.tensor([-9, -8, -1, 0, 1, 8]), 8).tolist() == [-8, -8, 0, 0, 8, 8]
+
+
+def test_sums_of_8_bit_products_are_exact_in_float32_in_any_order():
+    """A layer of 576 inputs of 8 bits, its partial sums as large as they are in trained networks."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        low, high = -100 * 8, 0
+        positions = rounded_up(torch.randint(low, high, (2,), generator=generator), stride(0, 255))
+        a = torch.randint(0, 64, (576,), generator=generator) * step_at(positions[0])
+        w = torch.randint(-40, 41, (576,), generator=generator) * step_at(positions[1])
+        exact = (a.double() * w.double()).sum().item()
+        order = torch.randperm(576, generator=generator)
+        assert float((a * w)[order].cumsum(0)[-1]) == exact
+        assert float(a @ w) == exact
 
 
 def test_zero_and_vanishing_steps_become_the_smallest():

@@ -69,17 +69,30 @@ def test_it_follows_widths_ranges_and_values(make_weight, make_activation):
     torch.testing.assert_close(quantizer(bias), expected(), rtol=0, atol=0)
 
 
-def test_a_bias_that_does_not_fit_into_int32_saturates_and_says_so(make_weight, make_activation):
+def test_a_bias_that_does_not_fit_into_int32_gets_larger_steps_and_says_so(make_weight, make_activation):
     quantizer, inputs, weight = pair(make_weight, make_activation)
     inputs.bits = weight.bits = 16
     small, large = torch.full((4,), 1e-3), torch.tensor([1e-3, 1e6, -1e6, 0.0])
     assert not quantizer.saturated(small)
+    torch.testing.assert_close(quantizer.scale(small), quantizer.scale(), rtol=0, atol=0)
     assert quantizer.saturated(large)
-    assert quantizer.integers(large).tolist()[1:] == [LARGEST, -LARGEST, 0.0]
+    factors = quantizer.scale(large) / quantizer.scale()
+    assert factors.tolist()[::3] == [1.0, 1.0]
+    assert torch.frexp(factors).mantissa.tolist() == [0.5] * 4  # powers of two
+    whole = quantizer.integers(large)
+    assert (whole.abs() <= LARGEST).all()
+    assert (whole[1:3].abs() > LARGEST / 2.001).all()
+    torch.testing.assert_close(quantizer(large), large, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(quantizer(large), (whole * quantizer.scale(large)).float(), rtol=1e-7, atol=0)
     assert LARGEST < 2**31
-    assert float(quantizer(large)[1]) < 1e6
-    step = quantizer.scale()
-    torch.testing.assert_close(quantizer(large), (quantizer.integers(large) * step.double()).float(), rtol=1e-6, atol=0)
+
+
+def test_a_whole_tensor_keeps_one_step_also_where_a_bias_is_large(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation, scheme=Scheme(True, True, "tensor"))
+    inputs.bits = weight.bits = 16
+    large = torch.tensor([1e-3, 1e6, -1e6, 0.0])
+    assert quantizer.scale(large).numel() == 1
+    torch.testing.assert_close(quantizer(large), large, rtol=1e-6, atol=float(quantizer.scale(large)))
 
 
 def test_a_correction_replaces_the_bias_at_its_width_only(make_weight, make_activation):

@@ -65,7 +65,7 @@ def test_policies_name_their_sites_in_the_order_of_the_graph(network: Sites, tab
 
 
 def test_the_whole_front(network: Sites, table: SensitivityTable) -> None:
-    front = search(network, table, points=25)
+    front = search(network, table, points=60)
     costs = [c.costs["bops"] for c in front]
     harms = [c.predicted for c in front]
     assert costs == sorted(set(costs))
@@ -73,7 +73,7 @@ def test_the_whole_front(network: Sites, table: SensitivityTable) -> None:
     assert front[0].policy.bits == Policy.uniform(network, 2, 2).bits
     assert front[-1].policy.bits == Policy.uniform(network, 8, 8).bits
     assert all(c.costs["bops"] <= c.budgets[0].limit for c in front)
-    for point in front:
+    for point in front.candidates[::8]:
         dominating = [
             p
             for p in every_policy(network, table.bits)
@@ -243,8 +243,8 @@ def test_margin_models_are_searched_through_linearizations() -> None:
 
 
 def test_margin_predictions_do_not_get_worse_with_larger_budgets() -> None:
-    for seed in range(8):
-        sites = make_sites(np.random.default_rng(seed), 10, 12)
+    for seed in range(4):
+        sites = make_sites(np.random.default_rng(seed), 8, 10)
         low, whole = (Bops().of(Policy.uniform(sites, b, b), sites) for b in (2, 8))
         limits = [Budget("bops", float(x)) for x in np.geomspace(low, whole, 12)]
         front = search(sites, margin_table(sites, seed, BITS), budgets=limits)

@@ -46,9 +46,7 @@ def test_predictions_order_policies(digits_graph, digits_data):
     data = [(inputs[:128], targets[:128])]
     found = logit_surrogate(digits_graph, data, (3, 4, 8))
     rng = np.random.default_rng(0)
-    policies = [
-        bw.Policy({name: int(rng.choice([3, 4, 8])) for name in digits_graph.sites.names}) for _ in range(20)
-    ]
+    policies = [bw.Policy({name: int(rng.choice([3, 4, 8])) for name in digits_graph.sites.names}) for _ in range(20)]
     from scipy.stats import spearmanr
 
     measured = [evaluate(digits_graph, policy, data, resamples=100).kl.value for policy in policies]

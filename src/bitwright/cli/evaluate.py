@@ -23,7 +23,7 @@ def evaluate(job: Job, policy: PolicyFile = None, as_json: AsJson = False) -> No
 
     \b
     Examples:
-      bitwright evaluate --model mynet:build --data cifar10:data/cifar10 --policy W4A8
+      bitwright evaluate --model mynet:build --data mydata:load --policy W4A8
       bitwright evaluate --job bitwright.toml --policy out/policy.json
     """
     from rich.console import Console

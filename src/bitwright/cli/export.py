@@ -18,7 +18,7 @@ def export(job: Job, policy: PolicyFile = None) -> None:
 
     \b
     Examples:
-      bitwright export --model mynet:build --data cifar10:data/cifar10 --policy W8A8
+      bitwright export --model mynet:build --data mydata:load --policy W8A8
       bitwright export --job bitwright.toml --policy out/policy.json --output out
     """
     from rich.console import Console

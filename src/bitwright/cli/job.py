@@ -28,7 +28,8 @@ _DATA_PATH = re.compile(r"(cifar10|mnist|imagefolder|npz):(.+)", re.DOTALL)
 def _listed(value: Any) -> Any:
     """``"2,3,4"`` and ``"3x32x32"`` as lists of numbers, one value as a list of one; the rest as it is."""
     if isinstance(value, str):
-        return [part for part in re.split(r"[,x\s]+", value.strip("()[] ")) if part]
+        parts = [part for part in re.split(r"[,x\s]+", value.strip("()[] ")) if part]
+        return [int(part) if part.isdecimal() else part for part in parts]
     return [value] if isinstance(value, int) else value
 
 

@@ -48,6 +48,7 @@ def load_graph(job: Job) -> Graph:
 
     Example inputs come from the data, or from ``inputs`` where the job has no data.
     """
+    job.require("model")
     from bitwright.graph import capture
 
     model = load_model(job)

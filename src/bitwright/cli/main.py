@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli import compare, demo, evaluate, export, report, run, search, sensitivity, sites
+from bitwright.cli import compare, debug, demo, evaluate, export, report, run, search, sensitivity, sites
 from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
@@ -19,6 +19,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     sensitivity.sensitivity,
     search.search,
     evaluate.evaluate,
+    debug.debug,
     export.export,
     report.report,
     compare.compare,

@@ -41,9 +41,7 @@ HoldoutSamples = Annotated[
     int | None,
     typer.Option("--holdout-samples", metavar="N", help="Further samples that rank the candidates. [default: 512]"),
 ]
-Points = Annotated[
-    int | None, typer.Option("--points", metavar="N", help="Points of the Pareto front. [default: 20]")
-]
+Points = Annotated[int | None, typer.Option("--points", metavar="N", help="Points of the Pareto front. [default: 20]")]
 Ranges = Annotated[
     str | None, typer.Option("--ranges", metavar="METHOD", help="minmax, percentile or mse. [default: mse]")
 ]

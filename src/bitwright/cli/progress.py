@@ -61,4 +61,3 @@ def clock(elapsed: float | None, remaining: float | None, finished: bool) -> str
     if finished:
         return f"took {duration(elapsed or 0.0)}"
     return "" if remaining is None else f"{duration(remaining)} left"
-

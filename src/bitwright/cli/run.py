@@ -22,9 +22,9 @@ def run(job: Job) -> None:
 
     \b
     Examples:
-      bitwright run --model mynet:build --data cifar10:data/cifar10 --budget bops=W4A4
-      bitwright run --model bitwright.zoo:resnet20 --weights resnet20.safetensors \\
-          --data cifar10:data/cifar10 --budget size=60%,bops=30% --output out/resnet20
+      bitwright run --model mynet:build --data mydata:load --budget bops=W4A4
+      bitwright run --model bitwright.zoo:resnet20 --weights net.safetensors \\
+          --data cifar10:data --budget size=60%,bops=30% --output out
       bitwright run --job bitwright.toml --target-drop 1
     """
     from bitwright.cli.load import load_data, load_model

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 def search(job: Job) -> None:
     """Find the policies with the smallest predicted harm.
 
-    The whole Pareto front, or the best policy for each --budget. Nothing is measured (`bitwright run` measures the candidates and corrects the prediction). Writes the front, and
-    with a budget the first candidate's policy.
+    The whole Pareto front, or the best policy for each --budget. Nothing is measured: `bitwright run` measures the
+    candidates and corrects the prediction. Writes the front, and with a budget the first candidate's policy.
 
     \b
     Examples:
       bitwright search --model mynet:build --data cifar10:data/cifar10
-      bitwright search --job bitwright.toml --budget bops=W4A4 --budget size=250KB,bops=30% --pin 'fc*=8'
+      bitwright search --job bitwright.toml --budget bops=W4A4 --pin 'fc*=8'
+      bitwright search --job bitwright.toml --budget size=250KB,bops=30%
     """
     from rich.console import Console
 
@@ -35,7 +36,11 @@ def search(job: Job) -> None:
         table = score(w.bench, (job.method,), w.steps)[0]
         with w.steps.step("search"):
             front = find(
-                sites, table, cost=job.cost, budgets=job.budget or None, points=job.points,
+                sites,
+                table,
+                cost=job.cost,
+                budgets=job.budget or None,
+                points=job.points,
                 constraints=constraints(job.settings()),
             )
         write_front(job.output, front)
@@ -49,4 +54,6 @@ def search(job: Job) -> None:
         console.print(f"{candidate.policy.name}: {used}; {proof} for the predicted harm")
     console.print(f"{job.output / files.FRONT}: every policy site by site")
     if job.budget:
-        console.print(f"{job.output / files.POLICY}: the policy for {job.budget[0]}; measure it with `bitwright evaluate`")
+        console.print(
+            f"{job.output / files.POLICY}: the policy for {job.budget[0]}; measure it with `bitwright evaluate`"
+        )

@@ -38,4 +38,6 @@ def sensitivity(job: Job, at: At = None, top: Top = 15) -> None:
         write_tables(job.output, tables)
     console = Console(highlight=False)
     console.print(sensitivity_table(tables[0], at, top or None, w.bench.graph.sites))
-    console.print(f"{job.output / files.SENSITIVITY_CSV}: every site at every width, by {' and '.join(t.method for t in tables)}")
+    console.print(
+        f"{job.output / files.SENSITIVITY_CSV}: every site at every width, by {' and '.join(t.method for t in tables)}"
+    )

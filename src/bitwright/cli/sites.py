@@ -28,7 +28,7 @@ def sites(
     \b
     Examples:
       bitwright sites --model mynet:build --inputs 3x32x32
-      bitwright sites --model bitwright.zoo:resnet20 --weights resnet20.safetensors --inputs 3x32x32 --json
+      bitwright sites --model net.pt2 --json
     """
     from bitwright.cli.load import load_graph
 

@@ -76,7 +76,11 @@ def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, ste
     )
     held_out = Meter(graph, drawn.holdout, store, identity, "held-out calibration samples", settings.seed)
     evaluated = Meter(
-        graph, data.evaluation.batches(settings.batch_size), store, identity, data.evaluation.fingerprint(),
+        graph,
+        data.evaluation.batches(settings.batch_size),
+        store,
+        identity,
+        data.evaluation.fingerprint(),
         settings.seed,
     )
     return Bench(graph, data, drawn, settings, store, identity, held_out, evaluated)

@@ -83,7 +83,8 @@ def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
         return Choice(
             dearest,
             f"No policy of the front keeps the target of {drop:g} points: even the dearest changes {changed} of the "
-            f"predictions on {samples:,} held-out calibration samples. It was chosen; allow more bits or a larger target.",
+            f"predictions on {samples:,} held-out calibration samples. It was chosen; allow more bits, or a larger "
+            "target.",
         )
     assert chosen.verdict is not None
     changed = text.percent(flips(chosen.verdict), 2)
@@ -99,9 +100,7 @@ def uniform_within(sites: Sites, widths: Sequence[int], budgets: Iterable[Budget
     limits = tuple(budgets)
     pairs = [(w, a) for w in widths for a in widths]
     fitting = [p for p in pairs if within(Policy.uniform(sites, *p), limits, sites)]
-    widest = [
-        (w, a) for w, a in fitting if not any((v >= w and b >= a) and (v, b) != (w, a) for v, b in fitting)
-    ]
+    widest = [(w, a) for w, a in fitting if not any((v >= w and b >= a) and (v, b) != (w, a) for v, b in fitting)]
     return [Policy.uniform(sites, w, a) for w, a in widest]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bitwright.flow.bench import Bench
 from bitwright.flow.steps import Steps
-from bitwright.store import write_atomically
 from bitwright.store import folder as files
+from bitwright.store import write_atomically
 from bitwright.values import FLOAT, Latency, Parity, Policy
 
 
@@ -57,6 +57,4 @@ def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Deliver
         plain = Path(temporary) / "float.onnx"
         export(graph, plain, runtime=bench.settings.runtime, policy=FLOAT)
         times = latency(target, plain)
-    return Delivery(
-        target.name, exported.bytes, exported.float_bytes, compared, tuple(times), tuple(exported.notes)
-    )
+    return Delivery(target.name, exported.bytes, exported.float_bytes, compared, tuple(times), tuple(exported.notes))

@@ -115,7 +115,7 @@ def run(
             environment=outputs.environment(bench.graph.device),
             command=asked.command,
             job_file=asked.job_file,
-            timings=steps.seconds,
+            timings=dict(steps.seconds),
             notes=notes(bench, choices, delivery),
         )
         with steps.step("write the report"):
@@ -245,9 +245,7 @@ def agreement(bench: Bench, table: SensitivityTable, refined: Refinement) -> Agr
         pairs.append(Pair(policy.name or f"policy {number}", table.predict(policy), kl.value, kl.low, kl.high))
     rank: Interval | None = None
     if len({p.predicted for p in pairs}) > 1 and len({p.measured for p in pairs}) > 1 and len(pairs) > 2:
-        rank = spearman_interval(
-            [p.predicted for p in pairs], [p.measured for p in pairs], seed=bench.settings.seed
-        )
+        rank = spearman_interval([p.predicted for p in pairs], [p.measured for p in pairs], seed=bench.settings.seed)
     return Agreement(table.method, table.unit, RANKED_BY, tuple(pairs), rank)
 
 
@@ -259,4 +257,3 @@ def notes(bench: Bench, choices: list[Choice], delivery: Delivery) -> tuple[str,
         "saturated where the network was trained on them. The evaluation data took no part in any choice."
     )
     return (choices[0].reason, ranked, *bench.drawn.notes, *delivery.warnings)
-

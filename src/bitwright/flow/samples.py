@@ -73,8 +73,10 @@ def draw(dataset: Dataset, settings: Settings) -> Drawn:
 
     def batches(start: int, stop: int) -> tuple[Batch, ...]:
         edges = range(start, stop, settings.batch_size)
-        return tuple((inputs[i : min(i + settings.batch_size, stop)], targets[i : min(i + settings.batch_size, stop)])
-                     for i in edges)
+        return tuple(
+            (inputs[i : min(i + settings.batch_size, stop)], targets[i : min(i + settings.batch_size, stop)])
+            for i in edges
+        )
 
     return Drawn(batches(0, calibrate), batches(0, score), batches(first, first + held), notes)
 

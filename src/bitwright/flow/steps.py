@@ -5,9 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is done, how many units of it, and of how many (None: not known)."""
+
+
+class Tell(Protocol):
+    """Says how far a step is: units done, and of how many (None: as known before)."""
+
+    def __call__(self, done: int, of: int | None = None) -> None:
+        """Call it as often as there is something to say."""
 
 
 class Steps:
@@ -22,7 +30,7 @@ class Steps:
         self._progress = progress
 
     @contextmanager
-    def step(self, name: str, total: int | None = None) -> Iterator[Callable[[int, int | None], None]]:
+    def step(self, name: str, total: int | None = None) -> Iterator[Tell]:
         """Time a step; the block is given a function for its progress: (units done, of how many)."""
         shown = [0, total]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,10 +46,19 @@ class _Watch:
         return Observed(float(self.low), float(self.high), torch.cat(self.parts), self.count)
 
 
-def _channel_errors(layer: Layer, moments: InputMoments, error: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _ChannelErrors:
     """(channels,) mean squared output error that an error of the weight makes, along the weight's channel axis."""
-    found = moments.output_error(layer.matrix(error))
-    return found.sum(0) if layer.transposed else found.flatten()
+
+    layer: Layer
+    moments: InputMoments
+
+    def __call__(self, error: Tensor) -> Tensor:
+        found = self.moments.output_error(self.layer.matrix(error))
+        return found.sum(0) if self.layer.transposed else found.flatten()
+
+    def __deepcopy__(self, memo: Any) -> _ChannelErrors:
+        return self  # a copied graph has layers of the same geometry and inputs; nodes cannot be copied one by one
 
 
 def calibrate(graph: Graph, batches: Any, ranges: str = "mse", percentile: float = 99.99, seed: int = 0) -> Graph:
@@ -101,7 +110,7 @@ def calibrate(graph: Graph, batches: Any, ranges: str = "mse", percentile: float
     moments = rows.moments()
     for layer in layers_of(graph):
         if layer.weight.site.name in moments:
-            layer.weight.observe(partial(_channel_errors, layer, moments[layer.weight.site.name]))
+            layer.weight.observe(_ChannelErrors(layer, moments[layer.weight.site.name]))
     for module in graph.quantizers.values():
         if isinstance(module, UniformQuantizer):
             module.set_ranges(ranges, percentile)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from bitwright.errors import InvalidInput
+from bitwright.graph.additions import TieFreeSteps
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
@@ -39,6 +40,7 @@ class Graph:
         self.quantizers = dict(quantizers)
         self.example_inputs = example_inputs
         self.repairs: list[str] = []
+        self._tie_free_steps = TieFreeSteps(module)
         self._policy = FLOAT
 
     def __call__(self, *inputs: Any) -> Any:
@@ -98,6 +100,7 @@ class Graph:
         bits = policy.bits
         for name, quantizer in self.quantizers.items():
             quantizer.bits = bits.get(name)
+        self._tie_free_steps.settle(self.quantizers)
         self._policy = policy
         return self
 
@@ -117,7 +120,7 @@ class Graph:
         for quantizer in self.quantizers.values():
             if isinstance(quantizer, (ActivationQuantizer, WeightQuantizer)):
                 quantizer.reset()
-        return self
+        return self.apply(self._policy)
 
     def weight(self, site: str) -> Tensor:
         """The float weight at a weight site."""

@@ -17,7 +17,8 @@ def module_path(node: Node) -> tuple[str, str]:
         return "", ""
     path, kind = entries[-1]
     class_name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-    return str(path).removeprefix("L['self'].").removeprefix("L__self___"), class_name
+    # Behind "@" is the number of the call, for a module that is called several times.
+    return str(path).partition("@")[0].removeprefix("L['self'].").removeprefix("L__self___"), class_name
 
 
 def activation_name(node: Node) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,13 +23,13 @@ _ANNOTATION = "quantization_annotation"
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch and torchao say about themselves while they trace."""
+    """Silence what torch and torchao say while they trace (torch.export prints the graph when it fails)."""
     loggers = [logging.getLogger(name) for name in ("torchao", "torch", "torch.utils._pytree", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR + 5)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -126,6 +127,7 @@ def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
     with quiet():
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
+        _tell_calls_apart(module)
         try:
             return prepare_pt2e(module, quantizer)  # type: ignore[no-any-return]
         except Exception as error:
@@ -133,6 +135,20 @@ def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
             name = type(quantizer).__name__
             hint = "" if name == "EdgeQuantizer" else "; try the default placement (quantizer=None)"
             raise CaptureError(f"the quantizer {name} could not place its sites: {first}{hint}") from error
+
+
+def _tell_calls_apart(module: GraphModule) -> None:
+    """Give each call of a module that is called several times its own path (``relu``, ``relu@1``).
+
+    torchao's quantizers look for patterns module by module and refuse two calls under one path.
+    """
+    for node in module.graph.nodes:
+        stack = dict(node.meta.get("nn_module_stack") or {})
+        if stack:
+            label, (path, kind) = list(stack.items())[-1]
+            call = str(label).partition("@")[2]
+            if call and "@" not in str(path):
+                node.meta["nn_module_stack"] = {**stack, label: (f"{path}@{call}", kind)}
 
 
 def observer_nodes(module: GraphModule) -> list[tuple[Node, nn.Module]]:

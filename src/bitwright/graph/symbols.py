@@ -20,7 +20,7 @@ def value_of(node: Node) -> Tensor | None:
 def batch_symbols(module: GraphModule) -> frozenset[Any]:
     """The symbols that stand for the batch size: the first dimensions of the inputs."""
     values = [value_of(node) for node in module.graph.nodes if node.op == "placeholder"]
-    sizes = [value.shape[0] for value in values if value is not None and value.dim()]
+    sizes: list[Any] = [value.shape[0] for value in values if value is not None and value.dim()]
     return frozenset(s for size in sizes if isinstance(size, torch.SymInt) for s in size.node.expr.free_symbols)
 
 

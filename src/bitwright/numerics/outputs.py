@@ -31,7 +31,7 @@ class InputMoments:
     def output_error(self, change: Tensor) -> Tensor:
         """Mean squared change of each output, (G, O), for a change of the weight given as a matrix (G, O, K)."""
         if self.gram is not None:
-            gram = self.gram.to(change.device)
+            gram = self.gram.to(change.device, change.dtype)
             return (torch.bmm(change, gram) * change).sum(2)
         assert self.rows is not None
-        return torch.bmm(change, self.rows.to(change.device).transpose(1, 2)).square_().sum(2)
+        return torch.bmm(change, self.rows.to(change.device, change.dtype).transpose(1, 2)).square_().sum(2)

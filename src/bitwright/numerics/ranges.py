@@ -15,14 +15,15 @@ from torch import Tensor
 
 from bitwright.errors import InvalidInput
 from bitwright.numerics.affine import Affine, blocked, fake_quantize
-from bitwright.numerics.steps import PER_OCTAVE, position_of, step_at
+from bitwright.numerics.steps import PER_OCTAVE, position_of, rounded_up, step_at, stride
 
 RowHarm = Callable[[Tensor], Tensor]
 RangeMethod = Literal["minmax", "percentile", "mse"]
 METHODS: tuple[str, ...] = ("minmax", "percentile", "mse")
 
-# Steps tried below the min-max step: 44 of them, sixteen in each octave, down to a factor of 6.7.
-_STEPS_DOWN = range(0, 44 * PER_OCTAVE // 16, PER_OCTAVE // 16)
+# Steps tried below the min-max step: at most 44 of them, sixteen in each octave, down to a factor of 6.7.
+_OCTAVES_DOWN = 2.75
+_TRIED_PER_OCTAVE = 16
 _SPLITS = 9  # ways to share the clipping between the two ends
 _BINS = 2048
 
@@ -90,7 +91,7 @@ def activation_affine(
         reach = (top - bottom) / levels
     if reach <= 0:
         return Affine(torch.tensor(1.0), torch.tensor(float(center if symmetric else low)), low, high)
-    start = position_of(torch.tensor(reach))
+    start = rounded_up(position_of(torch.tensor(reach)), stride(low, high))
     if method != "mse" or levels > 1023:
         step = step_at(start)
         zero = center if symmetric else low + round(-bottom / float(step))
@@ -102,7 +103,8 @@ def _smallest_error(
     observed: Observed, low: int, high: int, symmetric: bool, center: int, start: int, bottom: float, top: float
 ) -> Affine:
     values, shares = observed.histogram()
-    steps = step_at(start - torch.tensor(_STEPS_DOWN)).double()
+    spacing = max(PER_OCTAVE // _TRIED_PER_OCTAVE, stride(low, high))
+    steps = step_at(start - torch.arange(0, int(_OCTAVES_DOWN * PER_OCTAVE), spacing)).double()
     if symmetric:
         zeros = torch.full((len(steps), 1), float(center), dtype=torch.float64)
     else:
@@ -155,7 +157,7 @@ def weight_affine(
     reach = torch.maximum(top.clamp_min(0) / max(high, 1), -bottom.clamp_max(0) / max(-low, 1))
     # A channel of zeros (a pruned filter) must not get a vanishing step: its bias is rounded to multiples of the step.
     largest = float(reach.max()) if float(reach.max()) > 0 else 1.0
-    start = position_of(reach.clamp_min(largest * 2.0**-20))
+    start = rounded_up(position_of(reach.clamp_min(largest * 2.0**-20)), stride(low, high))
     if method != "mse" or high > 511:
         step = step_at(start)
     else:
@@ -208,7 +210,10 @@ def _smallest_weight_error(
     eighth = PER_OCTAVE // 8
     for down in range(eighth, int(octaves * PER_OCTAVE) + 1, eighth):
         best, least = _better(best, least, start - down, harms)
+    finest = stride(low, high)
     for offset in (eighth // 2, eighth // 4):
+        if offset < finest:
+            break
         middle = best
         for position in (middle - offset, middle + offset):
             best, least = _better(best, least, torch.minimum(position, start), harms)

@@ -46,16 +46,26 @@ class BiasQuantizer(nn.Module):
             found = self.corrections[bits] = found.to(bias.device)
         return found
 
-    def scale(self) -> Tensor | None:
-        """(channels,) or () step sizes at the present widths; None when the bias stays in float."""
+    def scale(self, bias: Tensor | None = None) -> Tensor | None:
+        """(channels,) or (1,) step sizes at the present widths; None when the bias stays in float.
+
+        Input step x weight step; where the bias does not fit into int32 then (as with 16-bit weights and inputs), the
+        smallest power of two times that with which it fits. Without a bias the plain product.
+        """
         inputs, weight = self._sources
         if inputs.bits is None or weight.bits is None or weight.site.scheme.granularity == "group":
             return None
-        return inputs.affine(inputs.bits).scale.cpu() * weight.affine(weight.bits).scale.flatten().cpu()
+        plain = inputs.affine(inputs.bits).scale.cpu() * weight.affine(weight.bits).scale.flatten().cpu()
+        if bias is None:
+            return plain
+        needed = self.effective(bias).detach().cpu().double().abs() / (plain.double() * LARGEST)
+        if plain.numel() == 1:
+            needed = needed.max().reshape(plain.shape)
+        return (plain * 2.0 ** needed.clamp_min(1.0).log2().ceil()).float()
 
-    def affine(self) -> Affine | None:
+    def affine(self, bias: Tensor | None = None) -> Affine | None:
         """The grid at the present widths, None when the bias stays in float."""
-        scale = self.scale()
+        scale = self.scale(bias)
         if scale is None:
             return None
         if scale.numel() == 1:
@@ -64,12 +74,12 @@ class BiasQuantizer(nn.Module):
 
     def integers(self, bias: Tensor) -> Tensor:
         """The int32 values as float64, (channels,)."""
-        scale = self.scale()
+        scale = self.scale(bias)
         assert scale is not None
         return torch.div(self.effective(bias).detach().cpu(), scale).round_().clamp_(-LARGEST, LARGEST).double()
 
     def saturated(self, bias: Tensor) -> bool:
-        """Whether some bias does not fit into int32 at the present step."""
+        """Whether some bias does not fit into int32 in steps of input step x weight step, and gets larger ones."""
         scale = self.scale()
         return scale is not None and bool((self.effective(bias).detach().cpu() / scale).abs().max() > LARGEST)
 
@@ -83,12 +93,11 @@ class BiasQuantizer(nn.Module):
         grids = inputs.affine(inputs.bits), weight.affine(weight.bits)
         key = (id(grids[0]), id(grids[1]), id(bias), bias._version, bias.device)
         if self._kept is None or self._kept[0] != key:
-            scale = self.scale()
+            scale = self.scale(bias)
             if scale is None:
                 return bias
             with torch.no_grad():
                 steps = torch.div(bias, scale.to(bias.device)).round_().clamp_(-LARGEST, LARGEST)
-                self._kept = ((*key, grids), steps.mul_(scale.to(bias.device)))
-                self._kept = (key, self._kept[1])
+                self._kept = (key, steps.mul_(scale.to(bias.device)))
                 self._grids = grids  # kept alive, so that the ids stay theirs
         return self._kept[1]

@@ -62,6 +62,7 @@ class ActivationQuantizer(UniformQuantizer):
     def __init__(self, site: Site, ranges: str = "mse", percentile: float = 99.99) -> None:
         super().__init__(site, ranges, percentile)
         self.observed: Observed | None = None
+        self._settled: tuple[int | None, Affine] | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -72,6 +73,24 @@ class ActivationQuantizer(UniformQuantizer):
         """Take over what calibration saw."""
         self.observed = observed
         self.reset()
+
+    def reset(self) -> None:
+        """Forget the grids, after something that they depend on has changed."""
+        super().reset()
+        self._settled = None
+
+    def settle(self, affine: Affine | None) -> None:
+        """Use this grid while the present width is in force; None for the one that the range method chose.
+
+        See :mod:`bitwright.graph.additions`.
+        """
+        self._settled = None if affine is None else (self.bits, affine)
+
+    def affine(self, bits: int) -> Affine:
+        """The grid at a width: at the one in force the one that simulation and export use."""
+        if self._settled is not None and bits == self.bits == self._settled[0]:
+            return self._settled[1]
+        return super().affine(bits)
 
     def _make(self, bits: int) -> Affine:
         if self.observed is None:
@@ -90,7 +109,11 @@ class ActivationQuantizer(UniformQuantizer):
             return tensor
         affine = self.affine(self.bits)
         if affine.scale.device != tensor.device:
-            affine = self._affines[self.bits] = affine.to(tensor.device)
+            affine = affine.to(tensor.device)
+            if self._settled is not None:
+                self._settled = (self.bits, affine)
+            else:
+                self._affines[self.bits] = affine
         return fake_quantize(tensor, affine)
 
 
@@ -204,17 +227,19 @@ class WeightQuantizer(UniformQuantizer):
     def quantized(self) -> Tensor:
         """The rounded weight at the present width, without gradient (made once)."""
         assert self.bits is not None
-        affine = self.affine(self.bits)
+        self.affine(self.bits)  # forgets what was kept if the weight has changed
         key = (self.bits, self.weight.device)
         if self._kept is None or self._kept[0] != key:
-            affine = affine.to(self.weight.device)
-            with torch.no_grad():
-                if self.bits in self._learned:
-                    rounded = dequantized(self.integers(self.bits), affine)
-                else:
-                    rounded = fake_quantize(self.weight, affine)
-            self._kept = (key, rounded)
+            self._kept = (key, self.rounded(self.bits))
         return self._kept[1]
+
+    def rounded(self, bits: int) -> Tensor:
+        """The rounded weight at any width, without gradient, made anew."""
+        affine = self.affine(bits).to(self.weight.device)
+        with torch.no_grad():
+            if bits in self._learned:
+                return dequantized(self.integers(bits), affine)
+            return fake_quantize(self.weight, affine)
 
     def forward(self, tensor: Tensor) -> Tensor:
         """Round, or pass through in float."""

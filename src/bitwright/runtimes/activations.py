@@ -106,7 +106,9 @@ def _pair(builder: Builder, anchor: Any, source: Any, grid: Grid, low: int, high
         source = builder.node(anchor, "Clip", [source, *limits], f"{grid.name}.clipped")
     integers = builder.node(anchor, "QuantizeLinear", [source, scale, zero_point], f"{grid.name}.integers")
     if narrow and grid.dtype == "UINT8":
-        limits = [builder.constant(f"{grid.name}.{word}", end, grid.dtype) for word, end in (("low", low), ("high", high))]
+        limits = [
+            builder.constant(f"{grid.name}.{word}", end, grid.dtype) for word, end in (("low", low), ("high", high))
+        ]
         integers = builder.node(anchor, "Clip", [integers, *limits], f"{grid.name}.clipped")
     return builder.node(anchor, "DequantizeLinear", [integers, scale, zero_point], f"{grid.name}.dequantized")
 
@@ -161,7 +163,9 @@ def _behind_moves(builder: Builder, value: Any, grid: Grid) -> None:
         if index != 0 or len(node.outputs) != 1:
             continue
         if node.op_type == "Pad" and _pads_zero(node):
-            moved = _pad_integers(builder, node, value, grid)
+            # There is no Pad for 16-bit integers.
+            wide = grid.dtype == "UINT16"
+            moved = _quantized_behind(builder, node, grid) if wide else _pad_integers(builder, node, value)
         elif node.op_type in MOVES and not (grid.dtype == "UINT16" and node.op_type in _NO_16_BIT):
             moved = _quantized_behind(builder, node, grid)
         else:
@@ -190,14 +194,12 @@ def _pads_zero(node: Any) -> bool:
     return value is None or (value.const_value is not None and float(value.const_value.numpy().reshape(())) == 0.0)
 
 
-def _pad_integers(builder: Builder, node: Any, value: Any, grid: Grid) -> Any:
+def _pad_integers(builder: Builder, node: Any, value: Any) -> Any:
     """Pad the integers with the zero point: no runtime takes a Pad between the pair as one step on integers."""
     pair = value.producer()
     zero_point = pair.inputs[2]
     axes = list(node.inputs[3:4])
-    padded = builder.node(
-        node, "Pad", [pair.inputs[0], node.inputs[1], zero_point, *axes], f"{node.name}.integers"
-    )
+    padded = builder.node(node, "Pad", [pair.inputs[0], node.inputs[1], zero_point, *axes], f"{node.name}.integers")
     result = builder.node(node, "DequantizeLinear", [padded, pair.inputs[1], zero_point], f"{node.name}.dequantized")
     replace(node.outputs[0], result)
     return result

@@ -179,7 +179,9 @@ def _serialized(model: Any) -> bytes:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f"the exported model is not valid ONNX: {first}; please report this with the model") from error
+        raise ExportError(
+            f"the exported model is not valid ONNX: {first}; please report this with the model"
+        ) from error
     return bytes(proto.SerializeToString())
 
 
@@ -197,7 +199,8 @@ def _notes(scales: dict[str, Any]) -> tuple[str, ...]:
     saturated = [name for name, entry in scales["biases"].items() if entry["saturated"]]
     if saturated:
         sentences.append(
-            f"{len(saturated)} {'bias does' if len(saturated) == 1 else 'biases do'} not fit into int32 and "
-            f"{'is' if len(saturated) == 1 else 'are'} clipped, in the simulation too: {', '.join(saturated)}"
+            f"{len(saturated)} {'bias does' if len(saturated) == 1 else 'biases do'} not fit into int32 in steps of "
+            f"input step x weight step and {'gets' if len(saturated) == 1 else 'get'} larger ones, in the simulation "
+            f"too: {', '.join(saturated)}"
         )
     return tuple(sentences)

@@ -54,11 +54,11 @@ def _reason(error: BaseException) -> str:
     while cause is not None:
         text.append(str(cause))
         cause = cause.__cause__
-    missing = re.search(r"No (?:ONNX function|decompositions) found for.*?([\w:]+\.\w+(?:\.\w+)?)'", " ".join(text), re.S)
+    missing = re.search(
+        r"No (?:ONNX function|decompositions) found for.*?([\w:]+\.\w+(?:\.\w+)?)'", " ".join(text), re.S
+    )
     if missing:
-        return (
-            f"the operation '{missing.group(1)}' has no ONNX equivalent; replace it in the model by operations that have"
-        )
+        return f"the operation '{missing.group(1)}' has no ONNX equivalent; replace it in the model by operations that have"
     lines = [line.strip() for line in text[-1].splitlines() if line.strip()]
     return f"the graph cannot be written as ONNX: {lines[0] if lines else type(error).__name__}"
 

@@ -45,9 +45,7 @@ def weight_integers(quantizer: Quantizer, weight: Tensor) -> tuple[Affine, Array
     return affine, found.numpy().astype(np.int64)
 
 
-def insert_weight(
-    builder: Builder, marker: Any, quantizer: Quantizer, weight: Tensor, storage: str
-) -> dict[str, Any]:
+def insert_weight(builder: Builder, marker: Any, quantizer: Quantizer, weight: Tensor, storage: str) -> dict[str, Any]:
     """Put the integers of a weight where its marker is; returns what the scales file says of it."""
     assert quantizer.bits is not None
     site = quantizer.site
@@ -98,9 +96,7 @@ def _integer_initializer(builder: Builder, anchor: Any, name: str, values: Array
     return cast, "INT8"
 
 
-def _dequantized_weight(
-    builder: Builder, anchor: Any, name: str, values: Array, affine: Affine, dtype: str
-) -> Any:
+def _dequantized_weight(builder: Builder, anchor: Any, name: str, values: Array, affine: Affine, dtype: str) -> Any:
     scale = affine.scale.numpy()
     if affine.group_size is not None:
         return _dequantized_groups(builder, anchor, name, values, affine, dtype)
@@ -117,9 +113,7 @@ def _dequantized_weight(
     return builder.node(anchor, "DequantizeLinear", inputs, f"{name}.dequantized", attributes)
 
 
-def _dequantized_groups(
-    builder: Builder, anchor: Any, name: str, values: Array, affine: Affine, dtype: str
-) -> Any:
+def _dequantized_groups(builder: Builder, anchor: Any, name: str, values: Array, affine: Affine, dtype: str) -> Any:
     """Blocked DequantizeLinear over (O, inputs), reshaped where the weight has more dimensions."""
     rows, columns = values.shape[0], math.prod(values.shape[1:])
     stored, kind = _integer_initializer(builder, anchor, name, values.reshape(rows, columns), dtype)
@@ -159,15 +153,22 @@ def _insert_table(builder: Builder, gather: Any, name: str, values: Array, affin
 
 
 def insert_bias(builder: Builder, marker: Any, quantizer: BiasQuantizer, bias: Tensor) -> dict[str, Any]:
-    """Put a bias in int32 steps of input step x weight step where its marker is."""
-    scale = quantizer.scale()
+    """Put a bias in int32 steps of input step x weight step where its marker is.
+
+    Integer kernels take no other steps; a bias that needs larger ones to fit into int32 is stored in float.
+    """
+    scale = quantizer.scale(bias)
     assert scale is not None
     array = scale.numpy().reshape(() if scale.numel() == 1 else -1)
     name = quantizer.name
+    values = quantizer.integers(bias).numpy()
+    if quantizer.saturated(bias):
+        replace(marker.outputs[0], builder.constant(f"{name}.values", values.astype(np.float32) * array, "FLOAT"))
+        return {"dtype": "FLOAT", "scale": _plain(scale), "saturated": True}
     inputs = [
-        builder.constant(f"{name}.integers", quantizer.integers(bias).numpy().astype(np.int64), "INT32"),
+        builder.constant(f"{name}.integers", values.astype(np.int64), "INT32"),
         builder.constant(f"{name}.scale", array, "FLOAT"),
     ]
     attributes = {"axis": 0} if array.ndim else {}
     replace(marker.outputs[0], builder.node(marker, "DequantizeLinear", inputs, f"{name}.dequantized", attributes))
-    return {"dtype": "INT32", "scale": _plain(scale), "saturated": quantizer.saturated(bias)}
+    return {"dtype": "INT32", "scale": _plain(scale), "saturated": False}

@@ -171,7 +171,7 @@ class Knapsack:
         from scipy.optimize import linprog
 
         finite = np.isfinite(self.limits)
-        scale = np.where(finite, np.maximum(self.limits, self.slack), 1.0)
+        scale = np.where(finite & (self.limits > 0.0), self.limits, 1.0)
         height = max(abs(v) for v, _ in cuts) or 1.0
         limits = np.where(finite, self.limits, 0.0)
         ceiling = 1e6
@@ -270,7 +270,7 @@ class Knapsack:
                 return min(dropped, target + 1.0)
             values, costs = new_values[index], new_costs[index]
             trail.append((index // len(k), k[index % len(k)]))
-            if beam > BEAMS[1] and time.perf_counter() > deadline:
+            if beam > BEAMS[0] and time.perf_counter() > deadline:
                 return -np.inf
         fits = (costs <= self.limits + self.slack).all(axis=1)
         if fits.any():

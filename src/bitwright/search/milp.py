@@ -74,7 +74,7 @@ def solve_milp(problem: Problem, objective: Objective, limits: Floats, time_limi
     tightened = limits.copy()
     bound = -np.inf
     for attempt in range(4):
-        scale = _SCALE / np.maximum(np.abs(limits[finite]), 1e-300)
+        scale = _SCALE / np.where(limits[finite] > 0.0, limits[finite], 1.0)
         constraints = [LinearConstraint(equal, right, right)]
         if len(finite):
             constraints.append(LinearConstraint(costs[:, finite].T * scale[:, None], ub=tightened[finite] * scale))

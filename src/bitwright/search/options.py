@@ -16,11 +16,16 @@ from bitwright.search.problem import Floats, Integers, Mask, Problem
 ENUMERATED = 4096
 """Components with at most this many combinations are listed in full."""
 LONGEST = 20_000
-"""Longest list of options that is kept for one component."""
+"""Longest list of options that is kept for one component with one cost; with several, a tenth of it."""
 WIDEST = 1300
 """Most combinations of neighbours' levels that one elimination step goes through."""
 
 Levels = npt.NDArray[np.int8]
+
+
+def longest(metrics: int) -> int:
+    """Longest list that is kept: comparing options takes longer with several costs, and fewer are beaten."""
+    return LONGEST if metrics <= 1 else LONGEST // 10
 
 
 class TooManyOptions(Exception):
@@ -54,7 +59,7 @@ class Options:
 
     def plus(self, other: Options) -> Options:
         """Every combination of an option of this list with one of the other."""
-        if len(self) * len(other) > 50 * LONGEST:
+        if len(self) * len(other) > 50 * longest(self.cost.shape[1]):
             raise TooManyOptions
         value = (self.value[:, None] + other.value[None, :]).ravel()
         cost = (self.cost[:, None, :] + other.cost[None, :, :]).reshape(len(value), -1)
@@ -229,7 +234,7 @@ def _eliminated(
                 np.concatenate([o.cost for o in found]),
                 np.concatenate([o.choice for o in found]),
             ).pruned()
-            if len(joined) > LONGEST:
+            if len(joined) > longest(len(problem.metrics)):
                 raise TooManyOptions
             result[at] = joined
     return tuple(scope), result

@@ -21,7 +21,7 @@ PROVEN = 1e-6
 """Relative gap up to which a solution counts as proven optimal."""
 HUB = 16
 """A variable with more neighbours than this is fixed to each of its levels in turn before options are listed."""
-MOST_LEAVES = 256
+MOST_LEAVES = 64
 """Most problems that fixing hubs may lead to; beyond, the integer program is solved whole."""
 _PRECISION = 10
 """Bits that the objective may lose before it is rounded again on a finer grid."""
@@ -75,7 +75,14 @@ class Leaf:
         return best if best is not None and degree[best] > most else None
 
     def lists(self, objective: Objective) -> list[tuple[tuple[int, ...], Options]]:
-        """Variables and options of each component."""
+        """Variables and options of each component.
+
+        Raises:
+            TooManyOptions: there are too many to list.
+            InvalidInput: the constraints leave none.
+        """
+        if self.hub() is not None:
+            raise TooManyOptions
         found = [(g.variables, g.options(objective)) for g in self.grids]
         for component in self.large:
             try:
@@ -95,6 +102,10 @@ class Leaf:
             values=tuple(a[w] for a, w in zip(objective.values, which, strict=True)),
             possible=tuple(a[w] for a, w in zip(objective.possible, which, strict=True)),
         )
+
+
+Listed = tuple[Leaf, Objective, list[tuple[tuple[int, ...], Options]] | None]
+"""A leaf, its objective, and the variables and options of its components; None where there are too many."""
 
 
 def _least(problem: Problem, component: Sequence[int]) -> float:
@@ -125,7 +136,7 @@ class Solver:
         self.harms = harms
         self.largest = max((float(e.max()) for e in self.excess), default=0.0)
         self.leaves = leaves if leaves is not None else _leaves(problem)
-        self._listed: dict[int, list[tuple[Leaf, Objective, list[tuple[tuple[int, ...], Options]] | None]]] = {}
+        self._listed: dict[int, list[Listed]] = {}
 
     def smallest(self) -> Floats:
         """(M,) the smallest cost that any choice has in each metric alone.
@@ -184,7 +195,7 @@ class Solver:
         nothing = make_objective([np.zeros(len(ls)) for ls in self.problem.levels], self.problem.preference)
         nothing = replace(nothing, values=tuple(0 * v for v in nothing.values))
         found: list[float] = []
-        for _, local, lists in _listed(self.problem, self.leaves, nothing)[1]:
+        for _, local, lists in _listed(self.problem, self.leaves, nothing):
             if lists is None:
                 return None
             costs = [
@@ -201,7 +212,7 @@ class Solver:
         best: tuple[int, tuple[Width, ...]] | None = None
         bound = math.inf
         objective: Objective | None = None
-        for leaf, local, lists in self._lists(lost, deadline):
+        for leaf, local, lists in self._lists(lost):
             objective = local
             known = None if best is None else best[0]
             if lists is not None and any(len(options) == 0 for _, options in lists):
@@ -238,15 +249,12 @@ class Solver:
         excess = sum(float(e[ls.index(w)]) for e, ls, w in zip(self.excess, self.problem.levels, best[1], strict=True))
         return Solution(best[1], excess, objective.gap(best[0], min(bound, float(best[0]))))
 
-    def _lists(
-        self, lost: int, deadline: float
-    ) -> list[tuple[Leaf, Objective, list[tuple[tuple[int, ...], Options]] | None]]:
+    def _lists(self, lost: int) -> list[Listed]:
         """Options of every leaf, for an objective that leaves out ``lost`` leading bits."""
         if lost not in self._listed:
             ceiling = None if lost == 0 else self.largest * 2.0**-lost
             objective = make_objective(self.harms, self.problem.preference, ceiling)
-            self.leaves, found = _listed(self.problem, self.leaves, objective)
-            self._listed[lost] = found
+            self._listed[lost] = _listed(self.problem, self.leaves, objective)
         return self._listed[lost]
 
 
@@ -263,58 +271,62 @@ def _reduced(objective: Objective, lists: Sequence[tuple[tuple[int, ...], Option
 
 
 def _leaves(problem: Problem) -> list[Leaf]:
-    """Fix hubs until none is left."""
+    """Fix hubs until none is left; the problem itself where that would lead to too many."""
+    whole = Leaf(problem)
     done: list[Leaf] = []
-    waiting = [problem]
+    waiting = [whole]
     failure: InvalidInput | None = None
     while waiting:
-        current = waiting.pop()
-        try:
-            leaf = Leaf(current)
-        except InvalidInput as error:
-            failure = error
-            continue
+        leaf = waiting.pop()
         hub = leaf.hub()
-        if hub is None or len(done) + len(waiting) >= MOST_LEAVES:
+        if hub is None:
             done.append(leaf)
             continue
-        for level in range(len(current.levels[hub])):
-            try:
-                waiting.append(current.restricted(hub, level))
-            except InvalidInput as error:
-                failure = error
+        parts, error = _parts(leaf, hub)
+        failure = error or failure
+        waiting += parts
+        if len(done) + len(waiting) > MOST_LEAVES:
+            return [whole]
     if not done:
         assert failure is not None
         raise failure
     return done
 
 
-def _listed(
-    top: Problem, leaves: list[Leaf], objective: Objective
-) -> tuple[list[Leaf], list[tuple[Leaf, Objective, list[tuple[tuple[int, ...], Options]] | None]]]:
-    """List the options of all leaves; a leaf with too many is split further, or left to the integer program."""
-    done: list[Leaf] = []
-    found: list[tuple[Leaf, Objective, list[tuple[tuple[int, ...], Options]] | None]] = []
-    waiting = list(leaves[::-1])
-    while waiting:
-        leaf = waiting.pop()
-        local = leaf.local(top, objective)
-        lists = None
+def _parts(leaf: Leaf, hub: int) -> tuple[list[Leaf], InvalidInput | None]:
+    """The problems with a hub at each of its levels, last level first, and why a level is impossible."""
+    found: list[Leaf] = []
+    failure: InvalidInput | None = None
+    for level in reversed(range(len(leaf.problem.levels[hub]))):
         try:
-            lists = leaf.lists(local)
-        except TooManyOptions:
-            hub = leaf.hub(most=1)
-            if hub is not None and len(done) + len(waiting) < MOST_LEAVES:
-                for level in reversed(range(len(leaf.problem.levels[hub]))):
-                    try:
-                        waiting.append(Leaf(leaf.problem.restricted(hub, level)))
-                    except InvalidInput:
-                        continue
+            found.append(Leaf(leaf.problem.restricted(hub, level)))
+        except InvalidInput as error:
+            failure = error
+    return found, failure
+
+
+def _listed(top: Problem, leaves: list[Leaf], objective: Objective) -> list[Listed]:
+    """List the options of all leaves; one with too many is split further, or left to the integer program."""
+    found: list[Listed] = []
+    for leaf in leaves:
+        done: list[Listed] = []
+        waiting = [leaf]
+        while waiting:
+            part = waiting.pop()
+            local = part.local(top, objective)
+            try:
+                done.append((part, local, part.lists(local)))
+            except TooManyOptions:
+                hub = part.hub(most=1)
+                if hub is None or len(top.metrics) > 1 or part.hub() is not None:
+                    waiting, done = [], [(leaf, leaf.local(top, objective), None)]
+                    break
+                waiting += _parts(part, hub)[0]
+            except InvalidInput:
                 continue
-        except InvalidInput:
-            continue
-        done.append(leaf)
-        found.append((leaf, local, lists))
-    if not done:
+            if len(done) + len(waiting) > MOST_LEAVES:
+                waiting, done = [], [(leaf, leaf.local(top, objective), None)]
+        found += done
+    if not found:
         raise InvalidInput("the constraints leave no combination of widths; relax them")
-    return done, found
+    return found

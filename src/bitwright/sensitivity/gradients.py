@@ -35,6 +35,7 @@ from bitwright.sensitivity.per_sample import (
     linear_products,
     reduced,
     sequences,
+    tokens,
 )
 
 Scores = Callable[[Tensor], Tensor]
@@ -93,7 +94,7 @@ def gradient_moments(
         for _ in scores
     ]
     del outputs, values
-    shared: dict[tuple[int, str], Tensor] = {}
+    shared: dict[str, list[tuple[_Reader, list[tuple[int, Tensor]]]]] = {}
     with torch.no_grad():
         while recorder.readers:
             reader, layout, _ = recorder.readers.pop(), layouts.pop(), recorder.watched.pop()
@@ -106,22 +107,32 @@ def gradient_moments(
                 if layout.axis is not None:
                     found = [(i, layout.batch_first(gradient, shape[0])) for i, gradient in found]
             if reader.site in recorder.shared:
-                for i, gradient in found:
-                    whole = reader.materialized(gradient)
-                    key = (i, reader.site)
-                    shared[key] = shared[key] + whole if key in shared else whole
+                shared.setdefault(reader.site, []).append((reader, found))
                 continue
             moments = reader.moments([gradient for _, gradient in found], errors)
             for (i, _), (squares, products) in zip(found, moments, strict=True):
                 result[i].squares[:, column[reader.site]] += squares.double()
                 if products is not None:
                     result[i].products[:, column[reader.site]] += products.double()  # type: ignore[index]
-        for (i, site), whole in shared.items():
-            squares, products = reduced(whole.flatten(1), errors.of_weight(site) if errors else None)
-            result[i].squares[:, column[site]] += squares.double()
-            if products is not None:
-                result[i].products[:, column[site]] += products.double()  # type: ignore[index]
+        for site, uses in shared.items():
+            error = errors.of_weight(site) if errors else None
+            for i in range(len(scores)):
+                _add_shared(result[i], column[site], [(r, g) for r, found in uses for k, g in found if k == i], error)
     return result
+
+
+def _add_shared(moments: Moments, column: int, uses: list[tuple[_Reader, Tensor]], error: Tensor | None) -> None:
+    """A weight that is used several times: the gradients of its uses add up before they are squared."""
+    samples = len(moments.squares)
+    chunk = max(1, CHUNK_BYTES // (8 * uses[0][0].numel)) if uses else 1
+    for start in range(0, samples if uses else 0, chunk):
+        part = slice(start, start + chunk)
+        whole = sum(reader.materialized(gradient, part) for reader, gradient in uses)
+        assert isinstance(whole, Tensor)
+        squares, products = reduced(whole.flatten(1), error)
+        moments.squares[part, column] += squares.double()
+        if products is not None and moments.products is not None:
+            moments.products[part, column] += products.double()
 
 
 def _layouts(graph: Graph, recorder: _Recorder, scores: Tensor) -> list[Layout]:
@@ -175,9 +186,7 @@ class RoundingErrors:
             quantizer = self._quantizers[site]
             assert isinstance(quantizer, WeightQuantizer)
             weight = quantizer.weight.detach()
-            rows = [
-                (fake_quantize(weight, quantizer.affine(b).to(weight.device)) - weight).flatten() for b in self.bits
-            ]
+            rows = [(quantizer.rounded(b) - weight).flatten() for b in self.bits]
             self._weights[site] = torch.stack(rows)
         return self._weights[site]
 
@@ -205,8 +214,13 @@ class _Reader:
         """Squared norms (N,) and products (N, B) of each gradient."""
         raise NotImplementedError
 
-    def materialized(self, gradient: Tensor) -> Tensor:
-        """(N, *weight.shape) gradients, for weights that are used more than once."""
+    @property
+    def numel(self) -> int:
+        """Number of elements of the weight."""
+        raise NotImplementedError
+
+    def materialized(self, gradient: Tensor, part: slice) -> Tensor:
+        """(n, *weight.shape) gradients of some samples, for weights that are used more than once."""
         raise NotImplementedError
 
 
@@ -268,18 +282,20 @@ class _WeightReader(_Reader):
             products.append(product)
         return torch.cat(squares), torch.cat(products) if error is not None else None  # type: ignore[arg-type]
 
-    def materialized(self, gradient: Tensor) -> Tensor:
-        """(N, *weight.shape) gradients, for weights that are used more than once."""
+    @property
+    def numel(self) -> int:
+        return self.weight.numel()
+
+    def materialized(self, gradient: Tensor, part: slice) -> Tensor:
+        """(n, *weight.shape) gradients of some samples, for weights that are used more than once."""
+        source, gradient = self.source[part], gradient[part]
         if self.node.target == torch.ops.aten.linear.default:
-            a, g = sequences(self.source), sequences(gradient)
-            return torch.bmm(g.transpose(1, 2), a)
+            return torch.bmm(sequences(gradient).transpose(1, 2), sequences(source))
         if self.node.target == EMBEDDING:
-            result = gradient.new_zeros(gradient.shape[0], *self.weight.shape)
-            index = self.source.flatten(1)
-            return result.scatter_add_(
-                1, index[..., None].expand(-1, -1, self.weight.shape[1]), gradient.flatten(1, -2)
-            )
-        return self._convolution(self.source, gradient)
+            index, values = tokens(source, gradient)
+            result = gradient.new_zeros(len(index), *self.weight.shape)
+            return result.scatter_add_(1, index[..., None].expand_as(values), values)
+        return self._convolution(source, gradient)
 
     def _convolution(self, a: Tensor, g: Tensor) -> Tensor:
         """(n, *weight.shape): one grouped convolution, its groups being the samples (times the groups)."""

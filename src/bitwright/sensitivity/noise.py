@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.graph.graph import Graph
@@ -50,18 +51,18 @@ def noise_of_sites(graph: Graph, bits: Sequence[int], model: str = "measured") -
     check_noise(model)
     rows = []
     for name, quantizer in graph.quantizers.items():
-        if isinstance(quantizer, WeightQuantizer):
-            tensor = quantizer.weight.detach()
-        elif isinstance(quantizer, ActivationQuantizer) and quantizer.observed is not None:
-            tensor = quantizer.observed.sample
-        else:
-            raise InvalidInput(f"site '{name}' has no range yet; call bw.calibrate(graph, batches) first")
         row = []
         for width in bits:
-            affine = quantizer.affine(width)
-            row.append(
-                measured_noise(tensor, affine.to(tensor.device)) if model != "uniform" else uniform_noise(affine)
-            )
+            if isinstance(quantizer, WeightQuantizer) and model != "uniform":
+                change = quantizer.rounded(width) - quantizer.weight.detach()
+                row.append(float(change.square_().mean(dtype=torch.float64)))
+            elif isinstance(quantizer, ActivationQuantizer) and quantizer.observed is None:
+                raise InvalidInput(f"site '{name}' has no range yet; call bw.calibrate(graph, batches) first")
+            elif isinstance(quantizer, ActivationQuantizer) and quantizer.observed and model != "uniform":
+                sample = quantizer.observed.sample
+                row.append(measured_noise(sample, quantizer.affine(width).to(sample.device)))
+            else:
+                row.append(uniform_noise(quantizer.affine(width)))
         rows.append(row)
     noise = np.asarray(rows, dtype=np.float64)
     assert math.isfinite(float(noise.sum()))

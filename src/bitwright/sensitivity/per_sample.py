@@ -49,16 +49,21 @@ def linear_products(a: Tensor, g: Tensor, error: Tensor | None, weight: Tensor) 
     return torch.stack(columns, 1)
 
 
+def tokens(index: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Looked-up rows (N, L) and their gradients (N, L, features), whatever is between batch and features."""
+    return index.reshape(len(index), -1), g.reshape(len(index), -1, g.shape[-1])
+
+
 def embedding_products(index: Tensor, g: Tensor, error: Tensor | None, weight: Tensor) -> Tensor | None:
     """The same for an embedding: the errors of the rows that were looked up."""
     if error is None:
         return None
-    columns = [(column.reshape(weight.shape)[index] * g).flatten(1).sum(1) for column in error]
-    return torch.stack(columns, 1)
+    index, g = tokens(index, g)
+    return torch.stack([(row.reshape(weight.shape)[index] * g).sum((1, 2)) for row in error], 1)
 
 
 def embedding_norms(index: Tensor, g: Tensor) -> Tensor:
     """Rows met by the same token add up: sum over pairs of equal tokens of g_l . g_m."""
-    tokens, g = index.flatten(1), g.flatten(1, -2)
-    same = tokens[:, :, None] == tokens[:, None, :]
+    index, g = tokens(index, g)
+    same = index[:, :, None] == index[:, None, :]
     return (torch.bmm(g, g.transpose(1, 2)) * same).sum((1, 2))

@@ -230,6 +230,11 @@ class Tally:
         self._loss_squares += float((losses - expected.losses).square().sum())
 
     @property
+    def kl(self) -> float:
+        """Mean KL to float, nats; rounding can make a divergence of nothing come out a little below zero."""
+        return max(0.0, self._kl / self.samples)
+
+    @property
     def accuracy(self) -> float | None:
         """Share of correct predictions."""
         return self._correct / self.samples if self._labelled else None
@@ -252,8 +257,7 @@ class Tally:
             label,
             variant.sites,
             tuple(variant.policy[site] for site in variant.sites),
-            # Rounding can make a divergence of nothing come out a little below zero.
-            max(0.0, self._kl / self.samples),
+            self.kl,
             self._error(self._kl, self._kl_squares),
             self._agree / self.samples,
             10 * math.log10(self._signal / noise) if noise and self._signal else math.inf,

@@ -147,6 +147,8 @@ class Policy:
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise InvalidPolicy(f"cannot read the policy file '{path}': {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InvalidPolicy(f"the policy file '{path}' is not a text file") from None
         return cls.from_json(text, f"the policy file '{path}'")
 
     def save(self, path: str | Path) -> None:

@@ -1,0 +1,104 @@
+"""The debugging flow on two networks with a known fault, made from the trained ResNet-20 without changing its function.
+
+    python benchmarks/debug.py --data cifar10:DIR [--output FILE]
+
+- unbalanced: one channel in each of six blocks is 30 times as large and read with weights that much smaller; W8A8 with
+  one scale for each weight tensor collapses, and cross-layer equalization is what mends it;
+- outliers: one channel more in one block, with values thousands of times as large, that nothing reads; W8A8 collapses,
+  and the range of that one activation is what mends it.
+
+Calibration: 512 training images; no test image is used for any choice. Needs BITWRIGHT_WEIGHTS.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+import bitwright as bw  # noqa: E402
+from _environment import output_argument, write  # noqa: E402
+from bitwright.debug import debug  # noqa: E402
+from bitwright.evaluation.task import Task  # noqa: E402
+from bitwright.zoo import load_data, resnet20_cifar10  # noqa: E402
+
+CALIBRATION, BATCH, FACTOR = 512, 64, 30.0
+
+
+def unbalanced() -> nn.Module:
+    """Some channels are 30 times as large, and read with weights that much smaller."""
+    model = resnet20_cifar10()
+    blocks = [*model.layer1, *model.layer2, *model.layer3]
+    with torch.no_grad():
+        for number, block in enumerate(blocks[:6]):
+            channel = 3 + number
+            block.bn1.weight[channel] *= FACTOR
+            block.bn1.bias[channel] *= FACTOR
+            block.conv2.weight[:, channel] /= FACTOR
+    return model
+
+
+def with_outliers() -> nn.Module:
+    """One channel more in the second block, huge, that nothing reads."""
+    model = resnet20_cifar10()
+    block = model.layer1[1]
+    first, norm, second = block.conv1, block.bn1, block.conv2
+    with torch.no_grad():
+        block.conv1 = nn.Conv2d(16, 17, 3, padding=1, bias=False)
+        block.conv1.weight[:16] = first.weight
+        block.conv1.weight[16] = 3000 * first.weight.abs().mean()
+        block.bn1 = nn.BatchNorm2d(17)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(block.bn1, name)[:16] = getattr(norm, name)
+        block.conv2 = nn.Conv2d(17, 16, 3, padding=1, bias=False)
+        block.conv2.weight[:, :16] = second.weight
+        block.conv2.weight[:, 16] = 0
+    return model.eval()
+
+
+def figures(model: nn.Module, task: Task, granularity: str) -> dict[str, Any]:
+    """The flow at W8A8 with a target of 0.5 points."""
+    example = next(iter(task.calibration))[0][:2]
+    graph = bw.capture(model, example, quantizer=bw.edge_quantizer(granularity))
+    found = debug(graph, task, 0.5, model=model, on_step=lambda step: print(f"# {step.number}. {step.conclusion}"))
+    before, after = found.step(2).verdict, found.verdict
+    assert before is not None
+    assert after is not None
+    worst = next((step.sweep.rows[0].label for step in found.steps if step.sweep), None)
+    return {
+        "float_accuracy": before.float_accuracy.value,
+        "plain_w8a8_accuracy": before.accuracy.value,
+        "mended_accuracy": after.accuracy.value,
+        "mended_interval": [after.accuracy_change.low, after.accuracy_change.high],
+        "mended_kl": after.kl.value,
+        "target_holds": found.holds,
+        "actions": [str(action) for action in found.recipe.actions],
+        "steps": [step.number for step in found.steps],
+        "worst_site": worst,
+        "float_passes": round(sum(step.passes for step in found.steps), 1),
+    }
+
+
+def main() -> None:
+    """Both networks."""
+    parser = output_argument(__doc__)
+    parser.add_argument("--data", metavar="SPEC", required=True, help="e.g. cifar10:DIR")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    data = load_data(arguments.data)
+    task = Task(list(data.calibration.batches(BATCH, CALIBRATION)), list(data.evaluation.batches(BATCH)))
+    result = {
+        "unbalanced_per_tensor_w8a8": figures(unbalanced(), task, "tensor"),
+        "outliers_w8a8": figures(with_outliers(), task, "channel"),
+    }
+    write("debug", result, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""``bitwright debug``: why a quantized network is bad, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bitwright.cli.options import BASICS, CALIBRATION, takes_job
+
+if TYPE_CHECKING:
+    from bitwright.cli.job import Job
+    from bitwright.store import RunStore
+    from bitwright.values.recipe import Recipe
+
+FINDINGS = "findings.json"
+RECIPE = "recipe.json"
+PAGE = "debug.html"
+DEFAULT_REPAIRS = "cle,per-channel,bias,adaround"
+
+Target = Annotated[
+    str, typer.Option("--policy", metavar="POLICY", help="What is to be reached: a policy file, or e.g. W4A8.")
+]
+RecipeFile = Annotated[
+    str | None, typer.Option("--recipe", metavar="FILE", help="Start from this recipe instead of the plain policy.")
+]
+StartAt = Annotated[int, typer.Option("--start-at", metavar="STEP", help="The step to begin with, 1 to 8.")]
+Repairs = Annotated[
+    str, typer.Option("--repairs", metavar="LIST", help="What step 3 may use; 'none' for nothing.")
+]
+
+
+@takes_job(*BASICS, "target_drop", *CALIBRATION)
+def debug(
+    job: Job,
+    policy: Target = "W8A8",
+    recipe: RecipeFile = None,
+    start_at: StartAt = 1,
+    repairs: Repairs = DEFAULT_REPAIRS,
+) -> None:
+    """Find out why a quantized network is bad, and mend it.
+
+    Eight steps, each with what it measured, concluded and changed, until the target holds. Choices are made on
+    calibration data, by KL to float; the evaluation data only says whether the target holds. Writes recipe.json,
+    findings.json and the page debug.html to the output folder. Stop it with Ctrl-C; the same command goes on from
+    there.
+
+    \b
+    Examples:
+      bitwright debug --model mynet:build --data mydata:load --policy W8A8 --target-drop 0.5
+      bitwright debug --job bitwright.toml --policy W4A8 --start-at 5 --recipe out/recipe.json
+    """
+    from rich.console import Console
+    from torch import nn
+
+    from bitwright.cli.load import load_data, load_model, load_policy
+    from bitwright.cli.progress import ProgressBars
+    from bitwright.cli.run import title
+    from bitwright.debug import debug as flow
+    from bitwright.evaluation.task import Task
+    from bitwright.flow import Steps, prepare
+    from bitwright.report.render_debug import render_debug
+    from bitwright.report.terminal_debug import findings_lines, step_lines
+    from bitwright.store import RunStore, write_atomically
+    from bitwright.values.recipe import Recipe
+
+    job.require("model", "data")
+    console = Console(highlight=False)
+    chosen = tuple(name for name in (part.strip() for part in repairs.split(",")) if name and name != "none")
+    begin: Recipe | None = Recipe.load(recipe) if recipe is not None else None
+    with RunStore(job.output) as store:
+        model = load_model(job)
+        with ProgressBars() as bars:
+            bench = prepare(model, load_data(job), job.settings(), store, Steps(bars))
+        target = load_policy(policy, job.output, bench.graph.sites)
+        task = Task(bench.drawn.calibration, bench.data.evaluation.batches(job.batch_size), name=title(job))
+        findings = flow(
+            bench.graph,
+            task,
+            job.settings().drop,
+            policy=target,
+            model=model if isinstance(model, nn.Module) else None,
+            ranges=job.ranges,
+            repairs=chosen,
+            samples=None,
+            start_at=start_at,
+            recipe=begin,
+            remember=remembered(store, bench.identity, bench.data.evaluation.fingerprint()),
+            on_step=lambda step: console.print(step_lines(step)),
+        )
+        write_atomically(job.output / FINDINGS, findings.to_json())
+        write_atomically(job.output / RECIPE, findings.recipe.to_json())
+        write_atomically(job.output / PAGE, render_debug(findings, f"Debugging {title(job)}"))
+    console.print(findings_lines(findings))
+    console.print(f"\nFiles in {job.output}: {RECIPE} (apply it), {PAGE} (open it in a browser), {FINDINGS}")
+
+
+def remembered(
+    store: RunStore, identity: str, evaluation: str
+) -> Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]:
+    """Steps kept in a run store under their key, the calibrated graph and the evaluation data."""
+    from bitwright.store import content_key
+
+    def remember(key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return store.get_or_compute(content_key(step=key, graph=identity, data=evaluation), "debug step", compute)
+
+    return remember

@@ -1,0 +1,105 @@
+"""Applying recipes: bits, repairs and ranges onto a graph, one action after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from bitwright.errors import InvalidInput
+from bitwright.graph.calibration import calibrate
+from bitwright.graph.graph import Graph
+from bitwright.numerics.ranges import Observed
+from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer, WeightQuantizer
+from bitwright.values.recipe import Action, Recipe
+
+
+def apply_recipe(graph: Graph, recipe: Recipe, batches: Any) -> Graph:
+    """Turn a captured float graph into the quantized network that a recipe describes.
+
+    Args:
+        graph: from :func:`~bitwright.graph.capture`, of the model and with the placement that the recipe was made for.
+        recipe: e.g. from :func:`~bitwright.debug.debug`.
+        batches: calibration data, the same as the recipe was made with if the result is to be the same.
+
+    Returns:
+        The graph itself, its weights and ranges changed, with ``recipe.policy`` applied.
+
+    Raises:
+        PolicyMismatch: the recipe was made for another graph.
+        InvalidPolicy: it names sites that the graph does not have.
+        InvalidInput: a repair that refuses.
+    """
+    recipe.target.check(graph.sites)
+    calibrate(graph, batches, ranges=recipe.ranges)
+    graph.apply(recipe.target)
+    for action in recipe.actions:
+        apply_action(graph, action, batches)
+    return graph
+
+
+def apply_action(graph: Graph, action: Action, batches: Any) -> Any:
+    """Do what one line of a recipe says, to a calibrated graph with a policy in force.
+
+    Returns:
+        What the repair reports, else None.
+
+    Raises:
+        InvalidInput: options that are missing or cannot be used, or a repair that refuses.
+    """
+    try:
+        return _HOW[action.kind](graph, action.options, batches)
+    except KeyError as error:
+        raise InvalidInput(f"the recipe's action '{action.kind}' needs the option {error}") from None
+
+
+def _repair(graph: Graph, options: Mapping[str, Any], batches: Any) -> Any:
+    from bitwright.repair import repair
+
+    own = {key: value for key, value in options.items() if key != "name"}
+    return repair(graph, options["name"], batches, **own)
+
+
+def _ranges(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
+    names = [options["site"]] if options.get("site") else [s.name for s in graph.sites]
+    for name in names:
+        quantizer = graph.quantizers[graph.sites[name].name]
+        if isinstance(quantizer, UniformQuantizer) and options.get("kind") in (None, quantizer.site.kind):
+            quantizer.set_ranges(options["method"], options.get("percentile") or 99.99)
+
+
+def _limits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
+    quantizer = graph.quantizers[graph.sites[options["site"]].name]
+    if not isinstance(quantizer, ActivationQuantizer) or quantizer.observed is None:
+        raise InvalidInput(f"limits can be set at activations with a range, site '{options['site']}' is none")
+    low, high = float(options["low"]), float(options["high"])
+    if low >= high:
+        raise InvalidInput(f"limits need low < high, got {low} and {high} for site '{options['site']}'")
+    seen = quantizer.observed
+    quantizer.observe(Observed(low, high, seen.sample.clamp(low, high), seen.count))
+    quantizer.set_ranges("minmax")
+
+
+def _granularity(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
+    if options["weights"] not in ("channel", "tensor"):
+        raise InvalidInput(f"weights must be per channel or tensor, got '{options['weights']}'")
+    for site in graph.sites.weights:
+        quantizer = graph.quantizers[site.name]
+        if not isinstance(quantizer, WeightQuantizer) or site.scheme.granularity == options["weights"]:
+            continue
+        axis = 1 if site.operation.startswith("conv_transpose") else 0
+        wanted = axis if options["weights"] == "channel" else None
+        scheme = replace(site.scheme, granularity=options["weights"], axis=wanted, group_size=None)
+        quantizer.site = replace(site, scheme=scheme)
+        graph.sites = graph.sites.with_scheme(site.name, scheme)
+        quantizer.set_ranges(quantizer.ranges, quantizer.percentile)
+
+
+def _bits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
+    graph.apply(graph.policy.replaced({options["site"]: options["bits"]}))
+
+
+_HOW: Mapping[str, Callable[[Graph, Mapping[str, Any], Any], Any]] = MappingProxyType(
+    {"repair": _repair, "ranges": _ranges, "limits": _limits, "granularity": _granularity, "bits": _bits}
+)

@@ -1,0 +1,171 @@
+"""The bench of the debugging flow: graphs under recipes, measured against the float model, with what it costs."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from bitwright.debug.apply import apply_action, apply_recipe
+from bitwright.evaluation.evaluate import evaluate
+from bitwright.evaluation.outputs import Outputs, float_outputs
+from bitwright.evaluation.task import Task
+from bitwright.graph.batches import iterate
+from bitwright.graph.graph import Graph
+from bitwright.graph.pt2e import quiet
+from bitwright.sensitivity.suffix import Suffixes, groups, limited
+from bitwright.sensitivity.sweep import Expected, Tally
+from bitwright.values import FLOAT, Policy, Verdict
+from bitwright.values.recipe import Action, Recipe
+
+KEPT_GRAPHS = 2
+
+
+def copied(graph: Graph) -> Graph:
+    """A graph of its own, with its own weights and ranges."""
+    with quiet():
+        return copy.deepcopy(graph)
+
+
+class Bench:
+    """What every step of the flow works with. The user's graph is copied, never changed.
+
+    Choices are made on the calibration data, by KL to float; the evaluation data only says whether the target holds.
+
+    Args:
+        graph: captured.
+        task: the data and the measures.
+        target_drop: points of accuracy (hundredths of the task's metric) that may be lost.
+        samples: calibration inputs that are used; None: all.
+        repairs: options of repairs, name -> options.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        task: Task,
+        target_drop: float,
+        samples: int | None,
+        repairs: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self.task = task
+        self.target_drop = target_drop
+        self.repairs = repairs
+        self.samples = samples
+        self.graph_hash = graph.graph_hash
+        self._source = graph
+        self._graphs: dict[Recipe, Graph] = {}
+
+    @cached_property
+    def calibration(self) -> list[Any]:
+        """The calibration data that is used, in batches."""
+        batches = iterate(self.task.calibration, self._source.device, "debugging")
+        return list(limited(batches, self.samples))
+
+    @cached_property
+    def float_graph(self) -> Graph:
+        """An own copy of the user's graph, in float."""
+        return copied(self._source).apply(FLOAT)
+
+    @cached_property
+    def reference(self) -> Outputs:
+        """The float model on the calibration data."""
+        return float_outputs(self.float_graph, self.calibration, loss=self.task.loss)
+
+    @cached_property
+    def float_seconds(self) -> float:
+        """Time of one float pass over the calibration data."""
+        self.reference  # noqa: B018 -- the first pass is slower
+        start = time.perf_counter()
+        with torch.no_grad():
+            for inputs, _ in self.calibration:
+                self.float_graph(*inputs)
+        return time.perf_counter() - start
+
+    @cached_property
+    def evaluation_reference(self) -> Outputs:
+        """The float model on the evaluation data."""
+        return float_outputs(self.float_graph, self.task.evaluation, loss=self.task.loss)
+
+    def graph(self, recipe: Recipe) -> Graph:
+        """The network under a recipe; those used last are kept."""
+        if recipe not in self._graphs:
+            self.keep(recipe, apply_recipe(copied(self._source), recipe, self.calibration))
+        return self._graphs[recipe]
+
+    def keep(self, recipe: Recipe, graph: Graph) -> None:
+        """Keep a graph that was made for a recipe."""
+        while len(self._graphs) >= KEPT_GRAPHS:
+            self._graphs.pop(next(iter(self._graphs)))
+        self._graphs[recipe] = graph
+
+    def tried(self, recipe: Recipe, action: Action) -> tuple[Graph, Any]:
+        """A copy of the network under a recipe, with one more action, and what the action reports.
+
+        Raises:
+            InvalidInput: the action refuses.
+        """
+        graph = copied(self.graph(recipe))
+        return graph, apply_action(graph, action, self.calibration)
+
+    def measure(self, graph: Graph, policy: Policy | None = None) -> Verdict:
+        """A policy (None: the one in force) on the calibration data."""
+        return evaluate(
+            graph,
+            graph.policy if policy is None else policy,
+            self.calibration,
+            loss=self.task.loss,
+            reference=self.reference,
+        )
+
+    def judge(self, recipe: Recipe, policy: Policy | None = None) -> Verdict:
+        """The network under a recipe on the evaluation data."""
+        graph = self.graph(recipe)
+        metrics = {"metric": self.task.metric} if self.task.metric is not None else None
+        return evaluate(
+            graph,
+            graph.policy if policy is None else policy,
+            self.task.evaluation,
+            loss=self.task.loss,
+            metrics=metrics,
+            reference=self.evaluation_reference,
+        )
+
+    def drop(self, verdict: Verdict) -> float:
+        """Points lost on the evaluation data: of accuracy, or of the task's metric."""
+        if self.task.metric is not None:
+            return 100 * (verdict.metrics["float metric"] - verdict.metrics["metric"])
+        return -100 * verdict.accuracy_change.value
+
+    def holds(self, verdict: Verdict) -> bool:
+        """Whether the target holds."""
+        return self.drop(verdict) <= self.target_drop + 1e-9
+
+    def compare_at(self, recipe: Recipe, site: str, actions: list[Action]) -> list[float]:
+        """KL to float of the whole policy after each of some actions that concern one site's quantizer alone.
+
+        The network in front of the site is run once for all of them. Actions start from what the action before left,
+        so those that replace a range by another kind of range come first.
+        """
+        graph = copied(self.graph(recipe))
+        suffixes = Suffixes(graph)
+        start = suffixes.start([site])
+        tallies = [Tally() for _ in actions]
+        for number, group in enumerate(groups(graph, self.calibration)):
+            if number:  # the actions have changed the site's quantizer
+                graph = copied(self.graph(recipe))
+                suffixes = Suffixes(graph)
+            expected = [Expected(graph, inputs, targets, self.task.loss) for inputs, targets in group]
+            walks = [suffixes.begin(inputs) for inputs, _ in group]
+            with torch.no_grad():
+                for values in walks:
+                    suffixes.run(values, 0, start)
+                for action, tally in zip(actions, tallies, strict=True):
+                    apply_action(graph, action, self.calibration)
+                    for one, values in zip(expected, walks, strict=True):
+                        tally.add(one, suffixes.run(dict(values), start))
+        return [tally.kl for tally in tallies]

@@ -1,0 +1,189 @@
+"""The debugging flow: eight steps from a bad quantized network to a good one, or to what stands in the way.
+
+    1 float sanity -> 2 weights or activations -> 3 mend weights -> 4 mend activations
+    -> 5 layer by layer -> 6 look at the worst -> 7 fix quantizers -> 8 the whole network
+
+(The order of AIMET's quantization feature guidebook.) The flow stops as soon as the target holds. Choices are made on
+calibration data by KL to float; the evaluation data only says whether the target holds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from bitwright.debug.bench import Bench
+from bitwright.debug.state import State
+from bitwright.debug.steps_mend import fix_quantizers, mend_activations, mend_weights
+from bitwright.debug.steps_sites import layer_by_layer, look_at_worst
+from bitwright.debug.steps_whole import float_sanity, weights_or_activations, whole_model
+from bitwright.debug.words import drop_of
+from bitwright.errors import InvalidInput, nearest
+from bitwright.evaluation.task import Task
+from bitwright.graph.graph import Graph
+from bitwright.numerics.ranges import check_method
+from bitwright.store import content_key
+from bitwright.values import Policy
+from bitwright.values.findings import Findings, Step
+from bitwright.values.recipe import Recipe
+
+Remember = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
+"""(key, compute) -> what was computed under the key before, or now."""
+
+STEPS: tuple[Callable[[Bench, State], Step], ...] = (
+    float_sanity,
+    weights_or_activations,
+    mend_weights,
+    mend_activations,
+    layer_by_layer,
+    look_at_worst,
+    fix_quantizers,
+    whole_model,
+)
+REPAIRS: tuple[str, ...] = ("cle", "per-channel", "bias", "adaround")
+"""What step 3 may do, in this order."""
+
+
+def debug(
+    graph: Graph,
+    task: Task,
+    target_drop: float = 0.5,
+    *,
+    weights: int | None = 8,
+    activations: int | None = 8,
+    policy: Policy | None = None,
+    model: nn.Module | None = None,
+    ranges: str = "mse",
+    repairs: Mapping[str, Mapping[str, Any]] | tuple[str, ...] = REPAIRS,
+    samples: int | None = 512,
+    start_at: int = 1,
+    recipe: Recipe | None = None,
+    remember: Remember | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Findings:
+    """Find out why a quantized network is bad, and mend it, with evidence at each step.
+
+    Args:
+        graph: captured; it is not changed. The findings' recipe does to it what the flow did to its copy:
+            ``apply_recipe(graph, findings.recipe, task.calibration)``.
+        task: calibration data for every choice, evaluation data for the target.
+        target_drop: points of accuracy (hundredths of the task's metric) that may be lost.
+        weights: target bits of all weights; None: float.
+        activations: target bits of all activations; None: float.
+        policy: target bits site by site, instead of ``weights`` and ``activations``.
+        model: the original model, to compare the graph with.
+        ranges: how ranges are set to begin with.
+        repairs: which repairs step 3 may use, of "cle", "per-channel", "bias", "adaround"; as a mapping: with their
+            options.
+        samples: calibration inputs to use; None: all.
+        start_at: the step to begin with, 1 to 8.
+        recipe: start from this one instead of the plain target.
+        remember: called for each step with a key of everything that the step depends on except the data; a store's
+            ``get_or_compute`` makes the flow resumable.
+        on_step: called with each step when it is finished.
+
+    Returns:
+        What was measured, concluded and changed, and a recommendation.
+
+    Raises:
+        InvalidInput: parameters out of range.
+        InvalidData: no data, or data that does not fit.
+        PolicyMismatch: a policy or recipe of another graph.
+    """
+    if not 1 <= start_at <= len(STEPS):
+        raise InvalidInput(f"start_at must be between 1 and {len(STEPS)}, got {start_at}")
+    if not 0 <= target_drop <= 100:
+        raise InvalidInput(f"target_drop must be between 0 and 100 points, got {target_drop}")
+    check_method(ranges)
+    allowed = _checked_repairs(repairs)
+    target = policy if policy is not None else Policy.uniform(graph.sites, weights, activations)
+    begin = recipe if recipe is not None else Recipe(target, ranges)
+    begin.target.check(graph.sites)
+    if not begin.target.bits:
+        raise InvalidInput("the target is float everywhere; give weights=, activations= or policy=")
+    bench = Bench(graph, task, target_drop, samples, allowed)
+    state, steps = State(begin), []
+    for number in range(start_at, len(STEPS) + 1):
+        step = _taken(bench, state, number, model, remember)
+        steps.append(step)
+        if on_step is not None:
+            on_step(step)
+        unchanged = step.recipe == state.recipe
+        state = State(
+            step.recipe,
+            step.at_fault if number > 1 else state.at_fault,
+            step.verdict or (state.verdict if unchanged else None),
+            (step.sweep if number == 5 else state.sweep) if unchanged or number == 5 else None,
+        )
+        if step.status == "failed" or step.holds:
+            break
+    return _findings(bench, tuple(steps))
+
+
+def _checked_repairs(repairs: Mapping[str, Mapping[str, Any]] | tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
+    if isinstance(repairs, str):
+        raise InvalidInput(f"repairs must be a list of names, got the text '{repairs}'")
+    found = dict(repairs) if isinstance(repairs, Mapping) else dict.fromkeys(repairs, {})
+    for name in found:
+        if name not in REPAIRS:
+            raise InvalidInput(f"repairs must be among {', '.join(REPAIRS)}, got '{name}'{nearest(name, REPAIRS)}")
+    return found
+
+
+def _taken(bench: Bench, state: State, number: int, model: nn.Module | None, remember: Remember | None) -> Step:
+    """A step: remembered, or taken now."""
+
+    def take() -> dict[str, Any]:
+        bench.reference  # noqa: B018 -- counted to no step
+        start = time.perf_counter()
+        if number == 1:
+            step = float_sanity(bench, state, model)
+        else:
+            step = STEPS[number - 1](bench, state)
+        seconds = time.perf_counter() - start
+        return replace(step, seconds=seconds, passes=seconds / bench.float_seconds).to_dict()
+
+    if remember is None:
+        return Step.from_dict(take())
+    key = content_key(
+        debug=number,
+        graph=bench.graph_hash,
+        recipe=state.recipe.to_dict(),
+        at_fault=state.at_fault,
+        swept=state.sweep is not None,
+        target_drop=bench.target_drop,
+        samples=bench.samples,
+        repairs=dict(bench.repairs),
+        model=model is not None,
+    )
+    return Step.from_dict(remember(key, take))
+
+
+def _in_words(recipe: Recipe) -> str:
+    actions = [str(action) for action in recipe.actions]
+    more = f"; and {len(actions) - 3} more" if len(actions) > 4 else ""
+    return "; ".join(actions[:3] if more else actions) + more
+
+
+def _findings(bench: Bench, steps: tuple[Step, ...]) -> Findings:
+    last = steps[-1]
+    holds = bool(last.holds)
+    if last.status == "failed":
+        words = last.conclusion
+    elif holds:
+        done = _in_words(last.recipe) or "nothing needs to be changed"
+        verdict = last.verdict
+        reached = f" {drop_of(bench, verdict)}." if verdict is not None else ""
+        words = f"The target holds with {last.recipe.policy.name or 'this policy'}: {done}.{reached} Apply the recipe."
+    else:
+        changed = _in_words(last.recipe)
+        words = f"{last.conclusion} " + (f"So far: {changed}." if changed else "Nothing that was tried helped.")
+    notes = (
+        "Choices are ranked by KL to float on calibration data: accuracy there is saturated, and ranks nothing.",
+        "The evaluation data only decided when to stop.",
+    )
+    return Findings(steps, bench.target_drop, holds, words, notes, bench.graph_hash)

@@ -1,0 +1,81 @@
+"""Steps 5 and 6 of the flow: one quantizer at a time, and what the worst tensors look like."""
+
+from __future__ import annotations
+
+import math
+
+from bitwright.debug.bench import Bench
+from bitwright.debug.state import LOOK_AT, State
+from bitwright.debug.tensors import tensor_view
+from bitwright.debug.words import nats, share
+from bitwright.sensitivity.sweep import sweep
+from bitwright.values.findings import Measurement, Step
+from bitwright.values.sweep import Sweep
+from bitwright.values.tensors import TensorView
+
+CLIPS_MUCH = 0.01
+ROUNDS_MUCH_TO_ZERO = 0.5
+SPREAD_MUCH = 8.0
+TAILS_LONG = 30.0
+
+
+def layer_by_layer(bench: Bench, state: State) -> Step:
+    """Step 5: each quantizer alone at its bits, everything else in float."""
+    title = "Which layers do the harm?"
+    rule = "each quantizer alone on at its bits, the rest in float; worst first by KL to float"
+    graph = bench.graph(state.recipe)
+    analysis = sweep(graph, bench.calibration, graph.policy, loss=bench.task.loss)
+    total = sum(row.kl for row in analysis)
+    most, reached = 0, 0.0
+    for row in analysis:
+        most, reached = most + 1, reached + row.kl
+        if reached >= 0.8 * total:
+            break
+    worst = analysis.rows[0]
+    conclusion = (
+        f"The worst site is {worst.label} ({nats(worst.kl)} alone, {share(worst.kl, total)} of the sum); {most} of "
+        f"{len(analysis)} sites make up 80 % of it."
+    )
+    rows = tuple(Measurement(f"{row.label} alone at {row.width} bits", row.kl, row.agreement) for row in analysis)
+    return Step(5, title, "done", rows, rule, conclusion, "", state.recipe, at_fault=state.at_fault, sweep=analysis)
+
+
+def look_at_worst(bench: Bench, state: State) -> Step:
+    """Step 6: the tensors of the worst sites with their grids."""
+    title = "What do the worst tensors look like?"
+    rule = (
+        f"worth a word: more than {CLIPS_MUCH:.0%} clipped, more than {ROUNDS_MUCH_TO_ZERO:.0%} rounded to zero, a "
+        f"slice that reaches {SPREAD_MUCH:g} times the median slice, a kurtosis above {TAILS_LONG:g} (normal: 3)"
+    )
+    graph = bench.graph(state.recipe)
+    analysis = state.sweep or sweep(graph, bench.calibration, graph.policy, loss=bench.task.loss)
+    views = []
+    for row in _worst(analysis):
+        bits = graph.policy[row]
+        views.append(tensor_view(graph, row, bench.calibration, 8 if bits is None else bits))
+    conclusion = " ".join(f"{view.site} at {view.bits} bits: {describe(view)}." for view in views)
+    rows = tuple(Measurement(view.site, note=describe(view)) for view in views)
+    return Step(
+        6, title, "done", rows, rule, conclusion, "", state.recipe, at_fault=state.at_fault, tensors=tuple(views)
+    )
+
+
+def _worst(analysis: Sweep) -> list[str]:
+    return [row.label for row in analysis.rows[:LOOK_AT] if row.kl > 0]
+
+
+def describe(view: TensorView) -> str:
+    """What stands out in a tensor, by the rules of step 6."""
+    said = []
+    if view.clipped > CLIPS_MUCH:
+        said.append(f"{view.clipped:.1%} of its values are clipped")
+    if view.to_zero > ROUNDS_MUCH_TO_ZERO:
+        said.append(f"{view.to_zero:.0%} of its values are rounded to zero")
+    for axis in view.axes:
+        if math.isfinite(axis.spread) and axis.spread > SPREAD_MUCH:
+            widest = axis.widest(1)[0]
+            said.append(f"{axis.name} {widest} reaches {axis.spread:.0f} times the median {axis.name}")
+    if view.kurtosis > TAILS_LONG:
+        said.append(f"its tails are long (kurtosis {view.kurtosis:.0f})")
+    quality = "nothing is lost" if math.isinf(view.sqnr) else f"SQNR {view.sqnr:.1f} dB"
+    return f"{', '.join(said)}; {quality}" if said else f"nothing unusual; {quality}"

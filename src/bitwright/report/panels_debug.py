@@ -1,0 +1,190 @@
+"""The debugging flow as plain data: the chart with the path taken, and every step with its figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitwright.report import format as text
+from bitwright.report.panels_tensor import TensorPanel, tensor_panel
+from bitwright.values.findings import Findings, Measurement, Step
+from bitwright.values.sweep import Sweep
+
+TITLES = (
+    "Float sanity",
+    "Weights or activations?",
+    "Mend the weights",
+    "Mend the activations",
+    "Layer by layer",
+    "Look at the worst",
+    "Fix quantizers",
+    "The whole network",
+)
+"""Short names of the eight steps, for the chart."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box of the chart.
+
+    Attributes:
+        number: of the step.
+        title: short.
+        state: ``"not taken"``, ``"skipped"``, ``"failed"``, ``"taken"``, ``"mended"`` (it changed something) or
+            ``"reached"`` (the target holds here).
+        note: a few words under the title.
+    """
+
+    number: int
+    title: str
+    state: str
+    note: str
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """One row of a step's figures, as text."""
+
+    label: str
+    kl: str
+    agreement: str
+    kept: str
+    note: str
+
+
+@dataclass(frozen=True)
+class HarmRow:
+    """One site of the per-layer analysis; ``share`` is of the worst, for its bar."""
+
+    rank: int
+    site: str
+    width: str
+    kl: str
+    agreement: str
+    sqnr: str
+    accuracy: str
+    share: float
+
+
+@dataclass(frozen=True)
+class StepPanel:
+    """One step in words and figures."""
+
+    number: int
+    title: str
+    state: str
+    rule: str
+    conclusion: str
+    change: str
+    cost: str
+    rows: tuple[MeasuredRow, ...]
+    harms: tuple[HarmRow, ...]
+    tensors: tuple[TensorPanel, ...]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class DebugPanel:
+    """The whole flow."""
+
+    headline: str
+    notes: tuple[str, ...]
+    boxes: tuple[Box, ...]
+    steps: tuple[StepPanel, ...]
+    recipe: str
+    actions: tuple[str, ...]
+    cost: str
+
+
+def debug_panel(findings: Findings) -> DebugPanel:
+    """What the page of a debugging flow shows."""
+    taken = {step.number: step for step in findings.steps}
+    boxes = tuple(_box(number, title, taken.get(number)) for number, title in enumerate(TITLES, start=1))
+    return DebugPanel(
+        findings.recommendation,
+        findings.notes,
+        boxes,
+        tuple(_step(step) for step in findings.steps),
+        findings.recipe.to_json(),
+        tuple(str(action) for action in findings.recipe.actions),
+        _cost(findings.seconds, sum(step.passes for step in findings.steps)),
+    )
+
+
+def _state(step: Step) -> str:
+    if step.status != "done":
+        return step.status
+    if step.holds:
+        return "reached"
+    return "mended" if step.change else "taken"
+
+
+def _box(number: int, title: str, step: Step | None) -> Box:
+    if step is None:
+        return Box(number, title, "not taken", "not needed")
+    state = _state(step)
+    notes = {
+        "skipped": "not at fault",
+        "failed": "the flow ends here",
+        "reached": "the target holds",
+        "mended": "changed something",
+        "taken": "measured",
+    }
+    if number == 2 and step.at_fault:
+        return Box(number, title, state, " and ".join(f"{kind}s" for kind in step.at_fault))
+    if number == 5 and step.sweep is not None:
+        return Box(number, title, state, step.sweep.rows[0].label)
+    return Box(number, title, state, notes[state])
+
+
+def _step(step: Step) -> StepPanel:
+    verdict = ""
+    if step.verdict is not None:
+        change = text.points_interval(step.verdict.accuracy_change)
+        verdict = (
+            f"On the evaluation data: {text.percent_interval(step.verdict.accuracy)} top-1, {change} against float, "
+            f"agreement {text.percent(step.verdict.agreement.value)}."
+        )
+    return StepPanel(
+        step.number,
+        step.title,
+        _state(step),
+        step.rule,
+        step.conclusion,
+        step.change,
+        _cost(step.seconds, step.passes),
+        tuple(_measured(row) for row in step.measured) if step.sweep is None or step.number != 5 else (),
+        _harms(step.sweep) if step.sweep is not None else (),
+        tuple(tensor_panel(view) for view in step.tensors),
+        verdict,
+    )
+
+
+def _measured(row: Measurement) -> MeasuredRow:
+    return MeasuredRow(
+        row.label,
+        "–" if row.kl is None else text.significant(row.kl),
+        "–" if row.agreement is None else text.percent(row.agreement),
+        "–" if row.kept is None else ("kept" if row.kept else "not kept"),
+        row.note,
+    )
+
+
+def _harms(sweep: Sweep) -> tuple[HarmRow, ...]:
+    worst = max((row.kl for row in sweep), default=0.0) or 1.0
+    return tuple(
+        HarmRow(
+            rank,
+            row.label,
+            str(row.width),
+            f"{text.significant(row.kl)} ± {text.significant(row.kl_error, 2)}",
+            text.percent(row.agreement),
+            f"{row.sqnr:.1f} dB" if row.sqnr < float("inf") else "nothing is lost",
+            "–" if row.accuracy is None else text.percent(row.accuracy),
+            row.kl / worst,
+        )
+        for rank, row in enumerate(sweep.rows, start=1)
+    )
+
+
+def _cost(seconds: float, passes: float) -> str:
+    return f"{text.duration(seconds)}, as much as {passes:,.0f} float passes over the calibration data"

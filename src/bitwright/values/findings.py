@@ -1,0 +1,177 @@
+"""Findings: what the debugging flow measured, concluded, changed and spent at each step, and its recommendation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bitwright.errors import InvalidInput
+from bitwright.values.recipe import Recipe
+from bitwright.values.sweep import Sweep
+from bitwright.values.tensors import TensorView
+from bitwright.values.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One configuration that a step measured.
+
+    Attributes:
+        label: what was measured, e.g. ``"weights only"`` or ``"with cle"``.
+        kl: mean KL to float on the calibration data, nats; None where it was measured otherwise.
+        agreement: share of predictions equal to float's on the calibration data.
+        kept: whether the flow goes on with it; None where there was nothing to choose.
+        note: what else was found, e.g. the repair's own report, or why it was refused.
+    """
+
+    label: str
+    kl: float | None = None
+    agreement: float | None = None
+    kept: bool | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the flow.
+
+    Attributes:
+        number: 1 to 8.
+        title: what the step asks.
+        status: ``"done"``, ``"skipped"`` (its condition did not hold) or ``"failed"`` (the flow cannot go on).
+        measured: in the order of measuring.
+        rule: the rule that the conclusion follows from, with its numbers.
+        conclusion: in one or two sentences.
+        change: what was changed; empty: nothing.
+        recipe: as it is after the step.
+        verdict: the evaluation data under the recipe after the step; None where nothing was changed since the last.
+        holds: whether the target holds after the step; None where that was not measured.
+        at_fault: ``"weight"`` and ``"activation"``: the sides that are, as far as known.
+        sweep: the per-layer analysis of this step.
+        tensors: the tensors that it looked at.
+        seconds: what it cost.
+        passes: the same in float passes over the calibration data.
+    """
+
+    number: int
+    title: str
+    status: str
+    measured: tuple[Measurement, ...]
+    rule: str
+    conclusion: str
+    change: str
+    recipe: Recipe
+    verdict: Verdict | None = None
+    holds: bool | None = None
+    at_fault: tuple[str, ...] = ()
+    sweep: Sweep | None = None
+    tensors: tuple[TensorView, ...] = ()
+    seconds: float = 0.0
+    passes: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            **self.__dict__,
+            "measured": [dict(m.__dict__) for m in self.measured],
+            "recipe": self.recipe.to_dict(),
+            "verdict": self.verdict.to_dict() if self.verdict else None,
+            "at_fault": list(self.at_fault),
+            "sweep": self.sweep.to_dict() if self.sweep else None,
+            "tensors": [view.to_dict() for view in self.tensors],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Step:
+        """Inverse of :meth:`to_dict`."""
+        fields = dict(data)
+        fields["measured"] = tuple(Measurement(**m) for m in data["measured"])
+        fields["recipe"] = Recipe.from_dict(data["recipe"])
+        fields["verdict"] = Verdict.from_dict(data["verdict"]) if data["verdict"] else None
+        fields["at_fault"] = tuple(data["at_fault"])
+        fields["sweep"] = Sweep.from_dict(data["sweep"]) if data["sweep"] else None
+        fields["tensors"] = tuple(TensorView.from_dict(view) for view in data["tensors"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The whole flow.
+
+    Attributes:
+        steps: in their order; the last one is where the flow stopped.
+        target_drop: points of accuracy (of the task's metric, in hundredths) that may be lost.
+        holds: whether the recipe keeps the target on the evaluation data.
+        recommendation: what to do now, in plain words; where the target does not hold, what stands in the way.
+        notes: sentences that qualify the figures.
+        graph_hash: the graph that was debugged.
+    """
+
+    steps: tuple[Step, ...]
+    target_drop: float
+    holds: bool
+    recommendation: str
+    notes: tuple[str, ...] = ()
+    graph_hash: str = ""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The policy, repairs and ranges that the flow ended with."""
+        return self.steps[-1].recipe
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The last measurement on the evaluation data."""
+        return next((step.verdict for step in reversed(self.steps) if step.verdict), None)
+
+    @property
+    def seconds(self) -> float:
+        """What all steps cost."""
+        return sum(step.seconds for step in self.steps)
+
+    def step(self, number: int) -> Step:
+        """A step by its number.
+
+        Raises:
+            InvalidInput: the flow did not reach it.
+        """
+        for step in self.steps:
+            if step.number == number:
+                return step
+        reached = ", ".join(str(step.number) for step in self.steps)
+        raise InvalidInput(f"step must be one that the flow took ({reached}), got {number}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "bitwright": "findings",
+            "version": 1,
+            **self.__dict__,
+            "steps": [step.to_dict() for step in self.steps],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Findings:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            InvalidInput: not findings, or of another version.
+        """
+        if data.get("bitwright") != "findings" or data.get("version") != 1:
+            raise InvalidInput(f"not findings of version 1: {data.get('bitwright')!r}, version {data.get('version')!r}")
+        fields = {k: v for k, v in data.items() if k not in ("bitwright", "version")}
+        fields["steps"] = tuple(Step.from_dict(step) for step in data["steps"])
+        fields["notes"] = tuple(data["notes"])
+        return cls(**fields)
+
+    def to_json(self) -> str:
+        """The findings as JSON."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Findings:
+        """Read what :meth:`to_json` wrote."""
+        return cls.from_dict(json.loads(text))

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from bitwright.values.findings import Findings
+from bitwright.values.recipe import Recipe
+
+QUICK = ("--calibration-samples", "64", "--batch-size", "32")
+
+
+def test_debug_leads_from_a_bad_network_to_a_recipe(run, digits_flags, tmp_path: Path, capsys) -> None:
+    words = ("debug", *digits_flags, *QUICK, "--policy", "W2A3", "--repairs", "per-channel", "--target-drop", "1")
+    assert run(*words, "-o", "out") == 0
+    out = capsys.readouterr().out
+    findings = Findings.from_json((tmp_path / "out" / "findings.json").read_text())
+    assert Recipe.load(tmp_path / "out" / "recipe.json") == findings.recipe
+    assert findings.recipe.target.name == "W2A3"
+    assert findings.target_drop == 1
+    for step in findings.steps:
+        assert f"{step.number}. {step.title}" in " ".join(out.split())
+    assert "computes what the model computes" in " ".join(out.split())
+    assert findings.recommendation.split(".")[0] in " ".join(out.split())
+    page = (tmp_path / "out" / "debug.html").read_text()
+    assert 'id="step-2"' in page
+
+
+def test_debug_goes_on_from_the_store_and_from_a_recipe(run, digits_flags, tmp_path: Path, capsys, monkeypatch) -> None:
+    words = ("debug", *digits_flags, *QUICK, "--policy", "W2A8", "--repairs", "none", "--target-drop", "0", "-o", "out")
+    assert run(*words) == 0
+    first = (tmp_path / "out" / "findings.json").read_text()
+    monkeypatch.setattr("bitwright.debug.bench.evaluate", None)  # nothing may be measured again
+    assert run(*words) == 0
+    assert (tmp_path / "out" / "findings.json").read_text() == first
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert run(*words, "--start-at", 8, "--recipe", "out/recipe.json") == 0
+    findings = Findings.from_json((tmp_path / "out" / "findings.json").read_text())
+    assert [step.number for step in findings.steps] == [8]
+    assert findings.recipe == Findings.from_json(first).recipe
+
+
+def test_bad_input_is_one_line(run, digits_flags, capsys) -> None:
+    assert run("debug", *digits_flags, *QUICK, "--start-at", 9) == 2
+    assert "start_at must be between 1 and 8, got 9" in capsys.readouterr().err
+    assert run("debug", *digits_flags, *QUICK, "--repairs", "cel") == 2
+    assert "did you mean 'cle'" in capsys.readouterr().err
+    assert run("debug", *digits_flags, *QUICK, "--recipe", "none.json") == 2
+    assert "cannot read the recipe file 'none.json'" in capsys.readouterr().err

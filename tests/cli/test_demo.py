@@ -1,0 +1,33 @@
+"""The demo, as a newcomer runs it: everything on, nothing to download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import bitwright.zoo
+from bitwright.report import RunReport
+
+
+def test_the_demo_shows_everything(run, digits_model, tmp_path: Path, capsys, monkeypatch) -> None:
+    pytest.importorskip("onnxruntime", reason="the demo exports to ONNX Runtime")
+    monkeypatch.setattr(bitwright.zoo, "train_digits_network", lambda seed=0, progress=None: digits_model)
+    assert run("demo", "-o", "out") == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    report = RunReport.from_json((tmp_path / "out" / "report.json").read_text())
+    assert report.float_costs["bops"] / report.chosen.costs["bops"] > 60  # 32 x 32 bits to the BOPs of 4 x 4
+    assert report.chosen.verdict.accuracy_change.low > -0.05
+    uniform = next(m for m in report.baselines if m.policy.name == "W4A4")
+    assert report.chosen.verdict.kl.value < uniform.verdict.kl.value
+    assert report.parity.exact_agreement == 1
+    assert report.parity.fused_agreement >= 0.995
+    assert {item.batch for item in report.latency} >= {1, 32}
+    assert sum(report.timings.values()) < 100
+    assert (tmp_path / "out" / "model.onnx").stat().st_size > 0
+    out = captured.out
+    assert "ONNX Runtime predicts the same class as the simulation on 500 of 500 inputs" in " ".join(out.split())
+    assert "of float's time" in out
+    assert "model.onnx" in out
+    assert max(len(line) for line in out.splitlines() if not line.startswith("  bitwright")) <= 80

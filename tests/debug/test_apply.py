@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import bitwright as bw
+from bitwright.debug.apply import apply_action, apply_recipe
+from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.values.recipe import Action, Recipe
+
+
+@pytest.fixture
+def graph():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    return bw.capture(model, torch.randn(2, 6), quantizer=bw.edge_quantizer("tensor"))
+
+
+@pytest.fixture
+def data():
+    torch.manual_seed(1)
+    return [(torch.randn(32, 6), torch.randint(4, (32,)))]
+
+
+def test_ranges_limits_bits_and_granularity(graph, data):
+    target = bw.Policy.uniform(graph.sites, weights=4, activations=4)
+    relu, weight = graph.sites.activations[1].name, graph.sites.weights[0].name
+    recipe = (
+        Recipe(target, "minmax")
+        .then("granularity", weights="channel")
+        .then("limits", site=relu, low=0.0, high=0.75)
+        .then("ranges", site=weight, method="percentile", percentile=90.0)
+        .then("bits", site=weight, bits=3)
+    )
+    assert apply_recipe(graph, recipe, data) is graph
+    assert dict(graph.policy.bits) == dict(recipe.policy.bits)
+    assert graph.policy[weight] == 3
+    grid = graph.quantizers[relu].affine(4)
+    assert float(grid.scale) * 15 == pytest.approx(0.75, rel=1 / 64)
+    assert graph.quantizers[weight].affine(3).scale.numel() == 8
+    assert graph.sites[weight].scheme.granularity == "channel"
+    assert (graph.quantizers[weight].ranges, graph.quantizers[weight].percentile) == ("percentile", 90.0)
+    other = graph.sites.weights[1].name
+    assert graph.quantizers[other].ranges == "minmax"
+    apply_action(graph, Action("ranges", {"method": "mse", "kind": "activation"}), data)
+    assert graph.quantizers[relu].ranges == "mse"
+    assert graph.quantizers[other].ranges == "minmax"
+    apply_action(graph, Action("granularity", {"weights": "tensor"}), data)
+    assert graph.quantizers[weight].affine(3).scale.numel() == 1
+
+
+def test_scales_per_channel_lose_less(graph, data):
+    weight = graph.sites.weights[0].name
+    with torch.no_grad():
+        graph.weight(weight)[0] *= 50
+    bw.calibrate(graph, data).apply(bw.Policy({weight: 4}))
+    errors = []
+    for granularity in ("tensor", "channel"):
+        apply_action(graph, Action("granularity", {"weights": granularity}), data)
+        change = graph.quantizers[weight].quantized() - graph.weight(weight)
+        errors.append(float(change[1:].square().mean()))
+    assert errors[1] < 0.2 * errors[0]
+
+
+def test_bad_input_is_one_line(graph, data):
+    target = bw.Policy.uniform(graph.sites, weights=4)
+    weight, relu = graph.sites.weights[0].name, graph.sites.activations[1].name
+    with pytest.raises(PolicyMismatch, match="made for graph other"):
+        apply_recipe(graph, Recipe(bw.Policy({weight: 4}, "other")), data)
+    for action, message in (
+        (Action("limits", {"site": weight, "low": 0, "high": 1}), "limits can be set at activations with a range"),
+        (Action("limits", {"site": relu, "low": 1.0, "high": 1.0}), "limits need low < high"),
+        (Action("limits", {"site": relu}), "action 'limits' needs the option 'low'"),
+        (Action("bits", {"site": "1.weihgt", "bits": 4}), "which is not among the"),
+        (Action("granularity", {"weights": "row"}), "per channel or tensor, got 'row'"),
+        (Action("ranges", {"method": "mes"}), "ranges must be one of"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            apply_recipe(graph, Recipe(target, "mse", (action,)), data)

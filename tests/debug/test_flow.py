@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+
+import bitwright as bw
+from bitwright.debug import STEPS, apply_recipe, debug
+from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.evaluation import evaluate
+from bitwright.evaluation.task import Task
+from bitwright.values.findings import Findings
+
+WITHOUT_REPAIRS = ()
+
+
+@pytest.fixture(scope="module")
+def graph(digits_model, digits_data):
+    return bw.capture(digits_model, digits_data[0][0][:2])
+
+
+@pytest.fixture(scope="module")
+def whole_flow(graph, digits_task, digits_model):
+    """Two bits everywhere, which nothing short of training mends: every step is taken."""
+    return debug(graph, digits_task, 0.0, weights=2, activations=2, model=digits_model, repairs=WITHOUT_REPAIRS)
+
+
+def test_a_target_that_holds_stops_at_step_2(graph, digits_task, digits_model):
+    findings = debug(graph, digits_task, 1.0)
+    assert [step.number for step in findings.steps] == [1, 2]
+    assert findings.holds
+    assert findings.recipe.actions == ()
+    assert "nothing needs to be changed" in findings.recommendation
+    again = apply_recipe(bw.capture(digits_model, graph.example_inputs), findings.recipe, digits_task.calibration)
+    assert findings.verdict == evaluate(again, findings.recipe.policy, digits_task.evaluation)
+
+
+def test_the_site_with_outliers_is_named_first_and_mended_alone(outlier_model, digits_task, digits_data):
+    graph = bw.capture(outlier_model, digits_data[0][0][:2])
+    findings = debug(graph, digits_task, 0.5, model=outlier_model, repairs=WITHOUT_REPAIRS)
+    second, fourth = findings.step(2), findings.step(4)
+    assert second.verdict.accuracy_change.value < -0.1  # it collapses
+    assert second.at_fault == ("activation",)
+    assert findings.step(3).status == "skipped"
+    assert fourth.sweep.rows[0].label == "layer1.relu1"
+    assert fourth.conclusion.startswith("The worst activation is layer1.relu1")
+    assert {action.options["site"] for action in findings.recipe.actions} == {"layer1.relu1"}
+    assert findings.holds
+    assert findings.steps[-1] == fourth
+    assert abs(findings.verdict.accuracy_change.value) <= 0.005
+    # The recipe does the same to a graph that was captured anew.
+    again = apply_recipe(bw.capture(outlier_model, digits_data[0][0][:2]), findings.recipe, digits_task.calibration)
+    assert evaluate(again, again.policy, digits_task.evaluation) == findings.verdict
+
+
+def test_every_step_says_what_it_measured_and_what_stands_in_the_way(whole_flow):
+    assert [step.number for step in whole_flow.steps] == list(range(1, len(STEPS) + 1))
+    assert not whole_flow.holds
+    for step in whole_flow.steps:
+        assert step.title
+        assert step.rule
+        assert step.conclusion
+        assert step.seconds > 0
+        if step.status == "done":
+            assert step.measured
+            assert step.passes > 0
+    assert whole_flow.step(2).at_fault == ("weight", "activation")
+    assert "does not hold" in whole_flow.recommendation
+    assert "bits at" in whole_flow.recommendation or "at 8 bits" in whole_flow.recommendation
+    assert any("saturated" in note for note in whole_flow.notes)
+
+
+def test_steps_5_and_6_rank_and_show_the_worst(whole_flow, graph):
+    fifth, sixth = whole_flow.step(5), whole_flow.step(6)
+    assert len(fifth.sweep) == len(graph.sites)
+    assert fifth.sweep.rows[0].label in fifth.conclusion
+    assert [view.site for view in sixth.tensors] == [row.label for row in fifth.sweep.rows[:3]]
+    assert all(view.bits == 2 for view in sixth.tensors)
+
+
+def test_a_change_is_kept_only_when_it_helps(whole_flow):
+    for step in whole_flow.steps:
+        if step.number not in (3, 4, 7) or step.status == "skipped":
+            continue
+        kl = step.measured[0].kl
+        for row in step.measured[1:]:
+            if row.kept:
+                assert row.kl <= 0.95 * kl
+                kl = row.kl
+    fixed = whole_flow.step(7)
+    assert fixed.change
+    assert any(row.kept for row in fixed.measured)
+
+
+def test_the_graph_is_left_alone(graph, digits_model, digits_data, whole_flow):
+    assert graph.policy == bw.FLOAT
+    assert all(not quantizer.calibrated for quantizer in graph.quantizers.values() if quantizer.site.kind != "weight")
+    with torch.no_grad():
+        x = digits_data[1][0][:32]
+        assert torch.equal(graph(x), bw.capture(digits_model, graph.example_inputs)(x))
+
+
+def test_to_json_and_back(whole_flow):
+    assert Findings.from_json(whole_flow.to_json()) == whole_flow
+    with pytest.raises(InvalidInput, match="not findings of version 1"):
+        Findings.from_dict({"bitwright": "findings", "version": 2})
+    with pytest.raises(InvalidInput, match="step must be one that the flow took"):
+        whole_flow.step(9)
+
+
+def test_a_stopped_flow_goes_on_where_it_was(graph, digits_task, whole_flow, digits_model):
+    kept: dict[str, str] = {}
+    computed: list[int] = []
+
+    class Stop(Exception):
+        pass
+
+    def remember(key, compute):
+        if key not in kept:
+            if len(kept) == stop_after:
+                raise Stop
+            data = compute()
+            computed.append(data["number"])
+            kept[key] = json.dumps(data)
+        return json.loads(kept[key])
+
+    def run():
+        return debug(
+            graph, digits_task, 0.0, weights=2, activations=2, model=digits_model, repairs=WITHOUT_REPAIRS,
+            remember=remember,
+        )
+
+    stop_after = 4
+    with pytest.raises(Stop):
+        run()
+    assert computed == [1, 2, 3, 4]
+    stop_after = 100
+    findings = run()
+    assert computed == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert findings.recipe == whole_flow.recipe
+    assert [s.conclusion for s in findings.steps] == [s.conclusion for s in whole_flow.steps]
+    assert run() == findings  # nothing is measured again
+    assert len(computed) == 8
+
+
+def test_start_at_any_step_and_from_a_recipe(graph, digits_task, whole_flow):
+    findings = debug(
+        graph, digits_task, 100.0, start_at=8, recipe=whole_flow.recipe, repairs=WITHOUT_REPAIRS
+    )
+    assert [step.number for step in findings.steps] == [8]
+    assert findings.holds
+    assert findings.verdict == whole_flow.step(8).verdict
+
+
+def test_a_metric_of_ones_own_decides(graph, digits_task):
+    def share_of_zeros(outputs, targets):
+        return float((outputs.argmax(1)[targets == 0] == 0).double().mean())
+
+    task = Task(digits_task.calibration, digits_task.evaluation, metric=share_of_zeros)
+    findings = debug(graph, task, 1.0)
+    assert findings.step(2).verdict.metrics["metric"] > 0.9
+    assert "metric" in findings.step(2).conclusion
+
+
+def test_a_graph_that_is_not_the_model_stops_the_flow(graph, digits_task, digits_model):
+    other = copy.deepcopy(digits_model)
+    with torch.no_grad():
+        other.linear.bias += torch.arange(10.0)
+    findings = debug(graph, digits_task, model=other)
+    assert [step.status for step in findings.steps] == ["failed"]
+    assert "does not compute what the model computes" in findings.recommendation
+    assert not findings.holds
+
+
+def test_bad_input_is_one_line(graph, digits_task):
+    with pytest.raises(InvalidInput, match="start_at must be between 1 and 8, got 9"):
+        debug(graph, digits_task, start_at=9)
+    with pytest.raises(InvalidInput, match="target_drop must be between 0 and 100 points, got -1"):
+        debug(graph, digits_task, -1)
+    with pytest.raises(InvalidInput, match="got 'adarond'; did you mean 'adaround'"):
+        debug(graph, digits_task, repairs=("adarond",))
+    with pytest.raises(InvalidInput, match="repairs must be a list of names, got the text 'cle'"):
+        debug(graph, digits_task, repairs="cle")
+    with pytest.raises(InvalidInput, match="the target is float everywhere"):
+        debug(graph, digits_task, weights=None, activations=None)
+    with pytest.raises(InvalidInput, match="ranges must be one of"):
+        debug(graph, digits_task, ranges="mes")
+    with pytest.raises(PolicyMismatch, match="made for graph other"):
+        debug(graph, digits_task, policy=bw.Policy({"linear.weight": 4}, "other"))

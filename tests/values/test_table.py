@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.values import FLOAT, MarginModel, Policy, SensitivityTable
+
+NAMES, BITS = ("a", "b", "c"), (2, 4, 8)
+
+
+def table(**changes):
+    harm = np.array([[9.0, 3.0, 1.0], [8.0, 4.0, 0.5], [1.0, 0.2, 0.1]])
+    return SensitivityTable(**{"method": "fit", "unit": "u", "sites": NAMES, "bits": BITS, "harm": harm, **changes})
+
+
+def margin_table():
+    generator = np.random.default_rng(0)
+    model = MarginModel(generator.uniform(0.1, 3, 50), generator.uniform(0, 1, (50, 3, 3)).astype(np.float32))
+    return table(method="margin-fit", margin=model), model
+
+
+def phi(x):
+    return 0.5 * math.erfc(-x / math.sqrt(2))
+
+
+def test_harms_add_up():
+    found = table()
+    assert found.predict(Policy({"a": 2, "c": 8})) == pytest.approx(9.1)
+    assert found.predict(FLOAT) == 0
+    assert found.at("b", 4) == 4
+    assert found.linearized(Policy({"a": 2})) is found
+
+
+def test_variances_add_up_in_a_margin_model():
+    found, model = margin_table()
+    variance = model.variances[:, 0, 2].astype(float) + model.variances[:, 1, 0]
+    expected = np.mean([phi(-m / math.sqrt(v)) for m, v in zip(model.margins, variance, strict=True)])
+    assert found.predict(Policy({"a": 8, "b": 2})) == pytest.approx(expected, rel=1e-6)
+    assert found.predict(FLOAT) == 0
+
+
+def test_no_noise_flips_nothing_but_ties():
+    model = MarginModel(np.array([1.0, 0.0]), np.zeros((2, 1, 1)))
+    assert model.flip_chances(np.zeros(2)).tolist() == [0.0, 0.5]
+
+
+def test_slopes_are_derivatives():
+    _, model = margin_table()
+    variance = np.linspace(0.05, 2, 50)
+    step = 1e-6
+    differences = (model.flip_chances(variance + step) - model.flip_chances(variance - step)) / (2 * step) / 50
+    np.testing.assert_allclose(model.flip_rate_slopes(variance), differences, rtol=1e-5)
+
+
+def test_a_linearized_table_is_right_to_first_order():
+    found, model = margin_table()
+    base = Policy({"a": 4, "b": 4, "c": 4})
+    linear = found.linearized(base)
+    assert linear.margin is None
+    small = 1e-5
+    for row, site in enumerate(NAMES):
+        moved = np.array(model.variances, dtype=float)
+        moved[:, row, 1] *= 1 + small
+        change = MarginModel(model.margins, moved).flip_rate(moved[:, [0, 1, 2], 1].sum(1)) - found.predict(base)
+        assert change == pytest.approx(linear.at(site, 4) * small, rel=1e-3)
+
+
+def test_ranking_is_worst_first():
+    assert table().ranking(8) == [("a", 1.0), ("b", 0.5), ("c", 0.1)]
+    assert [site for site, _ in table().ranking(4)] == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t.at("a", 3), r"the table has bits \(2, 4, 8\), not 3"),
+        (lambda t: t.predict(Policy({"a": 16})), "not 16"),
+        (lambda t: t.at("d", 4), "the table has no site 'd'"),
+        (lambda t: t.predict(Policy({"d": 4})), "the table has no site 'd'"),
+    ],
+)
+def test_what_the_table_does_not_have(call, message):
+    with pytest.raises(InvalidInput, match=message):
+        call(table())
+
+
+def test_a_policy_of_another_graph():
+    found = table(graph_hash="cafe")
+    found.predict(Policy({"a": 2}))
+    found.predict(Policy({"a": 2}, "cafe"))
+    with pytest.raises(PolicyMismatch, match="made for graph beef, the table for cafe"):
+        found.predict(Policy({"a": 2}, "beef"))
+
+
+def test_a_table_must_be_complete_and_finite():
+    with pytest.raises(InvalidInput, match=r"harm must have shape \(sites, bits\) = \(3, 3\), got \(2, 3\)"):
+        table(harm=np.zeros((2, 3)))
+    harm = np.zeros((3, 3))
+    harm[1, 2] = np.nan
+    with pytest.raises(InvalidInput, match="the harm of site 'b' is not finite"):
+        table(harm=harm)
+
+
+def test_there_and_back_through_json():
+    found, model = margin_table()
+    found = SensitivityTable(
+        **{
+            **found.__dict__,
+            "standard_error": np.full((3, 3), 0.5),
+            "parts": {"trace": np.arange(3.0)},
+            "notes": ("n",),
+        }
+    )
+    again = SensitivityTable.from_json(found.to_json())
+    np.testing.assert_array_equal(again.harm, found.harm)
+    np.testing.assert_array_equal(again.standard_error, found.standard_error)
+    np.testing.assert_array_equal(again.parts["trace"], np.arange(3.0))
+    assert (again.sites, again.bits, again.notes) == (found.sites, found.bits, found.notes)
+    policy = Policy({"a": 4, "b": 2, "c": 8})
+    assert again.predict(policy) == pytest.approx(found.predict(policy), rel=1e-6)
+    assert json.loads(table().to_json())["margin"] is None
+    assert SensitivityTable.from_json(table().to_json()).predict(policy) == table().predict(policy)
