@@ -2,8 +2,8 @@
 
     python benchmarks/debug.py --data cifar10:DIR [--output FILE]
 
-- unbalanced: one channel in each of six blocks is 30 times as large and read with weights that much smaller; W8A8 with
-  one scale for each weight tensor collapses, and cross-layer equalization is what mends it;
+- unbalanced: one channel in each of the nine blocks is 30 times as large and read with weights that much smaller; W8A8
+  with one scale for each weight tensor collapses, and cross-layer equalization is what mends it;
 - outliers: one channel more in one block, with values thousands of times as large, that nothing reads; W8A8 collapses,
   and the range of that one activation is what mends it.
 
@@ -36,8 +36,8 @@ def unbalanced() -> nn.Module:
     model = resnet20_cifar10()
     blocks = [*model.layer1, *model.layer2, *model.layer3]
     with torch.no_grad():
-        for number, block in enumerate(blocks[:6]):
-            channel = 3 + number
+        for block in blocks:
+            channel = int((block.conv1.weight.abs().amax((1, 2, 3)) * block.bn1.weight.abs()).argmax())
             block.bn1.weight[channel] *= FACTOR
             block.bn1.bias[channel] *= FACTOR
             block.conv2.weight[:, channel] /= FACTOR

@@ -2,8 +2,8 @@
 
     python benchmarks/sweep.py [--data cifar10:DIR] [--output FILE]
 
-ResNet-20, 512 images, all sites. "Same figures" compares every figure of every row with the naive sweep. The analysis is
-W4A8 with each quantizer alone on and each alone off: its cost is given in processor time of one float pass.
+ResNet-20, 512 images, all sites. "Same figures" compares every figure of every row with the naive sweep. The analysis
+is W4A8 with each quantizer alone on and each alone off: its cost is given in processor time of one float pass.
 With ``--data`` and BITWRIGHT_WEIGHTS the network is the trained one; else weights and images are random, which
 costs the same.
 """

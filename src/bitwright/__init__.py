@@ -22,20 +22,27 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bitwright.debug import apply_recipe as apply_recipe
+    from bitwright.debug import debug as debug
+    from bitwright.debug import tensor_view as tensor_view
     from bitwright.errors import BitwrightError as BitwrightError
     from bitwright.evaluation import evaluate as evaluate
+    from bitwright.evaluation.task import Task as Task
     from bitwright.graph import Graph as Graph
     from bitwright.graph import calibrate as calibrate
     from bitwright.graph import capture as capture
     from bitwright.graph.pt2e import edge_quantizer as edge_quantizer
+    from bitwright.repair import repair as repair
     from bitwright.runtimes import export as export
     from bitwright.runtimes import parity as parity
-    from bitwright.sensitivity import sensitivity as sensitivity
     from bitwright.search import search as search
+    from bitwright.sensitivity import sensitivity as sensitivity
+    from bitwright.sensitivity import sweep as sweep
     from bitwright.values import FLOAT as FLOAT
     from bitwright.values import Policy as Policy
     from bitwright.values import SensitivityTable as SensitivityTable
     from bitwright.values import Verdict as Verdict
+    from bitwright.values.recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
 
@@ -44,16 +51,23 @@ _HOMES = {
     "FLOAT": "bitwright.values",
     "Graph": "bitwright.graph",
     "Policy": "bitwright.values",
+    "Recipe": "bitwright.values.recipe",
     "SensitivityTable": "bitwright.values",
+    "Task": "bitwright.evaluation.task",
     "Verdict": "bitwright.values",
+    "apply_recipe": "bitwright.debug",
     "calibrate": "bitwright.graph",
     "capture": "bitwright.graph",
+    "debug": "bitwright.debug",
     "edge_quantizer": "bitwright.graph.pt2e",
     "evaluate": "bitwright.evaluation",
     "export": "bitwright.runtimes",
     "parity": "bitwright.runtimes",
+    "repair": "bitwright.repair",
     "search": "bitwright.search",
     "sensitivity": "bitwright.sensitivity",
+    "sweep": "bitwright.sensitivity",
+    "tensor_view": "bitwright.debug",
 }
 
 __all__ = [
@@ -61,16 +75,23 @@ __all__ = [
     "BitwrightError",
     "Graph",
     "Policy",
+    "Recipe",
     "SensitivityTable",
+    "Task",
     "Verdict",
+    "apply_recipe",
     "calibrate",
     "capture",
+    "debug",
     "edge_quantizer",
     "evaluate",
     "export",
     "parity",
+    "repair",
     "search",
     "sensitivity",
+    "sweep",
+    "tensor_view",
 ]
 
 

@@ -128,7 +128,13 @@ def test_a_stopped_flow_goes_on_where_it_was(graph, digits_task, whole_flow, dig
 
     def run():
         return debug(
-            graph, digits_task, 0.0, weights=2, activations=2, model=digits_model, repairs=WITHOUT_REPAIRS,
+            graph,
+            digits_task,
+            0.0,
+            weights=2,
+            activations=2,
+            model=digits_model,
+            repairs=WITHOUT_REPAIRS,
             remember=remember,
         )
 
@@ -146,9 +152,7 @@ def test_a_stopped_flow_goes_on_where_it_was(graph, digits_task, whole_flow, dig
 
 
 def test_start_at_any_step_and_from_a_recipe(graph, digits_task, whole_flow):
-    findings = debug(
-        graph, digits_task, 100.0, start_at=8, recipe=whole_flow.recipe, repairs=WITHOUT_REPAIRS
-    )
+    findings = debug(graph, digits_task, 100.0, start_at=8, recipe=whole_flow.recipe, repairs=WITHOUT_REPAIRS)
     assert [step.number for step in findings.steps] == [8]
     assert findings.holds
     assert findings.verdict == whole_flow.step(8).verdict

@@ -32,17 +32,19 @@ def test_a_data_loader_is_read_batch_by_batch(digits_graph, data):
     assert scales(calibrate(digits_graph, loader)) == expected
 
 
-def test_it_sees_the_extremes_and_all_values_of_a_small_set(digits_graph, data):
-    inputs = data[0][:50]
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_it_sees_the_extremes_and_all_values_of_a_small_set(order, digits_graph, data):
+    batches = data[0][:50].split(49)
+    site = digits_graph.quantizers["layer1.conv2"]
     seen = []
-    digits_graph.quantizers["relu"].register_forward_hook(lambda m, a, r: seen.append(a[0].detach()))
-    calibrate(digits_graph, [inputs[:30], inputs[30:]], ranges="minmax")
-    values = torch.cat([v.flatten() for v in seen[:2]])
-    observed = digits_graph.quantizers["relu"].observed
-    assert observed.high == float(values.max())
-    assert observed.low == float(values.min())
-    assert observed.count == values.numel()
-    assert observed.sample.sort().values.tolist() == values.sort().values.tolist()
+    hook = site.register_forward_hook(lambda m, a, r: seen.append(a[0].detach()))
+    calibrate(digits_graph, [batches[i] for i in order], ranges="minmax")
+    hook.remove()
+    values = torch.cat([v.flatten() for v in seen])
+    assert site.observed.high == float(values.max())
+    assert site.observed.low == float(values.min()) < 0
+    assert site.observed.count == values.numel() == 50 * 16 * 64
+    assert site.observed.sample.sort().values.tolist() == values.sort().values.tolist()
 
 
 def test_a_large_set_is_sampled_and_keeps_its_extremes(digits_graph, data, monkeypatch):

@@ -27,12 +27,34 @@ VERDICT = Verdict(
 )
 PLAIN = Recipe(Policy({"conv.weight": 4, "relu": 4}, "abcd", "W4A4"))
 CHANNELS = AxisView(
-    "output channel", 0, (-1.0, -0.1), (2.0, 0.1), ((-1.0, 0.0, 0.0, 0.0, 2.0),) * 2, (0.1, 0.0), (0.3, 0.0),
+    "output channel",
+    0,
+    (-1.0, -0.1),
+    (2.0, 0.1),
+    ((-1.0, 0.0, 0.0, 0.0, 2.0),) * 2,
+    (0.1, 0.0),
+    (0.3, 0.0),
     (9.0, math.inf),
 )
 VIEW = TensorView(
-    "conv<b>.weight", "weight", (2, 3), 3, -1.0, 2.0, 0.1, 0.5, 9.0, (-1.0, 0.5, 2.0), (5, 1), (0.25,), (-1.0,),
-    (0.75,), 0.1, 0.3, 12.5, (CHANNELS,),
+    "conv<b>.weight",
+    "weight",
+    (2, 3),
+    3,
+    -1.0,
+    2.0,
+    0.1,
+    0.5,
+    9.0,
+    (-1.0, 0.5, 2.0),
+    (5, 1),
+    (0.25,),
+    (-1.0,),
+    (0.75,),
+    0.1,
+    0.3,
+    12.5,
+    (CHANNELS,),
 )
 HARMLESS = Measurement("float", note="<script>alert(1)</script>")
 
@@ -60,13 +82,30 @@ def findings() -> Findings:
     steps = (
         measured(1, "Sound?", PLAIN, (HARMLESS,), "Yes."),
         measured(
-            2, "Which?", PLAIN, (Measurement("all", 0.5, 0.9),), "Bad.", verdict=VERDICT, holds=False,
-            at_fault=("activation",), seconds=1.0, passes=4.0,
+            2,
+            "Which?",
+            PLAIN,
+            (Measurement("all", 0.5, 0.9),),
+            "Bad.",
+            verdict=VERDICT,
+            holds=False,
+            at_fault=("activation",),
+            seconds=1.0,
+            passes=4.0,
         ),
         measured(3, "Weights?", PLAIN, (), "Not at fault.", status="skipped"),
         measured(
-            4, "Activations?", mended, (Measurement("ranges", 0.01, 0.99, True),), "Better.", change="ranges",
-            verdict=VERDICT, holds=False, sweep=sweep, seconds=2.0, passes=8.0,
+            4,
+            "Activations?",
+            mended,
+            (Measurement("ranges", 0.01, 0.99, True),),
+            "Better.",
+            change="ranges",
+            verdict=VERDICT,
+            holds=False,
+            sweep=sweep,
+            seconds=2.0,
+            passes=8.0,
         ),
         measured(5, "Layers?", mended, (Measurement("relu alone", 0.4, 0.9),), "relu.", sweep=sweep),
         measured(6, "Look?", mended, (), "Seen.", tensors=(VIEW,)),
@@ -79,7 +118,14 @@ def test_the_chart_shows_the_path_taken(findings) -> None:
     panel = debug_panel(findings)
     assert [box.title for box in panel.boxes] == list(TITLES)
     assert [box.state for box in panel.boxes] == [
-        "taken", "taken", "skipped", "mended", "taken", "taken", "reached", "not taken",
+        "taken",
+        "taken",
+        "skipped",
+        "mended",
+        "taken",
+        "taken",
+        "reached",
+        "not taken",
     ]
     assert panel.boxes[1].note == "activations"
     assert panel.boxes[4].note == "relu"

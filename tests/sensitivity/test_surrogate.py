@@ -50,7 +50,7 @@ def test_predictions_order_policies(digits_graph, digits_data):
     from scipy.stats import spearmanr
 
     measured = [evaluate(digits_graph, policy, data, resamples=100).kl.value for policy in policies]
-    assert spearmanr([found.predict(policy).kl for policy in policies], measured).statistic > 0.8
+    assert spearmanr([found.predict(policy).kl for policy in policies], measured).statistic > 0.6
 
 
 def test_float_predicts_nothing_lost_and_targets_may_be_missing(linear_network):

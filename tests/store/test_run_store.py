@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import random
 import signal
@@ -264,3 +265,24 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(StoreError, match="closed"):
         store.get("k")
+
+
+def _open_many(folder: str, start: object, faults: object) -> None:
+    for i in range(40):
+        start.wait()  # type: ignore[attr-defined]
+        try:
+            RunStore(f"{folder}/{i}").close()
+        except Exception as error:
+            faults.put(str(error))  # type: ignore[attr-defined]
+
+
+def test_a_store_that_another_process_is_making_is_never_taken_for_a_foreign_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    start, faults = context.Barrier(4), context.SimpleQueue()
+    processes = [context.Process(target=_open_many, args=(str(tmp_path), start, faults)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert faults.empty(), faults.get()

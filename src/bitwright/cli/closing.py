@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitwright.cli.job import Job
@@ -30,7 +33,7 @@ def opening(job: Job) -> str:
     else:
         wanted = f"the cheapest policy that costs at most {job.settings().drop:g} points (by {job.cost})"
     widths = ", ".join(str(b) for b in job.bits)
-    return f"Asked: {wanted},\n  for {job.model} on {job.data}, from {widths} bits a site."
+    return f"Asked: {wanted}\n  model  {job.model}\n  data   {job.data}\n  bits   {widths}"
 
 
 def closing(report: RunReport, job: Job) -> str:
@@ -47,10 +50,19 @@ def closing(report: RunReport, job: Job) -> str:
 
 def suggestions(report: RunReport, job: Job) -> list[str]:
     """Commands that make sense after this run."""
-    again = ["bitwright", "run", "--job", str(job.output / files.JOB)]
+    bitwright = program()
+    again = [bitwright, "run", "--job", str(job.output / files.JOB)]
     other = job.output.with_name(f"{job.output.name}-2")
     budget = "size=15%" if any("bops" in entry for entry in job.budget) or not job.budget else "bops=W4A4"
     return [
         shlex.join([*again, "--budget", budget, "--output", str(other)]),
-        shlex.join(["bitwright", "compare", str(job.output), str(other)]),
+        shlex.join([bitwright, "compare", str(job.output), str(other)]),
     ]
+
+
+def program() -> str:
+    """How this program is called here: by its name where the shell finds it, else by its path."""
+    called = Path(sys.argv[0])
+    if called.name != "bitwright" or shutil.which("bitwright"):
+        return "bitwright"
+    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else str(called)

@@ -26,9 +26,7 @@ RecipeFile = Annotated[
     str | None, typer.Option("--recipe", metavar="FILE", help="Start from this recipe instead of the plain policy.")
 ]
 StartAt = Annotated[int, typer.Option("--start-at", metavar="STEP", help="The step to begin with, 1 to 8.")]
-Repairs = Annotated[
-    str, typer.Option("--repairs", metavar="LIST", help="What step 3 may use; 'none' for nothing.")
-]
+Repairs = Annotated[str, typer.Option("--repairs", metavar="LIST", help="What step 3 may use; 'none' for nothing.")]
 
 
 @takes_job(*BASICS, "target_drop", *CALIBRATION)

@@ -24,13 +24,17 @@ def demo(output: Output = Path("bitwright-demo"), budget: Budget = "bops=W4A4", 
       bitwright demo
       bitwright demo --budget size=15% --output demo-size
     """
+    import torch
+
     from bitwright.cli.job import Job
     from bitwright.cli.load import load_data
     from bitwright.cli.progress import ProgressBars
     from bitwright.cli.run import main_job
     from bitwright.zoo import train_digits_network
 
-    job = Job(model=_MODEL, data="digits", budget=(budget,), output=output, seed=seed)
+    # One thread is fastest for so small a network.
+    job = Job(model=_MODEL, data="digits", budget=(budget,), output=output, seed=seed, threads=1)
+    torch.set_num_threads(1)
     data = load_data(job)
     print("Training a small residual network on 1,297 images of handwritten digits.")
     with ProgressBars() as bars:

@@ -26,7 +26,6 @@ def export(job: Job, policy: PolicyFile = None) -> None:
     from bitwright.cli.load import load_policy, work
     from bitwright.errors import InvalidJob
     from bitwright.flow import deliver
-    from bitwright.report import format as text
     from bitwright.report.terminal import latency_lines, parity_lines
 
     if job.runtime == "none":
@@ -35,10 +34,9 @@ def export(job: Job, policy: PolicyFile = None) -> None:
         chosen = load_policy(policy, job.output, w.bench.graph.sites)
         delivery = deliver(w.bench, chosen, job.output, w.steps)
     console = Console(highlight=False)
-    size, plain = text.cost("size", delivery.bytes), text.cost("size", delivery.float_bytes)
-    console.print(f"{job.output / delivery.file}: {size} (float {plain})")
+    console.print(f"Written: {job.output / delivery.file}")
     if delivery.parity is not None:
         console.print(parity_lines(delivery.parity))
     console.print(latency_lines(delivery.latency))
-    for note in (*delivery.notes, *delivery.warnings):
+    for note in delivery.notes:
         console.print(f"- {note}")

@@ -54,7 +54,7 @@ def main_job(job: Job, model: object, data: object, command: str) -> None:
         report = flow(model, data, job.output, job.settings(), asked, bars)  # type: ignore[arg-type]
     console.print()
     console.print(summary(report))
-    console.print(closing(report, job))
+    console.print(closing(report, job), soft_wrap=True)
 
 
 def title(job: Job) -> str:

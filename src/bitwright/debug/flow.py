@@ -177,8 +177,8 @@ def _findings(bench: Bench, steps: tuple[Step, ...]) -> Findings:
     elif holds:
         done = _in_words(last.recipe) or "nothing needs to be changed"
         verdict = last.verdict
-        reached = f" {drop_of(bench, verdict)}." if verdict is not None else ""
-        words = f"The target holds with {last.recipe.policy.name or 'this policy'}: {done}.{reached} Apply the recipe."
+        reached = f" ({drop_of(bench, verdict)})" if verdict is not None else ""
+        words = f"The target holds with {last.recipe.policy.name or 'this policy'}{reached}: {done}."
     else:
         changed = _in_words(last.recipe)
         words = f"{last.conclusion} " + (f"So far: {changed}." if changed else "Nothing that was tried helped.")

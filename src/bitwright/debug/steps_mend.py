@@ -102,8 +102,17 @@ class _Mending:
         else:
             changed, conclusion = "", f"Nothing that was tried lowers the KL to float by {IMPROVEMENT:.0%}."
         return Step(
-            number, title, "done", tuple(self.rows), rule, conclusion, changed, self.recipe,
-            self.verdict, holds, state.at_fault,
+            number,
+            title,
+            "done",
+            tuple(self.rows),
+            rule,
+            conclusion,
+            changed,
+            self.recipe,
+            self.verdict,
+            holds,
+            state.at_fault,
         )
 
 
@@ -223,4 +232,3 @@ def own_ranges(graph: Graph, site: str) -> list[Action]:
 
 def _skipped(number: int, title: str, rule: str, why: str, state: State) -> Step:
     return Step(number, title, "skipped", (), rule, why, "", state.recipe, None, None, state.at_fault)
-

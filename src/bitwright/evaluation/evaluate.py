@@ -149,7 +149,14 @@ def measure_many(
     for policy in wanted:
         verdicts.append(
             evaluate(
-                graph, policy, data, loss=loss, metrics=metrics, reference=reference, resamples=resamples, seed=seed,
+                graph,
+                policy,
+                data,
+                loss=loss,
+                metrics=metrics,
+                reference=reference,
+                resamples=resamples,
+                seed=seed,
                 level=level,
             )
         )

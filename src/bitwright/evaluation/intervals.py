@@ -61,9 +61,7 @@ def bootstrap_mean(values: Any, resamples: int = 1000, seed: int = 0, level: flo
     return Interval(float(kept.mean()), low, high, level, "bootstrap")
 
 
-def paired_bootstrap(
-    first: Any, second: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
+def paired_bootstrap(first: Any, second: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
     """Bootstrap interval of mean(first) - mean(second), both measured on the same samples.
 
     Samples are drawn together with their pair, so what both have in common cancels. For right/wrong values (0 or 1)
@@ -93,17 +91,17 @@ def paired_bootstrap(
     return Interval(value, min(low, value), max(high, value), level, "paired bootstrap")
 
 
-def resample(
-    statistic: Callable[[npt.NDArray[np.int64]], Array], count: int, resamples: int, seed: int
-) -> Array:
+def resample(statistic: Callable[[npt.NDArray[np.int64]], Array], count: int, resamples: int, seed: int) -> Array:
     """(resamples,) values of a statistic that maps (r, count) sample indices to (r,) values; memory is bounded."""
     _check_resamples(resamples)
     generator = np.random.default_rng(seed)
     rows = max(1, CHUNK_VALUES // count)
-    return np.concatenate([
-        statistic(generator.integers(0, count, (min(rows, resamples - start), count)))
-        for start in range(0, resamples, rows)
-    ])
+    return np.concatenate(
+        [
+            statistic(generator.integers(0, count, (min(rows, resamples - start), count)))
+            for start in range(0, resamples, rows)
+        ]
+    )
 
 
 def _resampled_means(values: Array, resamples: int, seed: int) -> Array:

@@ -55,9 +55,7 @@ class Outputs:
         return float(self.correct.mean())
 
 
-def float_outputs(
-    graph: Graph, batches: Any, *, loss: Loss | None = None, progress: Progress | None = None
-) -> Outputs:
+def float_outputs(graph: Graph, batches: Any, *, loss: Loss | None = None, progress: Progress | None = None) -> Outputs:
     """Run the float model over some data, for comparisons with many policies.
 
     Args:

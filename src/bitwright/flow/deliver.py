@@ -8,9 +8,13 @@ from pathlib import Path
 
 from bitwright.flow.bench import Bench
 from bitwright.flow.steps import Steps
+from bitwright.report import format as text
 from bitwright.store import folder as files
 from bitwright.store import write_atomically
 from bitwright.values import FLOAT, Latency, Parity, Policy
+
+FUSED_AGREEMENT = 0.995
+"""Share of equal predictions below which a run warns: fused integer kernels round a few values the other way."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,6 @@ class Delivery:
         parity: the file in its runtime against the simulation on the evaluation data.
         latency: the file against float in the same runtime.
         notes: how it was stored.
-        warnings: what the user should not miss.
     """
 
     file: str = ""
@@ -33,7 +36,6 @@ class Delivery:
     parity: Parity | None = None
     latency: tuple[Latency, ...] = ()
     notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Delivery:
@@ -57,4 +59,26 @@ def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Deliver
         plain = Path(temporary) / "float.onnx"
         export(graph, plain, runtime=bench.settings.runtime, policy=FLOAT)
         times = latency(target, plain)
-    return Delivery(target.name, exported.bytes, exported.float_bytes, compared, tuple(times), tuple(exported.notes))
+    ours, plain_size = (text.cost("size", size) for size in (exported.bytes, exported.float_bytes))
+    notes = (
+        f"{target.name} takes {ours}, the float model in the same format {plain_size}",
+        *warnings(compared),
+        *exported.notes,
+    )
+    return Delivery(target.name, exported.bytes, exported.float_bytes, compared, tuple(times), notes)
+
+
+def warnings(parity: Parity) -> tuple[str, ...]:
+    """What the user should not miss about the file in its runtime."""
+    if parity.exact_agreement < 1:
+        return (
+            "even with its graph optimisations off the runtime does not predict what was simulated; please report this "
+            "with the model",
+        )
+    if parity.fused_agreement < FUSED_AGREEMENT:
+        return (
+            f"with its graph optimisations on the runtime predicts another class than the simulation on "
+            f"{text.percent(1 - parity.fused_agreement)} of the inputs: its fused kernels round otherwise; rely on the "
+            "accuracy of the file itself, or switch the optimisations off",
+        )
+    return ()

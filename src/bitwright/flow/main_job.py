@@ -29,7 +29,7 @@ from bitwright.flow.choose import (
     with_choices,
     without_repeats,
 )
-from bitwright.flow.deliver import Delivery, deliver
+from bitwright.flow.deliver import deliver
 from bitwright.flow.samples import count
 from bitwright.flow.steps import Progress, Steps
 from bitwright.report import Agreement, Measured, Pair, RunReport
@@ -116,7 +116,7 @@ def run(
             command=asked.command,
             job_file=asked.job_file,
             timings=dict(steps.seconds),
-            notes=notes(bench, choices, delivery),
+            notes=notes(bench, choices),
         )
         with steps.step("write the report"):
             outputs.write_report(output, report)
@@ -249,11 +249,11 @@ def agreement(bench: Bench, table: SensitivityTable, refined: Refinement) -> Agr
     return Agreement(table.method, table.unit, RANKED_BY, tuple(pairs), rank)
 
 
-def notes(bench: Bench, choices: list[Choice], delivery: Delivery) -> tuple[str, ...]:
+def notes(bench: Bench, choices: list[Choice]) -> tuple[str, ...]:
     """Sentences that qualify the whole run."""
     samples = count(bench.drawn.holdout)
     ranked = (
         f"Candidates were ranked by their KL to float on {samples:,} held-out calibration samples; accuracy there is "
         "saturated where the network was trained on them. The evaluation data took no part in any choice."
     )
-    return (choices[0].reason, ranked, *bench.drawn.notes, *delivery.warnings)
+    return (choices[0].reason, ranked, *bench.drawn.notes)

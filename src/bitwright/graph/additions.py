@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -27,6 +28,7 @@ from bitwright.quantizers.uniform import ActivationQuantizer
 _ADDITIONS = {aten.add.Tensor, aten.add_.Tensor}
 _SIGNIFICANT_BITS = 12  # of the largest value, in units: products with weights then stay within float32
 _FEWEST_FRACTION_BITS = 2  # of the smallest step, in units
+_KEPT = 64  # combinations of grids whose steps are remembered
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,10 @@ class TieFreeSteps:
         additions = additions_of(module)
         self.groups = linked(additions)
         self.results = frozenset(addition.result for addition in additions)
+        self._made: dict[tuple[int, ...], tuple[list[Affine], list[Affine]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}  # ids mean nothing in a copy
 
     def settle(self, quantizers: Mapping[str, Quantizer]) -> None:
         """Adjust the grids of the sites around additions; those in float or above 8 bits are left alone."""
@@ -106,11 +112,23 @@ class TieFreeSteps:
             narrow = [(q, q.affine(q.bits)) for q in members if q.bits is not None and q.bits <= 8]
             if len(narrow) < 2:
                 continue
-            exponent = _unit_exponent([(float(affine.scale), q.bits or 0) for q, affine in narrow])
-            for quantizer, affine in narrow:
-                odd = quantizer.site.name in self.results
-                up = quantizer.ranges != "mse"  # what min-max keeps within the grid stays there
-                quantizer.settle(_in_units(affine, exponent, odd, up, quantizer.site.scheme.symmetric))
+            key = tuple(id(affine) for _, affine in narrow)
+            if key not in self._made:
+                if len(self._made) >= _KEPT:
+                    self._made.clear()
+                # The grids that the key stands for are kept along, so that their ids stay theirs.
+                self._made[key] = [affine for _, affine in narrow], self._steps(narrow)
+            for (quantizer, _), affine in zip(narrow, self._made[key][1], strict=True):
+                quantizer.settle(affine)
+
+    def _steps(self, narrow: list[tuple[ActivationQuantizer, Affine]]) -> list[Affine]:
+        exponent = _unit_exponent([(float(affine.scale), quantizer.bits or 0) for quantizer, affine in narrow])
+        found = []
+        for quantizer, affine in narrow:
+            odd = quantizer.site.name in self.results
+            up = quantizer.ranges != "mse"  # what min-max keeps within the grid stays there
+            found.append(_in_units(affine, exponent, odd, up, quantizer.site.scheme.symmetric))
+        return found
 
 
 def _unit_exponent(steps: list[tuple[float, int]]) -> int:

@@ -105,6 +105,7 @@ def calibrate(graph: Graph, batches: Any, ranges: str = "mse", percentile: float
     for quantizer, watch in watched:
         if not bool(torch.isfinite(watch.low) & torch.isfinite(watch.high)):
             raise InvalidData(f"the activations at '{quantizer.site.name}' are not finite; check weights and inputs")
+    graph.forget_fitted()
     for quantizer, watch in watched:
         quantizer.observe(watch.observed())
     moments = rows.moments()

@@ -17,6 +17,9 @@ from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.values import FLOAT, Policy, Sites
 
+# Repairs that change the network itself, not what was fitted to its ranges.
+_LASTING = ("cle", "smooth", "granularity")
+
 
 class Graph:
     """A captured network in which every tensor that can be quantized passes through its quantizer.
@@ -128,6 +131,17 @@ class Graph:
         if not isinstance(quantizer, WeightQuantizer):
             raise InvalidInput(f"site '{site}' is an activation; it has no weight")
         return quantizer.weight
+
+    def forget_fitted(self) -> None:
+        """Take back the biases that repairs fitted to the present ranges; rescaled weights and granularities stay.
+
+        :func:`calibrate` calls it: with new ranges, learned rounding and corrections no longer fit.
+        """
+        for module in self.module.modules():
+            if isinstance(module, BiasQuantizer):
+                for bits in list(module.corrections):
+                    module.correct(bits, None)
+        self.repairs = [name for name in self.repairs if name in _LASTING]
 
     def biases(self) -> dict[str, BiasQuantizer]:
         """Biases that are rounded along with their operation, by the parameter's name."""

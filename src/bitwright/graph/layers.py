@@ -97,20 +97,18 @@ class Layer:
             front = [d * (k - 1) - p for k, d, p in zip(kernel, dilation, padding, strict=True)]
             return stride, front, [f + e for f, e in zip(front, extra, strict=True)], dilation
         dilation = self._many(self._argument(5, "dilation", 1))
-        padding = self._argument(4, "padding", 0)
-        if padding == "valid":
-            padding = 0
-        if padding == "same":
+        given = self._argument(4, "padding", 0)
+        if given == "same":
             total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
             return stride, [t // 2 for t in total], [t - t // 2 for t in total], dilation
-        padding = self._many(padding)
-        return stride, padding, padding, dilation
+        both = self._many(0 if given == "valid" else given)
+        return stride, both, both, dilation
 
     def matrix(self, weight: Tensor) -> Tensor:
         """A tensor in the weight's shape as (groups, outputs of a group, inputs of a group x kernel)."""
         if self.transposed:
             weight = weight.flip(tuple(range(2, weight.dim())))
-            weight = weight.unflatten(0, (self.groups, -1)).transpose(1, 2)
+            weight = weight.reshape(self.groups, -1, *weight.shape[1:]).transpose(1, 2)
             return weight.flatten(3).flatten(2) if weight.dim() > 3 else weight
         return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
 
@@ -181,14 +179,17 @@ class Positions:
         places = start[:, :, None] + offset
         # (samples, chosen, kernel, channels) -> rows with the channel before the kernel, as weights have them.
         rows = value.flatten(2)[self.sample[:, :, None], :, places].flatten(0, 1).transpose(1, 2)
-        return rows.unflatten(1, (layer.groups, -1)).flatten(2).transpose(0, 1)
+        return rows.reshape(rows.shape[0], layer.groups, -1).transpose(0, 1)
 
 
 def _spread(value: Tensor, stride: list[int]) -> Tensor:
     """Put stride - 1 zeros between neighbours."""
     size = [(n - 1) * s + 1 for n, s in zip(value.shape[2:], stride, strict=True)]
     result = value.new_zeros(*value.shape[:2], *size)
-    result[(..., *(slice(None, None, s) for s in stride))] = value
+    places = result
+    for dim, s in enumerate(stride, start=2):
+        places = places[(slice(None),) * dim + (slice(None, None, s),)]
+    places.copy_(value)
     return result
 
 

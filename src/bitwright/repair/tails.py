@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from bitwright.graph.graph import Graph
+from bitwright.graph.layers import Layer, module_at
 from bitwright.graph.operations import CLAMPS
 from bitwright.quantizers.uniform import ActivationQuantizer
-from bitwright.repair.layers import Layer, module_at
 
 aten = torch.ops.aten
 
@@ -81,7 +81,7 @@ class Tail:
 
 
 def _site(site: ActivationQuantizer) -> Callable[[Tensor, list[Tensor]], Tensor]:
-    return lambda value, _: site(value)  # type: ignore[no-any-return]
+    return lambda value, _: site(value)
 
 
 def _addition(position: int) -> Callable[[Tensor, list[Tensor]], Tensor]:
@@ -91,7 +91,7 @@ def _addition(position: int) -> Callable[[Tensor, list[Tensor]], Tensor]:
 def _activation(node: Node, constant: Callable[[Node], Tensor]) -> Callable[[Tensor, list[Tensor]], Tensor]:
     rest = [constant(arg) if isinstance(arg, Node) else arg for arg in node.args[1:]]
     kwargs = dict(node.kwargs)
-    return lambda value, _: node.target(value, *rest, **kwargs)  # type: ignore[operator, no-any-return]
+    return lambda value, _: node.target(value, *rest, **kwargs)  # type: ignore[operator]
 
 
 def tail_of(graph: Graph, layer: Layer, shape: Callable[[Node], torch.Size | None]) -> Tail:

@@ -6,11 +6,12 @@ puts out, changes the layer, and goes on: two passes over the data in all, howev
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Graph as NodeGraph
 from torch.fx import Node
 from torch.fx.node import map_arg
 
@@ -27,13 +28,13 @@ class Twins:
     Args:
         graph: with the policy applied.
         batches: the inputs of each batch.
-        hold: nodes whose values are kept to the end.
+        hold: nodes whose values are kept until they are let go.
     """
 
-    def __init__(self, graph: Graph, batches: list[tuple[Any, ...]], hold: Container[Node] = ()) -> None:
+    def __init__(self, graph: Graph, batches: list[tuple[Any, ...]], hold: Iterable[Node] = ()) -> None:
         self.graph = graph
         self.batches = batches
-        self.hold = hold
+        self.hold = set(hold)
         self.float: dict[Node, list[Any]] = {}
         self.quantized: dict[Node, list[Any]] = {}
         self._constant: set[Node] = set()
@@ -47,9 +48,8 @@ class Twins:
                 if used not in seen:
                     seen.add(used)
                     self._last.setdefault(node, []).append(used)
-        for node in self.graph.module.graph.nodes:
-            if node.op != "placeholder" and node.op != "output" and all(n in self._constant for n in node.all_input_nodes):
-                self._constant.add(node)
+        dependent = set(inputs_dependent(self.graph.module.graph))
+        self._constant = {node for node in self.graph.module.graph.nodes if node not in dependent}
 
     def walk(self, stops: Container[Node]) -> Iterator[Node]:
         """Run to the end, stopping at some nodes.
@@ -59,10 +59,10 @@ class Twins:
         """
         placeholders = iter(range(len(self.graph.example_inputs)))
         for node in self.graph.module.graph.nodes:
-            if node in self._constant:
-                continue
             if node.op == "output":
                 return
+            if node in self._constant:
+                continue
             if node.op == "placeholder":
                 position = next(placeholders)
                 self.float[node] = [inputs[position] for inputs in self.batches]
@@ -88,7 +88,7 @@ class Twins:
 
     def constant(self, node: Node, quantized: bool) -> Any:
         """Value of a node that doesn't depend on the inputs: a weight or a bias, rounded or not."""
-        return self._call(node, lambda used: self.constant(used, quantized), quantized)
+        return self.call(node, lambda used: self.constant(used, quantized), quantized)
 
     def _compute(self, node: Node, batch: int, quantized: bool) -> Any:
         values = self.quantized if quantized else self.float
@@ -96,9 +96,28 @@ class Twins:
         def value(used: Node) -> Any:
             return self.constant(used, quantized) if used in self._constant else values[used][batch]
 
-        return self._call(node, value, quantized)
+        return self.call(node, value, quantized)
 
-    def _call(self, node: Node, value: Any, quantized: bool) -> Any:
+    def redo(self, nodes: Iterable[Node]) -> None:
+        """Compute the quantized values of some nodes again, after quantizers inside have changed."""
+        with torch.no_grad():
+            for node in nodes:
+                self.quantized[node] = [self._compute(node, i, True) for i in range(len(self.batches))]
+
+    def release(self, nodes: Iterable[Node]) -> None:
+        """Forget the values of some nodes."""
+        for node in nodes:
+            self.float.pop(node, None)
+            self.quantized.pop(node, None)
+
+    def let_go(self, node: Node, reader: Node) -> None:
+        """No longer hold a node's values; ``reader``, the node that comes next, may still read them."""
+        self.hold.discard(node)
+        if node not in self._last.get(reader, ()):
+            self.release([node])
+
+    def call(self, node: Node, value: Callable[[Node], Any], quantized: bool) -> Any:
+        """What a node computes from the values of its inputs."""
         if node.op == "get_attr":
             owner, _, name = str(node.target).rpartition(".")
             return getattr(self.graph.module.get_submodule(owner), name)
@@ -107,8 +126,17 @@ class Twins:
         if node.op == "call_module":
             module = self.graph.module.get_submodule(str(node.target))
             if not quantized and isinstance(module, (Quantizer, BiasQuantizer)):
-                return args[0]  # type: ignore[index]
-            return module(*args, **kwargs)  # type: ignore[misc]
+                return args[0]
+            return module(*args, **kwargs)
         if node.op == "call_function":
-            return node.target(*args, **kwargs)  # type: ignore[operator, misc]
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)  # type: ignore[index, misc]
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+
+
+def inputs_dependent(graph: NodeGraph) -> list[Node]:
+    """The nodes whose value depends on the network's inputs, in the order of execution, the output node left out."""
+    found: dict[Node, None] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder" or (node.op != "output" and any(n in found for n in node.all_input_nodes)):
+            found[node] = None
+    return list(found)

@@ -1,4 +1,4 @@
-"""Activations: QuantizeLinear, a clip to grids narrower than their type, DequantizeLinear; and the same behind moves."""
+"""Activations: QuantizeLinear, a clip to grids narrower than their type, DequantizeLinear; and again behind moves."""
 
 from __future__ import annotations
 
@@ -60,11 +60,13 @@ class Grid:
 def stored_grid(quantizer: Quantizer) -> Grid:
     """The grid in force, moved to an unsigned type.
 
-    x86 kernels are made for unsigned activations; adding 128 to integers and zero point changes no value.
+    x86 kernels are made for unsigned activations; adding 128 to integers and zero point changes no value. Probabilities
+    on a grid that ends below 1.0 get a 16-bit type: ONNX Runtime's 8-bit softmax overflows there instead of saturating.
     """
     assert quantizer.bits is not None
     affine = quantizer.affine(quantizer.bits)
-    width = 8 if quantizer.bits <= 8 else 16
+    narrow = quantizer.site.operation == "softmax" and (255 - float(affine.zero_point)) * float(affine.scale) < 1.0
+    width = 8 if quantizer.bits <= 8 and not narrow else 16
     shift = 1 << (width - 1) if affine.low < 0 else 0
     return Grid(
         quantizer.site.name,
@@ -102,7 +104,7 @@ def _pair(builder: Builder, anchor: Any, source: Any, grid: Grid, low: int, high
     if narrow and grid.dtype == "UINT16":
         # ONNX Runtime has no Clip for 16-bit integers; clipping the real numbers to grid points is the same.
         ends = [np.float32((end - grid.zero_point) * np.float32(grid.scale)) for end in (low, high)]
-        limits = [builder.constant(f"{grid.name}.{word}", end, "FLOAT") for word, end in zip(("low", "high"), ends)]
+        limits = [builder.constant(f"{grid.name}.{word}", ends[i], "FLOAT") for i, word in enumerate(("low", "high"))]
         source = builder.node(anchor, "Clip", [source, *limits], f"{grid.name}.clipped")
     integers = builder.node(anchor, "QuantizeLinear", [source, scale, zero_point], f"{grid.name}.integers")
     if narrow and grid.dtype == "UINT8":
@@ -110,14 +112,14 @@ def _pair(builder: Builder, anchor: Any, source: Any, grid: Grid, low: int, high
             builder.constant(f"{grid.name}.{word}", end, grid.dtype) for word, end in (("low", low), ("high", high))
         ]
         integers = builder.node(anchor, "Clip", [integers, *limits], f"{grid.name}.clipped")
-    return builder.node(anchor, "DequantizeLinear", [integers, scale, zero_point], f"{grid.name}.dequantized")
+    return builder.node(anchor, "DequantizeLinear", [integers, scale, zero_point], grid.name)
 
 
 def _without_clamp(marker: Any, grid: Grid) -> tuple[Any, int, int]:
     """Move a ReLU, ReLU6 or clamp in front of the marker into the limits of the integers.
 
-    Rounding keeps the order of numbers, so clipping before it or after it is the same; behind it, the operation in front
-    keeps its integer kernel. A clamp that the integer type makes anyway stays where it is: runtimes drop it.
+    Rounding keeps the order of numbers, so clipping before it or after it is the same; behind it, the operation in
+    front keeps its integer kernel. A clamp that the integer type makes anyway stays where it is: runtimes drop it.
 
     Returns:
         What to quantize, and the limits.
@@ -200,6 +202,6 @@ def _pad_integers(builder: Builder, node: Any, value: Any) -> Any:
     zero_point = pair.inputs[2]
     axes = list(node.inputs[3:4])
     padded = builder.node(node, "Pad", [pair.inputs[0], node.inputs[1], zero_point, *axes], f"{node.name}.integers")
-    result = builder.node(node, "DequantizeLinear", [padded, pair.inputs[1], zero_point], f"{node.name}.dequantized")
+    result = builder.node(node, "DequantizeLinear", [padded, pair.inputs[1], zero_point], node.name)
     replace(node.outputs[0], result)
     return result

@@ -58,12 +58,11 @@ class Builder:
     def node(
         self, anchor: Any, operation: str, inputs: list[Any], name: str, attributes: dict[str, Any] | None = None
     ) -> Any:
-        """A node in front of ``anchor``; returns its output, which is called ``name``."""
+        """A node without a name in front of ``anchor``; returns its output, which is called ``name``."""
         value = self.ir.Value(name=self.unique(name))
-        made = self.ir.node(
-            operation, inputs, attributes or {}, outputs=[value], name=self.unique(f"{name}/{operation}")
-        )
+        made = self.ir.node(operation, inputs, attributes or {}, outputs=[value])
         self.graph.insert_before(anchor, made)
+        made.name = None  # its output's name says it all, and small networks are made of names
         return value
 
     def tidy(self) -> None:
@@ -79,5 +78,5 @@ def replace(value: Any, by: Any) -> None:
     if value.is_graph_output():
         name = value.name
         value.name = f"{name}.marker"
-        by.name = name
+        by.name, by.type, by.shape = name, value.type, value.shape
     value.replace_all_uses_with(by, replace_graph_outputs=True)

@@ -105,8 +105,8 @@ def check_runtime(runtime: str) -> None:
 def scales_json(result: ExportResult) -> str:
     """The policy and everything that was stored with it, as JSON: one site a line.
 
-    Per site: ``kind``, ``bits``, ``dtype`` (ONNX type), ``low`` and ``high`` (smallest and largest integer), ``scale`` (one
-    number, one for each channel along ``axis``, or a list for each output channel with one for each group of
+    Per site: ``kind``, ``bits``, ``dtype`` (ONNX type), ``low`` and ``high`` (smallest and largest integer), ``scale``
+    (one number, one for each channel along ``axis``, or a list for each output channel with one for each group of
     ``group_size`` inputs) and ``zero_point``; a real number is (integer - zero_point) * scale. Biases are int32.
     """
     lines = []
@@ -163,7 +163,9 @@ def _float_size(model: Any) -> int:
         if node.domain == DOMAIN:
             replace(node.outputs[0], node.inputs[0])
     Builder(copied).tidy()
-    return int(ir.to_proto(copied).ByteSize())
+    proto = ir.to_proto(copied)
+    del proto.graph.value_info[:]
+    return int(proto.ByteSize())
 
 
 def _serialized(model: Any) -> bytes:
@@ -175,6 +177,7 @@ def _serialized(model: Any) -> bytes:
             "quantize more of the weights, or to fewer bits"
         )
     proto = ir.to_proto(model)
+    del proto.graph.value_info[:]  # runtimes infer it, and it would be a tenth of a small file
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:

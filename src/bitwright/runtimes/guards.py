@@ -14,8 +14,8 @@ _EAGER = {"Conv", "ConvTranspose", "Gemm"}
 def keep_float_weights(builder: Builder) -> None:
     """Stop ONNX Runtime from rounding float weights and biases to 8 bits on its own.
 
-    Between quantized activations it does so with every float weight of a convolution or Gemm
-    (its ``WeightBiasQuantization`` pass), one step for the whole tensor, and predictions change. It leaves operations alone
+    Between quantized activations it does so with every float weight of a convolution or Gemm (its
+    ``WeightBiasQuantization`` pass), one step for the whole tensor, and predictions change. It leaves operations alone
     whose input is dequantized with one step for each channel, so such operations get their input that way, with the
     same step in every channel.
     """
@@ -50,8 +50,6 @@ def _is_float(value: Any) -> bool:
 def _channels(node: Any) -> int | None:
     """Size of axis 1 of a node's input, read from its weight."""
     shape = None if node.inputs[1] is None else node.inputs[1].shape
-    if shape is None and node.inputs[1] is not None and node.inputs[1].producer() is not None:
-        shape = node.inputs[1].producer().inputs[0].shape
     if shape is None:
         return None
     if node.op_type == "Gemm":

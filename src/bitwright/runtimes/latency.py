@@ -1,87 +1,90 @@
-"""Latency: the exported file against the float model in the same runtime, in turn, within one run."""
+"""Latency: an exported file against the float model, in the same runtime, session options and run."""
 
 from __future__ import annotations
 
-import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
-
-from bitwright.runtimes import engines, onnxruntime
+from bitwright.errors import InvalidInput
+from bitwright.runtimes import onnxruntime
 from bitwright.values import Latency
 
-# Operations that do arithmetic: worth naming when they are left in float.
-_ARITHMETIC = {
-    "Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Add", "Mul",
-    "GlobalAveragePool", "AveragePool", "Softmax", "LayerNormalization", "Sigmoid", "LeakyRelu",
-}  # fmt: skip
+_WARM_UP = 3
+_FEWEST_PAIRS = 9
 
 
 def latency(
     path: str | Path,
     float_path: str | Path,
-    batch_sizes: Sequence[int] = (1, 32),
-    *,
+    batches: Sequence[int] = (1, 32),
     threads: int = 1,
-    seconds: float = 1.5,
-    seed: int = 0,
+    seconds: float = 1.0,
+    inputs: Sequence[Any] | None = None,
 ) -> list[Latency]:
-    """Time both files in turn, so that a change of the machine's speed meets both.
+    """Time a file against the float file of the same graph.
+
+    Both are loaded with the same options and run in turns, so that whatever else the machine does meets both; the ratio
+    is the median of the ratios of neighbouring runs. A ratio above 1 means slower than float.
 
     Args:
-        path: the quantized file.
-        float_path: the float file of the same graph.
-        batch_sizes: one result for each.
-        threads: threads of one run, the same for both.
-        seconds: to spend on each batch size, about.
-        seed: of the random inputs.
+        path: of the quantized file.
+        float_path: of the float file: the same graph exported with ``policy=bw.FLOAT``.
+        batches: batch sizes.
+        threads: used inside an operation.
+        seconds: spent on each batch size, at least; at least nine pairs are run.
+        inputs: one sample for each input of the model, with its batch dimension of 1; None for random ones.
 
     Returns:
-        For each batch size the median times, the median of the ratios pair by pair, and the operations that stayed in
-        float.
+        One value for each batch size, in their order.
+
+    Raises:
+        MissingExtra: the runtime is not installed.
+        InvalidInput: a file is missing, or a batch size is below 1.
+        ExportError: the runtime cannot load a file.
     """
-    unfused = unfused_operations(path)
-    both = [onnxruntime.session(file, True, threads) for file in (path, float_path)]
-    return [_paired(both, batch, seconds, seed, unfused) for batch in batch_sizes]
+    for batch in batches:
+        if batch < 1:
+            raise InvalidInput(f"batches must be at least 1, got {batch}")
+    floated = onnxruntime.unfused(path)
+    quantized, plain = (onnxruntime.Session(p, threads=threads) for p in (path, float_path))
+    found = []
+    for batch in batches:
+        feeds = quantized.random_inputs(batch) if inputs is None else [_repeated(value, batch) for value in inputs]
+        pairs = _pairs(quantized, plain, feeds, seconds)
+        found.append(
+            Latency(
+                batch,
+                median(pair[0] for pair in pairs),
+                median(pair[1] for pair in pairs),
+                median(pair[0] / pair[1] for pair in pairs),
+                floated,
+            )
+        )
+    return found
 
 
-def _paired(both: list[Any], batch: int, seconds: float, seed: int, unfused: tuple[str, ...]) -> Latency:
-    inputs = _inputs(both[1], batch, seed)
-    times: list[list[float]] = [[], []]
-    for loaded in both:
-        onnxruntime.run(loaded, inputs)
-    stop = time.perf_counter() + seconds
-    while len(times[0]) < 5 or (time.perf_counter() < stop and len(times[0]) < 500):
-        for kept, loaded in zip(times, both, strict=True):
+def _repeated(value: Any, batch: int) -> Any:
+    return value[:1].repeat(batch, *[1] * (value.dim() - 1))
+
+
+def _pairs(
+    quantized: onnxruntime.Session, plain: onnxruntime.Session, feeds: list[Any], seconds: float
+) -> list[tuple[float, float]]:
+    for _ in range(_WARM_UP):
+        quantized(*feeds)
+        plain(*feeds)
+    pairs: list[tuple[float, float]] = []
+    end = time.perf_counter() + seconds
+    while len(pairs) < _FEWEST_PAIRS or time.perf_counter() < end:
+        times = []
+        # The order changes from pair to pair, so that neither always runs on the other's warm cache.
+        order = (quantized, plain) if len(pairs) % 2 == 0 else (plain, quantized)
+        for session in order:
             start = time.perf_counter()
-            onnxruntime.run(loaded, inputs)
-            kept.append(time.perf_counter() - start)
-    ratio = statistics.median(q / f for q, f in zip(*times, strict=True))
-    return Latency(batch, statistics.median(times[0]), statistics.median(times[1]), ratio, unfused)
-
-
-def _inputs(loaded: Any, batch: int, seed: int) -> tuple[Any, ...]:
-    random = np.random.default_rng(seed)
-    made = []
-    for entry in loaded.get_inputs():
-        shape = [batch if i == 0 or not isinstance(n, int) else n for i, n in enumerate(entry.shape)]
-        if "int" in entry.type:
-            made.append(np.zeros(shape, np.int64 if "64" in entry.type else np.int32))
-        else:
-            made.append(random.standard_normal(shape).astype(np.float32))
-    return tuple(made)
-
-
-def unfused_operations(path: str | Path) -> tuple[str, ...]:
-    """Operations that the runtime computes in float although the file is quantized, e.g. ``Conv layer1.0.conv1``."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "optimised.onnx"
-        onnxruntime.session(path, True, 1, target)
-        model = engines.onnx().load(str(target))
-    return tuple(
-        f"{node.op_type} {node.name}" for node in model.graph.node if node.op_type in _ARITHMETIC and node.name
-    )
+            session(*feeds)
+            times.append(time.perf_counter() - start)
+        pairs.append((times[0], times[1]) if order[0] is quantized else (times[1], times[0]))
+    return pairs

@@ -1,16 +1,62 @@
-"""ONNX Runtime: the only file that talks to it."""
+"""ONNX Runtime: running exported files, and seeing which of their operations it runs in integers."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from bitwright.errors import InvalidInput, MissingExtra
+from bitwright.errors import ExportError, InvalidData, InvalidInput, MissingExtra
+from bitwright.graph.batches import iterate
+from bitwright.runtimes import engines
+
+Array = npt.NDArray[Any]
+NAME = "onnxruntime"
+
+# Operations that compute with integers, move values, or lead from one to the other.
+_INTEGER = {
+    "ConvInteger",
+    "DequantizeLinear",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "QGemm",
+    "QuantizeLinear",
+}
+_MOVING = {
+    "Cast",
+    "Concat",
+    "Constant",
+    "DepthToSpace",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "Identity",
+    "MaxPool",
+    "NhwcMaxPool",
+    "Pad",
+    "ReorderInput",
+    "ReorderOutput",
+    "Reshape",
+    "Resize",
+    "Shape",
+    "Slice",
+    "SpaceToDepth",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+}
 
 
-def _package() -> Any:
+def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
@@ -19,45 +65,143 @@ def _package() -> Any:
 
 
 def version() -> str:
-    """Name and version, e.g. ``onnxruntime 1.31.1``."""
-    return f"onnxruntime {_package().__version__}"
+    """Name and version, e.g. ``onnxruntime 1.31.1``.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    return f"{NAME} {_onnxruntime().__version__}"
 
 
-def session(
-    path: str | Path, optimised: bool = True, threads: int = 1, save_optimised: str | Path | None = None
-) -> Any:
-    """Load a file.
+class Session:
+    """A file that is loaded and can be run.
 
     Args:
-        path: the ONNX file.
-        optimised: with the runtime's graph optimisations (fused integer kernels), or with all of them off.
-        threads: threads of one run.
-        save_optimised: where to write the graph as the runtime will run it.
+        path: of the file.
+        optimised: with all of the runtime's graph optimisations (fused integer kernels), or with none: each operation
+            as it stands in the file.
+        threads: used inside an operation.
+        optimised_path: where to save the graph that the runtime made of the file.
 
     Raises:
         MissingExtra: ONNX Runtime is not installed.
-        InvalidInput: it cannot load the file.
+        InvalidInput: there is no such file.
+        ExportError: ONNX Runtime cannot load it.
     """
-    package = _package()
-    options = package.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    levels = package.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
-    if save_optimised is not None:
-        options.optimized_model_filepath = str(save_optimised)
-    try:
-        return package.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        first = str(error).strip().splitlines()[0]
-        raise InvalidInput(f"ONNX Runtime cannot load '{path}': {first}") from error
+
+    def __init__(
+        self, path: str | Path, optimised: bool = True, threads: int = 1, optimised_path: Path | None = None
+    ) -> None:
+        runtime = _onnxruntime()
+        if not Path(path).is_file():
+            raise InvalidInput(f"there is no file '{path}'; export the graph first")
+        if threads < 1:
+            raise InvalidInput(f"threads must be at least 1, got {threads}")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors come as exceptions
+        level = runtime.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+        if optimised_path is not None:
+            options.optimized_model_filepath = str(optimised_path)
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ExportError(f"ONNX Runtime cannot load '{path}': {_first_line(error)}") from error
+        self._inputs = self._session.get_inputs()
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the export wrote into the file."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def __call__(self, *inputs: Any) -> list[Array]:
+        """Run the file; inputs in the order of the model's.
+
+        Raises:
+            InvalidInput: another number of inputs.
+            InvalidData: inputs that the file cannot take.
+        """
+        if len(inputs) != len(self._inputs):
+            raise InvalidInput(f"the file takes {len(self._inputs)} inputs, got {len(inputs)}")
+        feeds = {entry.name: _array(value) for entry, value in zip(self._inputs, inputs, strict=True)}
+        try:
+            found: list[Array] = self._session.run(None, feeds)
+        except Exception as error:
+            raise InvalidData(f"ONNX Runtime cannot run the file on these inputs: {_first_line(error)}") from error
+        return found
+
+    def random_inputs(self, batch: int, seed: int = 0) -> list[Array]:
+        """Inputs of the right shapes and types: normal values; zeros where the model takes integers."""
+        generator = np.random.default_rng(seed)
+        found: list[Array] = []
+        for entry in self._inputs:
+            shape = [size if isinstance(size, int) else batch for size in entry.shape]
+            if entry.type == "tensor(float)":
+                found.append(generator.standard_normal(shape, dtype=np.float32))
+            else:
+                kind = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
+                found.append(np.zeros(shape, dtype=kind.get(entry.type, np.float32)))
+        return found
 
 
-def run(loaded: Any, inputs: tuple[Any, ...]) -> Any:
-    """One batch through a session: inputs as tensors or arrays, in the order of the graph; the first output."""
-    names = [entry.name for entry in loaded.get_inputs()]
-    arrays = [
-        np.ascontiguousarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value) for value in inputs
-    ]
-    return loaded.run(None, dict(zip(names, arrays, strict=True)))[0]
+def _array(value: Any) -> Array:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def predict(path: str | Path, batches: Any, optimised: bool = True, threads: int = 1) -> Tensor:
+    """The file's first output on all batches, (N, ...).
+
+    Args:
+        path: of the exported file.
+        batches: iterable of (inputs, targets) or of inputs.
+        optimised: as in :class:`Session`.
+        threads: used inside an operation.
+
+    Raises:
+        MissingExtra: ONNX Runtime is not installed.
+        InvalidData: no batch, or inputs that the file cannot take.
+    """
+    return torch.cat(list(_outputs(Session(path, optimised, threads), batches)))
+
+
+def _outputs(session: Session, batches: Iterable[Any]) -> Iterator[Tensor]:
+    for inputs, _ in iterate(batches, purpose="prediction"):
+        yield torch.from_numpy(session(*inputs)[0])
+
+
+def unfused(path: str | Path) -> tuple[str, ...]:
+    """The operations of a file that ONNX Runtime computes in float: ``"layer1.0.conv1 (Conv)"``.
+
+    They are read from the graph that it makes of the file when all optimisations are on.
+
+    Raises:
+        MissingExtra: a package is not installed.
+        ExportError: ONNX Runtime cannot load the file.
+    """
+    onnx = engines.onnx()
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "optimised.onnx"
+        Session(path, optimised_path=target)
+        graph = onnx.load(str(target)).graph
+    integers = {t.name for t in graph.initializer if t.data_type != onnx.TensorProto.FLOAT}
+    found: dict[str, None] = {}
+    for node in graph.node:
+        if node.op_type in _INTEGER or node.op_type in _MOVING or node.op_type.startswith("QLinear"):
+            continue
+        if node.op_type == "Clip" and integers.intersection(node.input):
+            continue
+        found[_readable(node)] = None
+    return tuple(found)
+
+
+def _readable(node: Any) -> str:
+    """``"module (operation)"`` from a node's name, which the export gave it and the runtime may have decorated."""
+    module, slash, _ = str(node.name).removeprefix("fused ").strip().partition("/")
+    return f"{module} ({node.op_type})" if module and slash else str(node.op_type)

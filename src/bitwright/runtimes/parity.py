@@ -1,88 +1,124 @@
-"""Parity: does the file in its runtime predict what the simulation predicts?"""
+"""Parity: whether an exported file predicts in its runtime what the simulation predicts."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.fx import Node
 
-from bitwright.errors import InvalidData, InvalidInput
-from bitwright.graph.batches import as_batches, iterate
+from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.graph.batches import iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.operations import source_of
-from bitwright.quantizers.uniform import ActivationQuantizer
+from bitwright.quantizers.base import Quantizer
 from bitwright.runtimes import onnxruntime
-from bitwright.values import Parity
+from bitwright.values import Parity, Policy
 
 
 def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Parity:
-    """Run the same inputs through the simulation and through the exported file, optimisations off and on.
+    """Run an exported file on some data and compare it with the simulation, input by input.
+
+    With the runtime's graph optimisations off, each operation runs as it stands in the file and rounds where the
+    simulation rounds: the top-1 predictions must be the same. With them on, fused integer kernels round otherwise now
+    and then. On x86 processors without VNNI instructions, 8-bit weights can saturate in them besides.
 
     Args:
-        graph: with the policy in force that was exported.
-        path: the exported file.
-        batches: iterable of (inputs, targets); targets may be missing.
-        threads: threads of the runtime.
-
-    Returns:
-        Agreement of the predicted classes (of every position, for dense outputs), the largest differences of the
-        outputs in output steps (in plain units when the output is in float), and the accuracy of the file.
+        graph: that was exported; the policy that is written in the file is the one compared.
+        path: of the file.
+        batches: iterable of (inputs, targets), or of inputs; class targets give the accuracy in the runtime.
+        threads: of the runtime.
 
     Raises:
-        InvalidData: no data.
-        InvalidInput: the runtime cannot load the file.
+        MissingExtra: the runtime is not installed.
+        InvalidInput: the file is missing, or the outputs are not logits of shape (batch, classes, ...).
+        InvalidData: no batch, or one that cannot be used.
+        PolicyMismatch: the file was made from another graph.
+        ExportError: the runtime cannot load the file.
     """
-    sessions = [onnxruntime.session(path, optimised, threads) for optimised in (False, True)]
-    equal, largest = [0, 0], [0.0, 0.0]
-    positions = samples = right = judged = 0
-    for inputs, targets in iterate(as_batches(batches), graph.device, "parity"):
-        with torch.no_grad():
-            outputs = graph(*inputs)
-        if not isinstance(outputs, Tensor):
-            raise InvalidInput(f"parity needs a model with one output tensor, got {type(outputs).__name__}")
-        simulated = outputs.cpu().numpy()
-        expected = simulated.argmax(1) if simulated.ndim > 1 else simulated
-        samples += len(simulated)
-        positions += expected.size
-        for i, session in enumerate(sessions):
-            found = onnxruntime.run(session, inputs)
-            if not np.isfinite(found).all():
-                raise InvalidData("the exported file puts out values that are not finite")
-            predicted = found.argmax(1) if found.ndim > 1 else found
-            equal[i] += int((predicted == expected).sum())
-            largest[i] = max(largest[i], float(np.abs(found - simulated).max()))
-            if i == 1 and isinstance(targets, Tensor) and not targets.is_floating_point():
-                labels = targets.cpu().numpy()
-                if labels.shape == predicted.shape:
-                    right += int((predicted == labels).sum())
-                    judged += labels.size
-    step = _output_step(graph)
+    sessions = [onnxruntime.Session(path, optimised, threads) for optimised in (False, True)]
+    policy = _policy(sessions[0].metadata, graph, path)
+    tallies = (_Tally(), _Tally())
+    with graph.applied(policy), torch.no_grad():
+        step = output_step(graph)
+        for inputs, targets in iterate(batches, purpose="parity"):
+            simulated = _logits(graph(*(value.to(graph.device) for value in inputs))).cpu()
+            for tally, session in zip(tallies, sessions, strict=True):
+                tally.add(simulated, torch.from_numpy(session(*inputs)[0]), targets)
+    exact, fused = tallies
     unit = step or 1.0
     return Parity(
-        onnxruntime.version(),
-        samples,
-        equal[0] / positions,
-        equal[1] / positions,
-        largest[0] / unit,
-        largest[1] / unit,
-        step,
-        right / judged if judged else None,
+        runtime=onnxruntime.version(),
+        samples=exact.samples,
+        exact_agreement=exact.equal / exact.count,
+        fused_agreement=fused.equal / fused.count,
+        exact_logit_difference=exact.largest / unit,
+        fused_logit_difference=fused.largest / unit,
+        step=step,
+        accuracy=fused.hits / fused.count if fused.targets == fused.count else None,
     )
 
 
-def _output_step(graph: Graph) -> float | None:
-    """Step of the site that makes the output, None when the output is in float."""
-    output = next(node for node in graph.module.graph.nodes if node.op == "output")
-    node = output.args[0]
-    while isinstance(node, (tuple, list)):
-        node = node[0]
-    node = source_of(node)
-    if node.op != "call_module":
-        return None
-    quantizer = graph.module.get_submodule(str(node.target))
-    if not isinstance(quantizer, ActivationQuantizer) or quantizer.bits is None:
-        return None
-    return float(quantizer.affine(quantizer.bits).scale)
+def output_step(graph: Graph) -> float | None:
+    """Size of one step of the first output under the policy in force, or None when it stays in float."""
+    returned = next(node for node in graph.module.graph.nodes if node.op == "output").args[0]
+    while isinstance(returned, (tuple, list)):
+        returned = returned[0]
+    while isinstance(returned, Node):
+        if returned.op == "call_module":
+            stands = graph.module.get_submodule(str(returned.target))
+            if isinstance(stands, Quantizer):
+                return None if stands.bits is None else float(stands.affine(stands.bits).scale)
+        source = source_of(returned)
+        if source is returned:
+            return None
+        returned = source
+    return None
+
+
+def _policy(metadata: dict[str, str], graph: Graph, path: str | Path) -> Policy:
+    if "bitwright.policy" not in metadata:
+        raise InvalidInput(f"the file '{path}' was not exported by Bitwright: it holds no policy")
+    if metadata.get("bitwright.graph") != graph.graph_hash:
+        raise PolicyMismatch(
+            f"the file '{path}' was exported from graph {metadata.get('bitwright.graph')}, this graph is "
+            f"{graph.graph_hash}; export it again"
+        )
+    return Policy.from_json(metadata["bitwright.policy"], f"the policy in '{path}'")
+
+
+def _logits(outputs: Any) -> Tensor:
+    while isinstance(outputs, (tuple, list)) and outputs:
+        outputs = outputs[0]
+    if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs.shape[1] < 2:
+        shape = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise InvalidInput(
+            f"parity compares predictions and needs logits of shape (batch, classes, ...), got {shape}; "
+            "wrap the model so that it returns its logits first"
+        )
+    return outputs
+
+
+@dataclass
+class _Tally:
+    """Counts predictions: one for each sample, or one for each position of each sample."""
+
+    samples: int = 0
+    count: int = 0
+    equal: int = 0
+    hits: int = 0
+    targets: int = 0
+    largest: float = 0.0
+
+    def add(self, simulated: Tensor, found: Tensor, targets: Any) -> None:
+        wanted, predicted = simulated.argmax(1), found.argmax(1)
+        self.samples += len(simulated)
+        self.count += wanted.numel()
+        self.equal += int((wanted == predicted).sum())
+        self.largest = max(self.largest, float((simulated - found).abs().max()))
+        if isinstance(targets, Tensor) and not targets.is_floating_point() and targets.shape == predicted.shape:
+            self.hits += int((predicted == targets.cpu()).sum())
+            self.targets += targets.numel()

@@ -77,7 +77,7 @@ def mark(graph: Graph) -> Marked:
             holder.add_module(label, Marker(label))
             node.target = f"markers.{label}"
         else:
-            node.replace_all_uses_with(source)
+            node.replace_all_uses_with(_unrounded(module, stands, node, source))
             copied.erase_node(node)
     _flatten_linears(module)
     _keep_pooled_dimensions(module)
@@ -101,6 +101,22 @@ def _note(marked: Marked, label: str, stands: Quantizer | BiasQuantizer, source:
     else:
         marked.activations[label] = stands
     return True
+
+
+def _unrounded(module: GraphModule, stands: Quantizer | BiasQuantizer, node: Node, source: Node) -> Node:
+    """What passes a quantizer that doesn't round: its input, or the bias that a repair put in its place."""
+    if not isinstance(stands, BiasQuantizer):
+        return source
+    bias = _tensor(module, source)
+    effective = stands.effective(bias)
+    if effective is bias:
+        return source
+    name = f"corrected_{node.name}"
+    module.register_buffer(name, effective)
+    with module.graph.inserting_before(node):
+        found = module.graph.get_attr(name)
+    found.meta = dict(source.meta)
+    return found
 
 
 def _tensor(module: nn.Module, source: Node) -> Tensor:
@@ -128,6 +144,8 @@ def _restore(module: GraphModule, node: Node, target: Any, *args: Any) -> None:
 
 
 def _shape(node: Any) -> list[Any] | None:
+    while isinstance(node, Node) and str(node.target).startswith("markers."):
+        node = node.args[0]
     value = node.meta.get("val") if isinstance(node, Node) else None
     return list(value.shape) if isinstance(value, Tensor) else None
 
@@ -158,7 +176,7 @@ def _keep_pooled_dimensions(module: GraphModule) -> None:
         source, dims = _shape(node.args[0]), node.args[1]
         if source is None or not isinstance(dims, (list, tuple)) or (len(node.args) > 2 and node.args[2]):
             continue
-        pooled = tuple(sorted(int(d) % len(source) for d in dims))  # type: ignore[arg-type]
+        pooled = tuple(sorted(int(d) % len(source) for d in dims))
         if pooled == _POOL_DIMS.get(len(source)):
             node.args = (node.args[0], list(pooled), True)
             _restore(module, node, aten.squeeze.dims, list(pooled))

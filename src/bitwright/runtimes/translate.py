@@ -39,8 +39,8 @@ def translate(marked: Marked, example_inputs: tuple[Any, ...]) -> Any:
     model = exported.model
     if model.opset_imports.get("") != OPSET:
         raise ExportError(
-            f"the model could not be brought to ONNX opset {OPSET} (it is at {model.opset_imports.get('')}): one of its "
-            "operations has no version there; upgrade onnx and onnxscript"
+            f"the model could not be brought to ONNX opset {OPSET} (it is at {model.opset_imports.get('')}): one of "
+            "its operations has no version there; upgrade onnx and onnxscript"
         )
     _rename(model)
     _pool_globally(model)
@@ -58,7 +58,8 @@ def _reason(error: BaseException) -> str:
         r"No (?:ONNX function|decompositions) found for.*?([\w:]+\.\w+(?:\.\w+)?)'", " ".join(text), re.S
     )
     if missing:
-        return f"the operation '{missing.group(1)}' has no ONNX equivalent; replace it in the model by operations that have"
+        name = missing.group(1)
+        return f"the operation '{name}' has no ONNX equivalent; replace it in the model by operations that have one"
     lines = [line.strip() for line in text[-1].splitlines() if line.strip()]
     return f"the graph cannot be written as ONNX: {lines[0] if lines else type(error).__name__}"
 
@@ -76,7 +77,7 @@ def _module_of(node: Any) -> str:
 def _rename(model: Any) -> None:
     """Name nodes after modules, the free dimension ``batch``, outputs ``output``; drop the exporter's own notes."""
     ir = engines.onnx_ir()
-    names = Names()
+    names, values = Names(), Names()
     graph = model.graph
     for node in graph.all_nodes():
         module = _module_of(node)
@@ -85,6 +86,8 @@ def _rename(model: Any) -> None:
         node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()
+            # Runtimes name what they make of a node after its output.
+            value.name = node.name if len(node.outputs) == 1 else values.unique(f"{node.name}.output")
     for value in (*graph.inputs, *graph.initializers.values()):
         value.metadata_props.clear()
     for value in (*graph.inputs, *graph.outputs):

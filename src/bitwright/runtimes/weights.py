@@ -56,7 +56,9 @@ def insert_weight(builder: Builder, marker: Any, quantizer: Quantizer, weight: T
     for node in gathers:
         _insert_table(builder, node, site.name, values, affine, dtype)
     if len(gathers) < len(output.uses()):
-        replace(output, _dequantized_weight(builder, marker, site.name, values, affine, dtype))
+        real = _dequantized_weight(builder, marker, site.name, values, affine, dtype)
+        real.type, real.shape = output.type, builder.ir.Shape(values.shape)
+        replace(output, real)
     scheme = site.scheme
     per_channel = affine.group_size is None and affine.scale.numel() > 1
     return {
@@ -102,15 +104,15 @@ def _dequantized_weight(builder: Builder, anchor: Any, name: str, values: Array,
         return _dequantized_groups(builder, anchor, name, values, affine, dtype)
     stored, kind = _integer_initializer(builder, anchor, name, values, dtype)
     if scale.size == 1:
-        attributes, shape = {}, ()
+        attributes, scale = {}, scale.reshape(())
     else:
-        attributes, shape = {"axis": _axis(affine)}, (scale.size,)
+        attributes, scale = {"axis": _axis(affine)}, scale.reshape(-1)
     inputs = [
         stored,
-        builder.constant(f"{name}.scale", scale.reshape(shape), "FLOAT"),
-        builder.constant(f"{name}.zero_point", np.zeros(shape), kind),
+        builder.constant(f"{name}.scale", scale, "FLOAT"),
+        builder.constant(f"{name}.zero_point", np.zeros(scale.shape), kind),
     ]
-    return builder.node(anchor, "DequantizeLinear", inputs, f"{name}.dequantized", attributes)
+    return builder.node(anchor, "DequantizeLinear", inputs, name, attributes)
 
 
 def _dequantized_groups(builder: Builder, anchor: Any, name: str, values: Array, affine: Affine, dtype: str) -> Any:
@@ -124,7 +126,7 @@ def _dequantized_groups(builder: Builder, anchor: Any, name: str, values: Array,
         builder.constant(f"{name}.zero_point", np.zeros(scale.shape), kind),
     ]
     attributes = {"axis": 1, "block_size": affine.group_size}
-    result = builder.node(anchor, "DequantizeLinear", inputs, f"{name}.dequantized", attributes)
+    result = builder.node(anchor, "DequantizeLinear", inputs, name, attributes)
     if values.ndim == 2:
         return result
     shape = builder.constant(f"{name}.shape", values.shape, "INT64")
@@ -148,7 +150,7 @@ def _insert_table(builder: Builder, gather: Any, name: str, values: Array, affin
             steps = table
         else:
             steps = builder.node(gather, "Gather", [table, ids], f"{name}.steps")
-    result = builder.node(gather, "Mul", [real, steps], f"{name}.dequantized")
+    result = builder.node(gather, "Mul", [real, steps], name)
     replace(gather.outputs[0], result)
 
 
@@ -170,5 +172,5 @@ def insert_bias(builder: Builder, marker: Any, quantizer: BiasQuantizer, bias: T
         builder.constant(f"{name}.scale", array, "FLOAT"),
     ]
     attributes = {"axis": 0} if array.ndim else {}
-    replace(marker.outputs[0], builder.node(marker, "DequantizeLinear", inputs, f"{name}.dequantized", attributes))
+    replace(marker.outputs[0], builder.node(marker, "DequantizeLinear", inputs, name, attributes))
     return {"dtype": "INT32", "scale": _plain(scale), "saturated": False}

@@ -273,7 +273,7 @@ class _WeightReader(_Reader):
         rows = self.source.shape[1 : 1 + self.source.dim() - self.weight.dim()].numel()
         per_sample = rows * self.weight.numel() * gradient.element_size()
         # Few samples at a time also keep the grouped kernels in cache.
-        chunk = max(1, min(16, CHUNK_BYTES // per_sample))
+        chunk = max(1, min(16, (1 << 19) // per_sample))
         squares, products = [], []
         for i in range(0, gradient.shape[0], chunk):
             part = self._convolution(self.source[i : i + chunk], gradient[i : i + chunk]).flatten(1)

@@ -20,6 +20,10 @@ STORE_NAME = "bitwright.sqlite"
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
 _APPLICATION_ID = 0x42575247  # "BWRG" in the file's header: says that SQLite file is ours
+_IDENTITY = """
+SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+       (SELECT COUNT(*) FROM sqlite_master)
+"""
 _SCHEMA = """
 CREATE TABLE measurements (
     key     TEXT PRIMARY KEY,
@@ -181,9 +185,8 @@ class RunStore:
 
     def _identity(self) -> int | None:
         """The schema version of the file, None when it is empty; StoreError when it is not ours."""
-        application = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-        tables = self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        # One statement sees one state of the file, also while another process is making the store.
+        application, version, tables = self._connection.execute(_IDENTITY).fetchone()
         if not application and not version and not tables:
             return None
         if application != _APPLICATION_ID:
@@ -195,7 +198,7 @@ class RunStore:
                 f"'{self.path}' was written by a newer Bitwright (store version {version}, this one reads "
                 f"{SCHEMA_VERSION}); upgrade bitwright or choose another output folder"
             )
-        return version
+        return int(version)
 
     def _use_write_ahead_log(self) -> None:
         # The switch to WAL does not wait for other connections by itself, so it is tried again here. Where the

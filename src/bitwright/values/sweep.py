@@ -163,9 +163,7 @@ class Sweep:
         """
         if measure not in ("kl", "loss", "accuracy"):
             raise InvalidInput(f"a table can be made of kl, loss or accuracy, got '{measure}'")
-        found = {
-            (row.label, row.width): row for row in self.rows if len(row.sites) == 1 and isinstance(row.width, int)
-        }
+        found = {(row.label, row.width): row for row in self.rows if len(row.sites) == 1 and isinstance(row.width, int)}
         widths = sorted({int(width) for _, width in found})
         if self.base or len(found) != len(self.rows) or len(found) != len(self.labels) * len(widths):
             raise InvalidInput("a table needs a sweep of single sites from float, each at every width")

@@ -1,0 +1,82 @@
+"""Exported ResNet-20 in ONNX Runtime: predictions against the simulation, size and time against float.
+
+    BITWRIGHT_DATA=DIR BITWRIGHT_WEIGHTS=DIR python benchmarks/export_parity.py [--output FILE]
+
+For each policy (uniform ones, and mixed ones with 2 to 8 bits drawn for each site): the share of test images with
+the same top-1 with the runtime's graph optimisations off and on, the largest logit differences, the file's size as a share of
+float's, and for batch 1 and 32 the time as a share of float's in the same run, one thread.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import random  # noqa: E402
+import sys  # noqa: E402
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+
+from _environment import output_argument, write  # noqa: E402
+from bitwright.graph import calibrate, capture  # noqa: E402
+from bitwright.runtimes import export, latency, parity  # noqa: E402
+from bitwright.values import FLOAT, Policy, Sites  # noqa: E402
+from bitwright.zoo import load_data, resnet20_cifar10  # noqa: E402
+
+UNIFORM = ((8, 8), (4, 8), (4, 4), (3, 8), (2, 8), (16, 16), (None, 8), (4, None))
+
+
+def policies(sites: Sites, mixed: int, seed: int) -> list[Policy]:
+    drawn = random.Random(seed)
+    found = [Policy.uniform(sites, *widths) for widths in UNIFORM]
+    for i in range(mixed):
+        found.append(Policy({site.name: drawn.randint(2, 8) for site in sites}, name=f"mixed {i}"))
+    return found
+
+
+def measure(seconds: float, mixed: int, seed: int, folder: Path) -> dict[str, Any]:
+    data = load_data(f"cifar10:{Path(os.environ['BITWRIGHT_DATA']) / 'cifar10'}")
+    graph = capture(resnet20_cifar10(), data.calibration.read(0, 2)[0])
+    calibrate(graph, data.calibration.batches(128, limit=512))
+    plain = export(graph, folder / "float.onnx", policy=FLOAT)
+    rows = {}
+    for policy in policies(graph.sites, mixed, seed):
+        result = export(graph, folder / "quantized.onnx", policy=policy)
+        compared = parity(graph, result.path, data.evaluation.batches(94))
+        times = latency(result.path, plain.path, seconds=seconds)
+        rows[policy.name] = {
+            "samples": compared.samples,
+            "same_top1_off": compared.exact_agreement,
+            "same_top1_on": compared.fused_agreement,
+            "largest_logit_difference_off": compared.exact_logit_difference,
+            "largest_logit_difference_on": compared.fused_logit_difference,
+            "accuracy": compared.accuracy,
+            "size_ratio": result.bytes / result.float_bytes,
+            "time_ratio": {str(item.batch): item.ratio for item in times},
+            "float_operations": len(times[0].unfused),
+        }
+    return rows
+
+
+def main() -> None:
+    parser = output_argument(__doc__)
+    parser.add_argument("--seconds", type=float, default=1.0, help="spent on each time (default 1)")
+    parser.add_argument("--mixed", type=int, default=6, help="mixed policies (default 6)")
+    parser.add_argument("--seed", type=int, default=0, help="of the mixed policies (default 0)")
+    arguments = parser.parse_args()
+    missing = [name for name in ("BITWRIGHT_DATA", "BITWRIGHT_WEIGHTS") if not os.environ.get(name)]
+    if missing:
+        sys.exit(f"set {' and '.join(missing)} to the folders that hold the data and the weights")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(arguments.seconds, arguments.mixed, arguments.seed, Path(folder))
+    write("export_parity", rows, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

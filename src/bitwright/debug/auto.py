@@ -1,0 +1,158 @@
+"""The cheapest recipe that holds a target: policy and repairs together, with as few measurements as possible.
+
+Policies come in the order of their cost, e.g. from a Pareto front. A dearer one is taken to hold where a cheaper one
+does, so the cheapest that holds is found by bisection: about log2(n) policies are measured out of n. Each is tried
+plain first, then with more and more expensive repairs, until it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bitwright.debug.bench import Bench
+from bitwright.errors import InvalidInput
+from bitwright.evaluation.outputs import Loss
+from bitwright.evaluation.task import Task
+from bitwright.graph.graph import Graph
+from bitwright.values import Policy, Verdict
+from bitwright.values.recipe import Action, Recipe
+
+LADDER: tuple[tuple[Action, ...], ...] = (
+    (),
+    (Action("repair", {"name": "bias"}),),
+    (Action("repair", {"name": "adaround"}),),
+)
+"""What is tried at each policy, cheapest first."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One recipe that was measured.
+
+    Attributes:
+        position: of its policy among the policies, cheapest first.
+        recipe: policy and repairs.
+        verdict: on the held-out samples.
+        holds: whether it keeps the target there.
+        note: why it could not be measured, where a repair refused.
+    """
+
+    position: int
+    recipe: Recipe
+    verdict: Verdict | None
+    holds: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The outcome.
+
+    Attributes:
+        recipe: the cheapest that holds, or the dearest policy with every repair where none does.
+        verdict: it on the held-out samples.
+        holds: whether it keeps the target there.
+        tried: everything that was measured, in this order.
+        reason: in one or two sentences.
+    """
+
+    recipe: Recipe
+    verdict: Verdict | None
+    holds: bool
+    tried: tuple[Tried, ...]
+    reason: str
+
+
+def flips(verdict: Verdict) -> float:
+    """Points of predictions that differ from float's: no fewer than the points of accuracy that are lost."""
+    return 100 * (1 - verdict.agreement.value)
+
+
+def cheapest_recipe(
+    graph: Graph,
+    policies: Sequence[Policy],
+    calibration: Any,
+    holdout: Any,
+    target_drop: float,
+    *,
+    ranges: str = "mse",
+    ladder: Sequence[Sequence[Action]] = LADDER,
+    loss: Loss | None = None,
+) -> Auto:
+    """Find the cheapest policy that keeps a target, repaired as far as that takes.
+
+    Args:
+        graph: captured; it is not changed.
+        policies: in the order of their cost, cheapest first.
+        calibration: batches for ranges and repairs.
+        holdout: other batches of training data; predictions that flip on them decide, since accuracy there is
+            saturated and can lose no more than what flips.
+        target_drop: points that may be lost.
+        ranges: how ranges are set.
+        ladder: actions to try at each policy, cheapest first; an empty one is the plain policy.
+        loss: as in :func:`~bitwright.evaluation.evaluate`.
+
+    Raises:
+        InvalidInput: no policies, an empty ladder, or a target out of range.
+        PolicyMismatch: a policy of another graph.
+    """
+    if not policies or not ladder:
+        raise InvalidInput("auto needs at least one policy and one rung of the ladder, got none")
+    if not 0 <= target_drop <= 100:
+        raise InvalidInput(f"target_drop must be between 0 and 100 points, got {target_drop}")
+    for policy in policies:
+        policy.check(graph.sites)
+    bench = Bench(graph, Task(calibration, holdout, loss), target_drop, None, {})
+    tried: list[Tried] = []
+
+    def best_at(position: int) -> Tried:
+        last = None
+        for rung in ladder:
+            recipe = Recipe(policies[position], ranges, tuple(rung))
+            try:
+                verdict = bench.judge(recipe)
+            except InvalidInput as error:
+                if not rung:
+                    raise
+                tried.append(Tried(position, recipe, None, False, str(error)))
+                continue
+            last = Tried(position, recipe, verdict, flips(verdict) <= target_drop + 1e-9)
+            tried.append(last)
+            if last.holds:
+                return last
+        assert last is not None
+        return last
+
+    low, high, found = 0, len(policies) - 1, None
+    while low <= high:
+        middle = (low + high) // 2
+        outcome = best_at(middle)
+        if outcome.holds:
+            found, high = outcome, middle - 1
+        else:
+            low = middle + 1
+    measured = sum(1 for one in tried if one.verdict is not None)
+    words = f"{measured} recipes were measured for {len(policies)} policies"
+    if found is None:
+        # Bisection without a success ends at the dearest policy.
+        last = [one for one in tried if one.position == len(policies) - 1 and one.verdict is not None]
+        best = min(last, key=lambda one: flips(one.verdict) if one.verdict else 100.0)
+        return Auto(
+            best.recipe,
+            best.verdict,
+            False,
+            tuple(tried),
+            f"No policy keeps the target of {target_drop:g} points, not even the dearest with its repairs; {words}.",
+        )
+    assert found.verdict is not None
+    with_what = ", ".join(str(action) for action in found.recipe.actions) or "no repair"
+    return Auto(
+        found.recipe,
+        found.verdict,
+        True,
+        tuple(tried),
+        f"The cheapest policy that changes at most {target_drop:g}% of the predictions ({flips(found.verdict):.2f}% "
+        f"measured on held-out samples), with {with_what}; {words}.",
+    )

@@ -1,0 +1,232 @@
+"""Adaptive rounding of a whole network, layer by layer in the order of execution, or block by block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitwright.errors import InvalidInput
+from bitwright.graph.graph import Graph
+from bitwright.graph.layers import Layer, Positions, layers_of
+from bitwright.repair.blocks import Block, blocks_of, learn_block
+from bitwright.repair.order import check_order, checked_inputs, checked_policy
+from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.rounding import Problem, Settings, learn_rounding
+from bitwright.repair.steps import fitted_affine, full_step, gram_of
+from bitwright.repair.tails import Tail, tail_of
+from bitwright.repair.twins import Twins
+from bitwright.values import Policy
+
+ROWS = 32768  # of each layer's input, from all samples together
+ELEMENTS = 1 << 25  # of them held at once, at most: 128 MiB
+WIDEST = 8  # bits; beyond, rounding to nearest loses nothing that could be won back
+
+
+def adaround(
+    graph: Graph,
+    batches: Any,
+    policy: Policy | None = None,
+    *,
+    iterations: int = 1000,
+    unit: str = "layer",
+    steps: str = "output",
+    learn_bias: bool = True,
+    round_inside: bool = False,
+    samples: int = 512,
+    learning_rate: float = 0.03,
+    regularizer: float = 1000.0,
+    warm_start: float = 0.2,
+    seed: int = 0,
+) -> RepairReport:
+    """Learn which weights are rounded up and which down (Nagel et al. 2020), for the widths of a policy.
+
+    Each layer is fitted to the float network's values behind its activation function (and behind the addition in
+    front of that, where a shortcut is added), with inputs taken from the network as it is quantized so far: what
+    earlier layers lost is made good as far as possible. The integers are kept for their width until the float weight
+    changes; the float network itself stays what it is.
+
+    Args:
+        graph: calibrated; its policy is left as it was, its weights get the learned rounding at the policy's widths.
+        batches: calibration data; targets aren't looked at.
+        policy: the widths; None for the policy in force.
+        iterations: steps of the optimizer for each layer or block.
+        unit: ``"layer"``, or ``"block"`` to fit residual blocks as a whole (BRECQ, Li et al., ICLR 2021).
+        steps: ``"output"``: first choose each channel's step by the output error under sequential rounding;
+            ``"keep"``: stay on the grid that is there.
+        learn_bias: also learn the bias that the layer has at this width.
+        round_inside: let the activation sites between a layer and its target round while it is fitted.
+        samples: calibration samples used, at most.
+        learning_rate: of the rounding variables.
+        regularizer: weight of the term that drives them to 0 or 1, in units of the output error per weight.
+        warm_start: share of the iterations before that term begins.
+        seed: of the choice of positions.
+
+    Returns:
+        For each layer the squared output error under plain rounding and under the learned one.
+
+    Raises:
+        InvalidInput: unknown options, no data, or no widths.
+    """
+    check_order(graph, "adaround")
+    for parameter, value, known in (("unit", unit, ("layer", "block")), ("steps", steps, ("output", "keep"))):
+        if value not in known:
+            raise InvalidInput(f"{parameter} must be {' or '.join(known)}, got '{value}'")
+    for parameter, number in (("iterations", iterations), ("samples", samples)):
+        if number < 1:
+            raise InvalidInput(f"{parameter} must be at least 1, got {number}")
+    chosen = checked_policy(graph, "adaround", policy)
+    inputs = checked_inputs(graph, "adaround", batches, samples)
+    watch = Stopwatch()
+    settings = Settings(
+        iterations=iterations,
+        learning_rate=learning_rate,
+        regularizer=regularizer,
+        warm_start=warm_start,
+        learn_bias=learn_bias,
+    )
+    with graph.applied(chosen):
+        work = _Work(graph, inputs, settings, steps, round_inside, seed)
+        work.run(unit)
+        graph.apply(chosen)
+    graph.repairs.append("adaround")
+    return RepairReport(
+        "adaround",
+        f"{work.samples} calibration samples, widths {chosen.name or 'of the policy'}",
+        tuple(work.changes),
+        tuple(work.notes),
+        work.samples,
+        **watch.times(),
+    )
+
+
+class _Work:
+    """One run over the network."""
+
+    def __init__(
+        self, graph: Graph, inputs: list[tuple[Any, ...]], settings: Settings, steps: str, round_inside: bool, seed: int
+    ) -> None:
+        self.graph = graph
+        self.inputs = inputs
+        self.samples = sum(len(values[0]) for values in inputs)
+        self.settings = settings
+        self.steps = steps
+        self.round_inside = round_inside
+        self.generator = torch.Generator().manual_seed(seed)
+        self.changes: list[Change] = []
+        self.notes: list[str] = []
+        self.done: set[str] = set()
+
+    def run(self, unit: str) -> None:
+        layers = {layer.node: layer for layer in layers_of(self.graph) if self._wanted(layer)}
+        blocks = blocks_of(self.graph, layers) if unit == "block" else []
+        inside = {node: block for block in blocks for node in block.layers}
+        ends = {block.end: block for block in blocks}
+        twins = Twins(self.graph, self.inputs, {block.start for block in blocks})
+        for node in twins.walk({*layers, *ends}):
+            if node in inside:
+                self._prepare(twins, layers[node])
+            elif node in layers:
+                self._layer(twins, layers[node])
+            if node in ends:
+                self._block(twins, ends[node], layers)
+
+    def _wanted(self, layer: Layer) -> bool:
+        quantizer = layer.weight
+        if quantizer.bits is None:
+            return False
+        if quantizer.site.name in self.done:
+            self.notes.append(f"{layer.name} shares its weight with a layer before it, whose inputs it was fitted to")
+            return False
+        if quantizer.bits > WIDEST:
+            self.notes.append(f"{layer.name} has {quantizer.bits} bits and keeps rounding to nearest")
+            return False
+        self.done.add(quantizer.site.name)
+        return True
+
+    def _layer(self, twins: Twins, layer: Layer) -> None:
+        bits = layer.weight.bits
+        assert bits is not None
+        before, present = self._start(twins, layer)
+        learn = self.settings.learn_bias and layer.bias is not None
+        step = before.step
+        if self.steps == "output":
+            affine = fitted_affine(layer, bits, gram_of(before.inputs, learn))
+            present, step = affine, full_step(layer, affine)
+        plain = before.error(before.nearest(), before.bias)
+        problem = Problem(**{**before.__dict__, "step": step})
+        settings = self.settings if learn else Settings(**{**self.settings.__dict__, "learn_bias": False})
+        found = learn_rounding(problem, settings)
+        if found.error <= plain:
+            layer.weight.fix_rounding(bits, present, layer.from_matrix(found.integers))
+            if learn and layer.bias is not None:
+                layer.bias.correct(bits, found.bias)
+        self.changes.append(
+            Change(
+                layer.weight.site.name,
+                "output error",
+                plain,
+                min(found.error, plain),
+                {"moved": found.moved, "undecided": found.undecided, "rows": float(len(before.targets))},
+            )
+        )
+
+    def _start(self, twins: Twins, layer: Layer) -> tuple[Problem, Any]:
+        """The layer as rows, on its present grid and with its original bias."""
+        bits = layer.weight.bits
+        assert bits is not None
+        affine = layer.weight.affine(bits)
+        if layer.bias is not None:
+            layer.bias.correct(bits, None)
+        tail = tail_of(self.graph, layer, twins.shape)
+        rows = self._rows(twins, layer, tail)
+        weight = layer.matrix(layer.weight.weight.detach()).float().contiguous()
+        low, high = layer.weight.site.scheme.integer_range(bits)
+        bias = rows[1].new_zeros(layer.outputs)
+        if layer.bias_node is not None:
+            bias = twins.constant(layer.bias_node, False)
+        function = tail.function(self.graph, layer, lambda node: twins.constant(node, False), self.round_inside)
+        return Problem(weight, full_step(layer, affine), low, high, bias.detach().float(), *rows, function), affine
+
+    def _rows(self, twins: Twins, layer: Layer, tail: Tail) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+        """Inputs, float outputs, operands and targets at random positions, in random order."""
+        source = layer.node.args[0]
+        matrix = layer.matrix(layer.weight.weight)
+        limit = max(min(ROWS, ELEMENTS // (matrix.shape[0] * matrix.shape[2])), 256)
+        each = max(1, round(limit / self.samples))
+        function = tail.function(self.graph, layer, lambda node: twins.constant(node, False), False)
+        inputs, outputs, targets = [], [], []
+        operands: list[list[Tensor]] = [[] for _ in tail.operands]
+        for i, output in enumerate(twins.float[layer.node]):
+            positions = Positions(layer, output, each, self.generator)
+            inputs.append(positions.inputs(twins.quantized[source][i]))  # type: ignore[index]
+            outputs.append(positions.outputs(output))
+            targets.append(function(outputs[-1], [positions.outputs(twins.float[node][i]) for node in tail.operands]))
+            for part, node in zip(operands, tail.operands, strict=True):
+                part.append(positions.outputs(twins.quantized[node][i]))
+        order = torch.randperm(sum(len(part) for part in targets), generator=self.generator).to(targets[0].device)
+        return (
+            torch.cat(inputs, 1)[:, order],
+            torch.cat(outputs)[order],
+            [torch.cat(part)[order] for part in operands],
+            torch.cat(targets)[order],
+        )
+
+    def _prepare(self, twins: Twins, layer: Layer) -> None:
+        """Inside a block: choose the grid now, learn the rounding at the block's end."""
+        bits = layer.weight.bits
+        assert bits is not None
+        before, _ = self._start(twins, layer)
+        if self.steps == "output":
+            layer.weight.fix(bits, fitted_affine(layer, bits, gram_of(before.inputs, self.settings.learn_bias)))
+
+    def _block(self, twins: Twins, block: Block, layers: dict[Any, Layer]) -> None:
+        mine = [layers[node] for node in block.layers]
+        before, after = learn_block(self.graph, twins, block, mine, self.settings, self.generator, self.round_inside)
+        self.changes.append(Change(block.name, "output error", before, after))
+        inner = block.nodes[:-1]
+        freed = [node for node in inner if node not in twins.quantized]
+        twins.redo(inner)
+        twins.release(freed)
+        twins.let_go(block.start, block.end)

@@ -1,0 +1,235 @@
+"""Residual blocks rounded as a whole (BRECQ, Li et al., ICLR 2021): the layers of a block learn together what the block
+must put out, so that one can make good what another loses."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.layers import Layer, module_at
+from bitwright.graph.operations import WEIGHTED
+from bitwright.quantizers.bias import BiasQuantizer
+from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+from bitwright.repair.rounding import OFFSET, STRETCH, Settings, regularizer_gradient, start_of
+from bitwright.repair.steps import full_step
+from bitwright.repair.tails import ACTIVATIONS
+from bitwright.repair.twins import Twins, inputs_dependent
+
+LARGEST = 8  # layers in a block; larger stretches without a bottleneck are done layer by layer
+SAMPLES = 32  # in a mini-batch
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of the network that one value enters and one value leaves, with several layers in between.
+
+    Attributes:
+        name: for people: its first and last layer.
+        start: the node whose value enters.
+        end: the node whose value leaves.
+        nodes: what runs in between, in order, ``end`` included.
+        layers: those of them that are layers.
+    """
+
+    name: str
+    start: Node
+    end: Node
+    nodes: tuple[Node, ...]
+    layers: tuple[Node, ...]
+
+
+def blocks_of(graph: Graph, layers: dict[Node, Layer]) -> list[Block]:
+    """The residual blocks of a network: stretches between bottlenecks that hold 2 to 8 layers."""
+    order = inputs_dependent(graph.module.graph)
+    positions = {node: i for i, node in enumerate(order)}
+    last = [max((positions.get(user, len(order)) for user in node.users), default=i) for i, node in enumerate(order)]
+    needed = [0, *itertools.accumulate(last, max)]  # how far the values before a node are needed
+    cuts = [i for i in range(len(order)) if needed[i] <= i]
+    blocks = []
+    for first, second in zip(cuts, cuts[1:], strict=False):
+        while second + 1 < len(order) and list(order[second].users) == [order[second + 1]]:
+            if order[second + 1].target not in ACTIVATIONS:
+                break
+            second += 1
+        nodes = tuple(order[first + 1 : second + 1])
+        inside = tuple(node for node in nodes if node in layers)
+        if 2 <= len(inside) <= LARGEST:
+            name = f"{layers[inside[0]].name} to {layers[inside[-1]].name}"
+            blocks.append(Block(name, order[first], order[second], nodes, inside))
+    return blocks
+
+
+class _Part:
+    """The variables of one layer of a block."""
+
+    def __init__(self, graph: Graph, layer: Layer, twins: Twins, learn_bias: bool) -> None:
+        bits = layer.weight.bits
+        assert bits is not None
+        self.layer = layer
+        self.affine = layer.weight.affine(bits)
+        self.low, self.high = layer.weight.site.scheme.integer_range(bits)
+        self.step = layer.from_matrix(full_step(layer, self.affine))
+        self.floor, self.variables = start_of(layer.weight.weight.detach().float(), self.step)
+        self.variables.requires_grad_()
+        self.bias: Tensor | None = None
+        self.shift: Tensor | None = None
+        if layer.bias is not None and layer.bias_node is not None:
+            self.bias = twins.constant(layer.bias_node, False).detach().float()
+            if learn_bias:
+                self.shift = torch.zeros_like(self.bias).requires_grad_()
+        self.spread = 1.0
+
+    def upward(self) -> Tensor:
+        return (self.variables.sigmoid() * STRETCH + OFFSET).clamp(0, 1)
+
+    def weight(self) -> Tensor:
+        return (self.floor + self.upward()).clamp(self.low, self.high) * self.step
+
+    def shifted(self) -> Tensor | None:
+        if self.bias is None or self.shift is None:
+            return self.bias
+        return self.bias + self.spread * self.shift
+
+    def integers(self, nearest: bool) -> Tensor:
+        if nearest:
+            return (self.layer.weight.weight.detach() / self.step).round().clamp(self.low, self.high)
+        return (self.floor + (self.upward() >= 0.5)).clamp(self.low, self.high).detach()
+
+
+def learn_block(
+    graph: Graph,
+    twins: Twins,
+    block: Block,
+    layers: list[Layer],
+    settings: Settings,
+    generator: torch.Generator,
+    round_inside: bool,
+) -> tuple[float, float]:
+    """Learn the rounding of all layers of a block, on the grids that they have, and put it in force.
+
+    Args:
+        graph: under the policy in question.
+        twins: stopped at the block's end, with the values at its start still there.
+        block: from :func:`blocks_of`.
+        layers: of the block, in its order.
+        settings: as for one layer.
+        generator: of the choice of samples.
+        round_inside: let the activation sites inside the block round while it is fitted.
+
+    Returns:
+        Squared error of the block's output, summed over channels, with rounding to nearest and with the learned one.
+    """
+    parts = {layer.node: _Part(graph, layer, twins, settings.learn_bias) for layer in layers}
+    for node, part in parts.items():
+        output = twins.float[node][0] if node in twins.float else None
+        part.spread = float(output.std()) if isinstance(output, Tensor) else 1.0
+    entering, target = torch.cat(twins.quantized[block.start]), torch.cat(twins.float[block.end])
+    run = _runner(graph, twins, block, parts, round_inside)
+    count = entering.shape[0]
+    chosen = min(SAMPLES, count)
+    values = [value for part in parts.values() for value in (part.variables, part.shift) if value is not None]
+    rates = [settings.learning_rate, settings.bias_rate]
+    groups = [
+        {"params": [part.variables for part in parts.values()], "lr": rates[0]},
+        {"params": [part.shift for part in parts.values() if part.shift is not None], "lr": rates[1]},
+    ]
+    optimizer = torch.optim.Adam([group for group in groups if group["params"]])
+    with torch.enable_grad():
+        for i in range(settings.iterations):
+            index = torch.randint(count, (chosen,), generator=generator).to(entering.device)
+            weights = {node: (part.weight(), part.shifted()) for node, part in parts.items()}
+            error = _distance(run(entering[index], weights), target[index], layers[-1])
+            gradients = torch.autograd.grad(error, values, allow_unused=True)
+            for value, gradient in zip(values, gradients, strict=True):
+                value.grad = torch.zeros_like(value) if gradient is None else gradient
+            with torch.no_grad():
+                for part in parts.values():
+                    upward, sigmoid = part.upward(), part.variables.sigmoid()
+                    free = (upward > 0) & (upward < 1)
+                    slope = STRETCH * sigmoid * (1 - sigmoid) * free
+                    assert part.variables.grad is not None
+                    part.variables.grad += regularizer_gradient(upward, i, settings) * slope
+            optimizer.step()
+    return _settle(parts, run, entering, target, layers)
+
+
+def _settle(
+    parts: dict[Node, _Part], run: Any, entering: Tensor, target: Tensor, layers: list[Layer]
+) -> tuple[float, float]:
+    """Put the better of nearest and learned rounding in force; their errors."""
+    plain = {node: (part.integers(True) * part.step, part.bias) for node, part in parts.items()}
+    learned = {
+        node: (part.integers(False) * part.step, None if (bias := part.shifted()) is None else bias.detach())
+        for node, part in parts.items()
+    }
+    before, after = (_whole(run, entering, target, weights, layers[-1]) for weights in (plain, learned))
+    if after < before:
+        for node, part in parts.items():
+            bits = part.layer.weight.bits
+            assert bits is not None
+            part.layer.weight.fix_rounding(bits, part.affine, part.integers(False))
+            if part.shift is not None and part.layer.bias is not None:
+                part.layer.bias.correct(bits, learned[node][1])
+    return before, min(before, after)
+
+
+def _whole(run: Any, entering: Tensor, target: Tensor, weights: Any, last: Layer) -> float:
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(entering), SAMPLES):
+            part = slice(start, start + SAMPLES)
+            total += float(_distance(run(entering[part], weights), target[part], last)) * len(entering[part])
+    return total / len(entering)
+
+
+def _distance(output: Tensor, target: Tensor, last: Layer) -> Tensor:
+    """Squared error summed over channels, mean over samples and positions."""
+    channels = output.shape[-1] if last.linear else output.shape[1]
+    return (output - target).square().sum() * (channels / output.numel())
+
+
+def _runner(
+    graph: Graph, twins: Twins, block: Block, parts: dict[Node, _Part], round_inside: bool
+) -> Callable[[Tensor, dict[Node, tuple[Tensor, Tensor | None]]], Tensor]:
+    """A function that runs the block with given weights and biases."""
+
+    def run(entering: Tensor, weights: dict[Node, tuple[Tensor, Tensor | None]]) -> Tensor:
+        values: dict[Node, Any] = {block.start: entering}
+
+        def value(used: Node) -> Any:
+            return values[used] if used in values else twins.constant(used, True)
+
+        for node in block.nodes:
+            if node in parts:
+                values[node] = _with_weight(node, value, *weights[node])
+                continue
+            site = module_at(graph, node)
+            if isinstance(site, ActivationQuantizer) and not round_inside:
+                values[node] = value(node.args[0])  # type: ignore[arg-type]
+            elif isinstance(site, (ActivationQuantizer, WeightQuantizer, BiasQuantizer)):
+                values[node] = site(value(node.args[0]))  # type: ignore[arg-type]
+            else:
+                values[node] = twins.call(node, value, True)
+        return values[block.end]  # type: ignore[no-any-return]
+
+    return run
+
+
+def _with_weight(node: Node, value: Callable[[Node], Any], weight: Tensor, bias: Tensor | None) -> Any:
+    operation = WEIGHTED[node.target]
+    args = [value(arg) if isinstance(arg, Node) else arg for arg in node.args]
+    kwargs = {key: value(arg) if isinstance(arg, Node) else arg for key, arg in node.kwargs.items()}
+    args[operation.weight] = weight
+    if bias is not None and operation.bias is not None:
+        if len(args) > operation.bias:
+            args[operation.bias] = bias
+        else:
+            kwargs["bias"] = bias
+    return node.target(*args, **kwargs)  # type: ignore[operator]

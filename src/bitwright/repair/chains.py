@@ -1,0 +1,221 @@
+"""Chains: pairs of layers between which each channel can be scaled, because what lies between scales along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.layers import Layer, layers_of, module_at
+from bitwright.graph.operations import PADS, aten, moves_only
+from bitwright.graph.symbols import value_of
+from bitwright.quantizers.uniform import ActivationQuantizer
+
+# f(s x) = s f(x) for every s > 0, element by element.
+_ELEMENTWISE: set[object] = {
+    aten.relu.default,
+    aten.relu_.default,
+    aten.leaky_relu.default,
+    aten.leaky_relu_.default,
+    aten.prelu.default,
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.alias.default,
+    aten.detach.default,
+}
+# The same for each channel of an image.
+_SPATIAL: set[object] = {
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.adaptive_max_pool2d.default,
+    aten.avg_pool1d.default,
+    aten.avg_pool2d.default,
+    aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_bilinear2d.vec,
+}
+_FLATTENING: set[object] = {
+    aten.flatten.using_ints,
+    aten.view.default,
+    aten.reshape.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two layers, the first of which feeds nothing but the second.
+
+    Attributes:
+        first: whose output channels are divided by the scales.
+        second: whose input channels are multiplied by them.
+        between: the nodes from the first to the second.
+        clamps: those of them that clamp at a fixed height (ReLU6): they don't scale along.
+        repeats: inputs of the second layer for each channel of the first, more than 1 behind a flattening.
+    """
+
+    first: Layer
+    second: Layer
+    between: tuple[Node, ...]
+    clamps: tuple[Node, ...]
+    repeats: int
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.first.name} to {self.second.name}"
+
+    @property
+    def direct(self) -> bool:
+        """Whether nothing but a ReLU (and sites) lies between: what absorbing biases needs."""
+        return all(
+            node.op == "call_module" or node.target in (aten.relu.default, aten.relu_.default) for node in self.between
+        ) and any(node.op != "call_module" for node in self.between)
+
+
+def is_clamp6(node: Node) -> bool:
+    """Whether a node is a ReLU6, or a clamp between zero and a positive number."""
+    return node.op == "call_function" and cap_of(node) is not None
+
+
+def cap_of(node: Node) -> float | None:
+    """The height at which a ReLU6 or a clamp from zero cuts off; None for other nodes."""
+    if node.target == aten.relu6.default:
+        return 6.0
+    if node.target in (aten.hardtanh.default, aten.hardtanh_.default, aten.clamp.default):
+        low = node.args[1] if len(node.args) > 1 else None
+        high = node.args[2] if len(node.args) > 2 else None
+        if isinstance(low, (int, float)) and low == 0 and isinstance(high, (int, float)) and high > 0:
+            return float(high)
+    return None
+
+
+def pairs_of(graph: Graph) -> list[Pair]:
+    """All pairs of a network, in the order of execution. Layers whose weight is used more than once are in none."""
+    layers = {layer.node: layer for layer in layers_of(graph)}
+    uses: dict[str, int] = {}
+    for layer in layers.values():
+        uses[layer.weight.site.name] = uses.get(layer.weight.site.name, 0) + 1
+    found = []
+    for layer in layers.values():
+        pair = _pair(graph, layer, layers)
+        if pair is not None and uses[pair.first.weight.site.name] == uses[pair.second.weight.site.name] == 1:
+            found.append(pair)
+    return found
+
+
+def _pair(graph: Graph, first: Layer, layers: dict[Node, Layer]) -> Pair | None:
+    between: list[Node] = []
+    node = first.node
+    flat = first.linear
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        if user.all_input_nodes[0] is not node:
+            return None
+        if user in layers:
+            return _joined(first, layers[user], between, flat)
+        if user.target in _FLATTENING or user.target == aten.mean.dim:
+            if first.linear or not _flattens(user):
+                return None
+            flat = True
+        elif not (isinstance(module_at(graph, user), ActivationQuantizer) or _scales_along(user, first, flat)):
+            return None
+        between.append(user)
+        node = user
+    return None
+
+
+def _joined(first: Layer, second: Layer, between: list[Node], flat: bool) -> Pair | None:
+    """The pair, if the second layer reads the first one's channels as channels."""
+    inputs = input_channels(second)
+    if flat != second.linear or inputs % first.outputs or (inputs != first.outputs and (first.linear or not flat)):
+        return None
+    clamps = tuple(node for node in between if is_clamp6(node))
+    return Pair(first, second, tuple(between), clamps, inputs // first.outputs)
+
+
+def _flattens(node: Node) -> bool:
+    """Whether a node makes (N, C x positions) of images, or the mean (N, C) of their positions."""
+    source, value = value_of(node.all_input_nodes[0]), value_of(node)
+    if source is None or value is None or source.dim() < 3 or value.dim() != 2:
+        return source is not None and value is not None and source.dim() == value.dim() == 2
+    if node.target == aten.mean.dim:
+        dims = node.args[1] if len(node.args) > 1 else None
+        last = set(range(2, source.dim()))
+        return isinstance(dims, (list, tuple)) and {int(d) % source.dim() for d in dims} == last
+    return value.shape[0] == source.shape[0]
+
+
+def _scales_along(node: Node, first: Layer, flat: bool) -> bool:
+    if node.target == aten.prelu.default and first.linear:
+        value = value_of(first.node)
+        return value is not None and value.dim() == 2
+    if node.target in _ELEMENTWISE or is_clamp6(node):
+        return True
+    return not flat and (node.target in _SPATIAL or (node.target in PADS and moves_only(node)))
+
+
+def input_channels(layer: Layer) -> int:
+    """Number of input channels."""
+    shape = layer.weight.weight.shape
+    return shape[0] if layer.transposed else shape[1] * layer.groups
+
+
+def output_reach(layer: Layer) -> Tensor:
+    """(outputs,) largest absolute weight of each output channel."""
+    return layer.matrix(layer.weight.weight.detach()).abs().amax(2).flatten()
+
+
+def input_reach(layer: Layer, repeats: int = 1) -> Tensor:
+    """(inputs / repeats,) largest absolute weight that meets each input channel."""
+    matrix = layer.matrix(layer.weight.weight.detach())
+    return _by_input(layer, matrix).abs().amax((1, 3)).flatten().reshape(-1, repeats).amax(1)
+
+
+def _by_input(layer: Layer, matrix: Tensor) -> Tensor:
+    """(G, R, inputs of a group, kernel) view of a weight matrix."""
+    return matrix.reshape(*matrix.shape[:2], input_channels(layer) // layer.groups, -1)
+
+
+def scale_outputs(layer: Layer, factors: Tensor, bias: Tensor | None) -> None:
+    """Multiply each output channel of the weight, and the bias, by a factor, in place."""
+    matrix = layer.matrix(layer.weight.weight.detach())
+    changed = matrix * factors.reshape(layer.groups, -1, 1).to(matrix)
+    with torch.no_grad():
+        layer.weight.weight.copy_(layer.from_matrix(changed))
+        if bias is not None:
+            bias.mul_(factors.to(bias))
+
+
+def scale_inputs(layer: Layer, factors: Tensor, repeats: int = 1) -> None:
+    """Multiply what meets each input channel by a factor, in place."""
+    matrix = layer.matrix(layer.weight.weight.detach())
+    each = factors.repeat_interleave(repeats).reshape(layer.groups, 1, -1, 1).to(matrix)
+    changed = (_by_input(layer, matrix) * each).flatten(2)
+    with torch.no_grad():
+        layer.weight.weight.copy_(layer.from_matrix(changed))
+
+
+def response_to_constant(layer: Layer, values: Tensor, repeats: int = 1) -> Tensor:
+    """(outputs,) what the layer makes of an input that is constant over all positions, border effects left out."""
+    matrix = _by_input(layer, layer.matrix(layer.weight.weight.detach())).sum(3)
+    each = values.repeat_interleave(repeats).reshape(layer.groups, -1, 1).to(matrix)
+    return torch.bmm(matrix, each).flatten()
+
+
+def bias_tensor(graph: Graph, layer: Layer) -> Tensor | None:
+    """The float bias itself, to be changed in place; None where there is none."""
+    node = layer.bias_node
+    while node is not None and node.op == "call_module":
+        node = node.args[0] if isinstance(node.args[0], Node) else None
+    if node is None or node.op != "get_attr":
+        return None
+    owner, _, name = str(node.target).rpartition(".")
+    return getattr(graph.module.get_submodule(owner), name)  # type: ignore[no-any-return]

@@ -1,0 +1,65 @@
+"""Biases for layers that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.layers import Layer, input_site
+from bitwright.graph.operations import WEIGHTED
+from bitwright.quantizers.bias import BiasQuantizer
+
+
+def ensure_biases(graph: Graph, layers: Iterable[Layer]) -> list[str]:
+    """Give a bias of zeros, with its quantizer, to each layer that has none; notes on those that cannot have one.
+
+    Outputs don't change: the bias is there for repairs to correct.
+    """
+    notes = []
+    changed = False
+    for layer in layers:
+        if layer.bias is not None:
+            continue
+        inputs = input_site(graph, layer)
+        position = WEIGHTED[layer.node.target].bias
+        grouped = layer.transposed and layer.groups > 1
+        if layer.bias_node is not None or inputs is None or position is None or grouped:
+            notes.append(f"{layer.name} is left alone: it has a bias in float, or none that could be rounded")
+            continue
+        _insert(graph, layer, BiasQuantizer(_name(layer), inputs, layer.weight))
+        changed = True
+    if changed:
+        graph.module.graph.lint()
+        graph.module.recompile()
+    return notes
+
+
+def _name(layer: Layer) -> str:
+    return f"{layer.weight.site.name.rpartition('.')[0] or layer.name}.bias"
+
+
+def _insert(graph: Graph, layer: Layer, quantizer: BiasQuantizer) -> None:
+    weight = layer.weight.weight
+    holder = graph.module.get_submodule("biases")
+    label = f"bias_{len(list(holder.children()))}"
+    holder.add_module(label, quantizer)
+    parameter = f"{label}_zeros"
+    zeros = nn.Parameter(torch.zeros(layer.outputs, dtype=weight.dtype, device=weight.device), requires_grad=False)
+    holder.register_parameter(parameter, zeros)
+    nodes = graph.module.graph
+    with nodes.inserting_before(layer.node):
+        source = nodes.get_attr(f"biases.{parameter}")
+        rounded = nodes.call_module(f"biases.{label}", (source,))
+    position = WEIGHTED[layer.node.target].bias
+    assert position is not None
+    args = list(layer.node.args)
+    if len(args) > position:
+        args[position] = rounded
+    elif len(args) == position:
+        args.append(rounded)
+    else:
+        layer.node.kwargs = {**layer.node.kwargs, "bias": rounded}
+    layer.node.args = tuple(args)

@@ -1,0 +1,254 @@
+"""Outliers of activations: a search for where to cut them off, and moving them into the weights of linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bitwright.errors import InvalidInput
+from bitwright.graph.graph import Graph
+from bitwright.graph.layers import Layer, layers_of, module_at
+from bitwright.graph.operations import aten
+from bitwright.numerics.affine import Affine, fake_quantize
+from bitwright.numerics.ranges import Observed, activation_affine
+from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+from bitwright.repair.chains import input_reach, scale_inputs
+from bitwright.repair.observe import forget_ranges, refresh
+from bitwright.repair.order import check_order, checked_inputs, checked_policy
+from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.twins import Twins
+from bitwright.values import FLOAT, Policy
+
+SHARES = tuple(2.0 ** (-k / 2) for k in range(0, 21))
+"""Of the observed range that the clipping search keeps: down to 1/1,024."""
+
+
+def clip(
+    graph: Graph, batches: Any, policy: Policy | None = None, *, sites: Iterable[str] | None = None, samples: int = 256
+) -> RepairReport:
+    """Search for each activation how much of its range to keep, by the error of what is computed from it.
+
+    Each share of the observed range is tried at the site alone; the one with the smallest squared error at the
+    outputs of the operations that read the site is taken, if it is better than the range that is there. Sites whose
+    readers have no weights are judged by the error of the activation itself.
+
+    Args:
+        graph: calibrated.
+        batches: calibration data.
+        policy: the widths; None for the policy in force.
+        sites: activation sites; None for all.
+        samples: calibration samples used, at most.
+
+    Returns:
+        For each site the error with the range that was there and with the one that is there now, relative to what is
+        computed.
+
+    Raises:
+        InvalidInput: no data, no widths, or sites that are no activations.
+    """
+    check_order(graph, "clip")
+    chosen = checked_policy(graph, "clip", policy)
+    names = None if sites is None else {graph.sites[name].name for name in sites}
+    for name in names or ():
+        if graph.sites[name].kind != "activation":
+            raise InvalidInput(f"clipping is for activations, site '{name}' is a weight")
+        if chosen[name] is None:
+            raise InvalidInput(f"site '{name}' is in float under the policy; give it a width first")
+    inputs = checked_inputs(graph, "clip", batches, samples)
+    watch = Stopwatch()
+    in_force = graph.policy
+    changes = []
+    with graph.applied(chosen):
+        stops = {}
+        for node in graph.module.graph.nodes:
+            site = module_at(graph, node)
+            if not isinstance(site, ActivationQuantizer) or site.bits is None:
+                continue
+            if names is None or site.site.name in names:
+                stops[node] = site
+        layers = {layer.node: layer for layer in layers_of(graph)}
+        twins = Twins(graph, inputs)
+        for node in twins.walk(stops):
+            change = _clip(graph, twins, node, stops[node], [layers[user] for user in node.users if user in layers])
+            if change is not None:
+                changes.append(change)
+    graph.apply(in_force)
+    graph.repairs.append("clip")
+    count = sum(len(values[0]) for values in inputs)
+    return RepairReport("clip", f"{count} calibration samples", tuple(changes), (), count, **watch.times())
+
+
+def _clip(
+    graph: Graph, twins: Twins, node: Node, quantizer: ActivationQuantizer, readers: list[Layer]
+) -> Change | None:
+    bits, seen = quantizer.bits, quantizer.observed
+    if bits is None or seen is None:
+        return None
+    scheme = quantizer.site.scheme
+    low, high = scheme.integer_range(bits)
+    values = twins.float[node]
+    exact = [_read(graph, twins, readers, value) for value in values]
+    size = sum(float(part.double().square().sum()) for parts in exact for part in parts) or 1.0
+
+    def harm(affine: Affine) -> float:
+        total = 0.0
+        for value, wanted in zip(values, exact, strict=True):
+            got = _read(graph, twins, readers, fake_quantize(value, affine.to(value.device)))
+            total += sum(float((a - b).double().square().sum()) for a, b in zip(got, wanted, strict=True))
+        return total / size
+
+    present = quantizer.affine(bits)
+    before = best = harm(present)
+    for share in SHARES:
+        kept = Observed(seen.low * share, seen.high * share, seen.sample, seen.count)
+        affine = activation_affine(kept, low, high, scheme.symmetric, "minmax")
+        found = harm(affine)
+        if found < best:
+            best = found
+            quantizer.fix(bits, affine)
+    return Change(quantizer.site.name, "relative error", before, best) if best < before else None
+
+
+def _read(graph: Graph, twins: Twins, readers: list[Layer], value: Tensor) -> list[Tensor]:
+    """What the layers that read a site make of a value, or the value itself."""
+    if not readers:
+        return [value]
+    results = []
+    for layer in readers:
+        here = layer.node.args[0]
+
+        def given(used: Node, here: Any = here) -> Any:
+            return value if used is here else twins.constant(used, False)
+
+        with torch.no_grad():
+            results.append(twins.call(layer.node, given, False))
+    return results
+
+
+def smooth(graph: Graph, batches: Any, *, strength: float = 0.5, samples: int = 512) -> RepairReport:
+    """Move outliers of activations into the weights of linear layers (SmoothQuant, Xiao et al., ICML 2023, eq. 4).
+
+    Channel j of an activation is divided by s_j = max|x_j|^a / max|w_j|^(1-a) and the linear layers that read it are
+    multiplied by it; the division goes into the layer norm that makes the activation, its weight and bias. All
+    readers of an activation share its scales. (Between two layers, cross-layer equalization with ``activations=True``
+    does the like.) The float function stays what it is.
+
+    Args:
+        graph: its weights are changed in place; the model that was captured isn't touched.
+        batches: calibration data; ranges are set anew.
+        strength: a: 0 leaves all to the activations, 1 all to the weights.
+        samples: calibration samples used, at most.
+
+    Returns:
+        For each activation the largest over the mean of its channels' ranges, before and after.
+
+    Raises:
+        InvalidInput: a strength outside 0 to 1, or a repair before this one that it would undo.
+    """
+    check_order(graph, "smooth")
+    if not 0 <= strength <= 1:
+        raise InvalidInput(f"strength must be between 0 and 1, got {strength}")
+    inputs = checked_inputs(graph, "smooth", batches, samples)
+    watch = Stopwatch()
+    policy = graph.policy
+    graph.apply(FLOAT)
+    changes: list[Change] = []
+    notes: list[str] = []
+    stands, readers = _smoothable(graph, notes)
+    changed: dict[int, WeightQuantizer] = {}
+    touched: list[Node] = []
+    if stands:
+        twins = Twins(graph, inputs)
+        reaches: dict[Node, Tensor] = {}
+        for node in twins.walk(stands):
+            parts = [value.flatten(0, -2).abs().amax(0) for value in twins.float[node]]
+            reaches[node] = torch.stack(parts).amax(0)
+        for node, reach in reaches.items():
+            weights = torch.stack([input_reach(layer) for layer in readers[node]]).amax(0)
+            usable = (reach > 0) & (weights > 0)
+            scale = torch.where(usable, reach.double() ** strength / weights.double() ** (1 - strength), 1.0)
+            scale = torch.where(usable, scale, 1.0).clamp(1e-5, 1e5).to(reach.dtype)
+            for tensor in _affine_of(graph, node):
+                with torch.no_grad():
+                    tensor.div_(scale.to(tensor))
+            for layer in readers[node]:
+                scale_inputs(layer, scale)
+                changed[id(layer.weight)] = layer.weight
+            touched += [node, *(user for user in node.users if module_at(graph, user) is not None)]
+            after = reach / scale
+            changes.append(Change(readers[node][0].name, "largest over mean range", _peak(reach), _peak(after)))
+    if not changes:
+        notes.append("no linear layer reads a layer norm that could take up the scales")
+    forget_ranges(graph, touched)
+    if changed:
+        refresh(graph, inputs, changed.values())
+    graph.apply(policy)
+    graph.repairs.append("smooth")
+    count = sum(len(values[0]) for values in inputs)
+    return RepairReport("smooth", f"{count} calibration samples", tuple(changes), tuple(notes), count, **watch.times())
+
+
+def _peak(reach: Tensor) -> float:
+    return float(reach.max() / reach.mean().clamp_min(1e-30))
+
+
+def _smoothable(graph: Graph, notes: list[str]) -> tuple[dict[Node, None], dict[Node, list[Layer]]]:
+    """Layer norms whose only readers (through sites) are linear layers, with those layers."""
+    layers = {layer.node: layer for layer in layers_of(graph)}
+    weights: dict[str, int] = {}
+    for layer in layers.values():
+        weights[layer.weight.site.name] = weights.get(layer.weight.site.name, 0) + 1
+    found: dict[Node, list[Layer]] = {}
+    for node in graph.module.graph.nodes:
+        if node.target != aten.layer_norm.default:
+            continue
+        ends = _ends(graph, node)
+        linear = bool(ends) and all(end in layers and layers[end].linear for end in ends)
+        if not linear or len(_affine_of(graph, node)) != 2:
+            notes.append(f"{node.name} feeds more than linear layers or has no weight and bias, and is left alone")
+            continue
+        mine = [layers[end] for end in ends]
+        shape = node.args[1]
+        single = isinstance(shape, (list, tuple)) and len(shape) == 1
+        if not single or any(weights[layer.weight.site.name] > 1 for layer in mine) or _shared(graph, node):
+            notes.append(f"{node.name} or a layer behind it shares its weight, and is left alone")
+            continue
+        found[node] = mine
+    return dict.fromkeys(found), found
+
+
+def _ends(graph: Graph, node: Node) -> list[Node]:
+    """The operations that read a value, through its sites."""
+    found: list[Node] = []
+    for user in node.users:
+        if isinstance(module_at(graph, user), ActivationQuantizer):
+            found += _ends(graph, user)
+        else:
+            found.append(user)
+    return found
+
+
+def _affine_of(graph: Graph, node: Node) -> list[Tensor]:
+    """Weight and bias of a layer norm, to be changed in place."""
+    found = []
+    for arg in node.args[2:4]:
+        if isinstance(arg, Node) and arg.op == "get_attr":
+            owner, _, name = str(arg.target).rpartition(".")
+            found.append(getattr(graph.module.get_submodule(owner), name))
+    return found
+
+
+def _shared(graph: Graph, node: Node) -> bool:
+    """Whether another operation reads the layer norm's weight or bias, under the same name or another."""
+    mine = {id(tensor) for tensor in _affine_of(graph, node)}
+    uses = 0
+    for other in graph.module.graph.nodes:
+        if other.op == "get_attr":
+            owner, _, name = str(other.target).rpartition(".")
+            if id(getattr(graph.module.get_submodule(owner), name, None)) in mine:
+                uses += len(other.users)
+    return uses > 2

@@ -1,0 +1,318 @@
+"""Ranges site by site: other methods, by what they do to outputs or to the logits, and another granularity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bitwright.errors import InvalidInput
+from bitwright.graph.graph import Graph
+from bitwright.graph.layers import Layer, Positions, layers_of, module_at
+from bitwright.numerics.affine import Affine, fake_quantize
+from bitwright.numerics.ranges import METHODS
+from bitwright.numerics.steps import position_of, rounded_up, step_at, stride
+from bitwright.quantizers.base import Quantizer
+from bitwright.quantizers.uniform import UniformQuantizer, WeightQuantizer
+from bitwright.repair.order import check_order, checked_inputs, checked_policy
+from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.steps import fitted_affine, full_step, gram_of, output_errors, sequential_rounding
+from bitwright.repair.twins import Twins, inputs_dependent
+from bitwright.values import Policy
+
+FITTED = ("output", "sequential", "cross-entropy")
+ROWS = 8192
+FACTORS = tuple(2.0 ** (-k / 8) for k in range(-2, 15))  # of the present step that cross-entropy tries
+
+
+def set_ranges(
+    graph: Graph,
+    batches: Any = None,
+    policy: Policy | None = None,
+    *,
+    weights: str | None = None,
+    activations: str | None = None,
+    sites: Mapping[str, str] | None = None,
+    percentile: float = 99.99,
+    samples: int = 512,
+    seed: int = 0,
+) -> RepairReport:
+    """Set ranges by a method for all weights, all activations, or single sites.
+
+    ``"minmax"``, ``"percentile"`` and ``"mse"`` are the methods of :func:`~bitwright.graph.calibrate`, at every width.
+    The others choose a grid for the width that the policy gives a site:
+
+    - ``"output"`` (weights): each channel's step by the output error (w - q) H (w - q)^T, H the second moments of the
+      inputs that the layer meets in the quantized network, rounding to nearest;
+    - ``"sequential"`` (weights): the same under sequential rounding (GPTQ), whose integers are kept;
+    - ``"cross-entropy"`` (the last layers): the step with the smallest cross-entropy between the float network's
+      probabilities and those with this site alone quantized. The network behind the site is run for each step that is
+      tried, so this is for the last weight, its input, or the logits.
+
+    Args:
+        graph: calibrated.
+        batches: calibration data, for the fitted methods.
+        policy: the widths, for the fitted methods; None for the policy in force.
+        weights: method for every weight; None leaves them as they are.
+        activations: method for every activation.
+        sites: method for single sites, by name; goes before the other two.
+        percentile: for ``"percentile"``, in percent.
+        samples: calibration samples used, at most.
+        seed: of the choice of positions.
+
+    Returns:
+        For each site its mean step before and after.
+
+    Raises:
+        InvalidInput: unknown sites or methods, or a method that doesn't fit the site.
+    """
+    check_order(graph, "ranges")
+    wanted = _wanted(graph, weights, activations, sites or {})
+    if not wanted:
+        raise InvalidInput("ranges need a method: pass weights=, activations= or sites={name: method}")
+    fitted = {name: method for name, method in wanted.items() if method in FITTED}
+    policy = checked_policy(graph, "ranges", policy) if fitted else (graph.policy if policy is None else policy)
+    inputs = checked_inputs(graph, "ranges", batches, samples) if fitted else []
+    watch = Stopwatch()
+    notes: list[str] = []
+    in_force = graph.policy
+    before = {name: _mean_step(graph.quantizers[name], policy) for name in wanted}
+    for name, method in wanted.items():
+        quantizer = graph.quantizers[name]
+        assert isinstance(quantizer, UniformQuantizer)
+        if method not in FITTED:
+            quantizer.set_ranges(method, percentile)
+        elif policy[name] is None:
+            notes.append(f"{name} is in float under the policy and is left alone")
+    fitted = {name: method for name, method in fitted.items() if policy[name] is not None}
+    if fitted:
+        with graph.applied(policy):
+            _fit_weights(graph, inputs, fitted, seed)
+            for name in [n for n, method in fitted.items() if method == "cross-entropy"]:
+                _by_cross_entropy(graph, inputs, name)
+    graph.apply(in_force)
+    graph.repairs.append("ranges")
+    changes = tuple(
+        Change(name, "mean step", before[name], after)
+        for name in wanted
+        if (after := _mean_step(graph.quantizers[name], policy)) != 0
+    )
+    count = sum(len(values[0]) for values in inputs)
+    needs = f"{count} calibration samples" if fitted else "what calibration saw"
+    return RepairReport("ranges", needs, changes, tuple(notes), count, **watch.times())
+
+
+def set_granularity(
+    graph: Graph,
+    batches: Any = None,
+    *,
+    granularity: str = "channel",
+    group_size: int | None = None,
+    sites: Iterable[str] | None = None,
+) -> RepairReport:
+    """Give weights one step for the ``"tensor"``, for each output ``"channel"``, or for each ``"group"`` of inputs.
+
+    Args:
+        graph: the graph.
+        batches: not needed.
+        granularity: as above.
+        group_size: for ``"group"``: input elements that share a step, at least 2.
+        sites: weight sites; None for all.
+
+    Returns:
+        For each site its number of steps before and after.
+
+    Raises:
+        InvalidInput: an unknown granularity, sites that are no weights, or groups where there can be none.
+    """
+    check_order(graph, "granularity")
+    if granularity not in ("tensor", "channel", "group"):
+        raise InvalidInput(f"granularity must be tensor, channel or group, got '{granularity}'")
+    if granularity == "group" and (group_size is None or group_size < 2):
+        raise InvalidInput(f"group_size must be at least 2 for granularity='group', got {group_size}")
+    watch = Stopwatch()
+    axes = _channel_axes(graph)
+    changes = []
+    policy = graph.policy
+    chosen = [site.name for site in graph.sites.weights] if sites is None else list(sites)
+    for name in chosen:
+        site = graph.sites[name]
+        if site.kind != "weight":
+            raise InvalidInput(f"granularity is for weights, site '{name}' is an activation")
+        axis = axes.get(name, 0)
+        if granularity == "group" and axis != 0:
+            raise InvalidInput(f"site '{name}' is a transposed convolution's weight, which cannot have steps per group")
+    for name in chosen:
+        site = graph.sites[name]
+        scheme = replace(
+            site.scheme,
+            granularity=granularity,
+            axis=None if granularity == "tensor" else axes.get(name, 0),  # type: ignore[arg-type]
+            group_size=group_size if granularity == "group" else None,
+        )
+        changed = replace(site, scheme=scheme)
+        quantizer = graph.quantizers[name]
+        assert isinstance(quantizer, WeightQuantizer)
+        quantizer.site = changed
+        graph.sites = graph.sites.with_scheme(name, scheme)
+        quantizer.set_ranges(quantizer.ranges, quantizer.percentile)
+        changes.append(Change(name, "steps", float(site.scales), float(changed.scales)))
+    graph.apply(policy)
+    graph.repairs.append("granularity")
+    return RepairReport("granularity", "no data", tuple(changes), (), 0, **watch.times())
+
+
+def _channel_axes(graph: Graph) -> dict[str, int]:
+    """Weight site -> the axis of its output channels."""
+    return {layer.weight.site.name: 1 if layer.transposed else 0 for layer in layers_of(graph)}
+
+
+def _wanted(graph: Graph, weights: str | None, activations: str | None, sites: Mapping[str, str]) -> dict[str, str]:
+    by_kind = {"weight": weights, "activation": activations}
+    for name in sites:
+        graph.sites[name]  # raises with the nearest name
+    layers = {layer.weight.site.name for layer in layers_of(graph)}
+    found: dict[str, str] = {}
+    for site in graph.sites:
+        method = sites.get(site.name, by_kind[site.kind])
+        if method is None:
+            continue
+        if method not in (*METHODS, *FITTED):
+            raise InvalidInput(f"method must be one of {', '.join((*METHODS, *FITTED))}, got '{method}'")
+        if method in ("output", "sequential") and site.name not in layers:
+            if site.name in sites or site.kind == "activation":
+                raise InvalidInput(f"'{method}' is for the weights of layers, site '{site.name}' holds none")
+            continue
+        found[site.name] = method
+    return found
+
+
+def _mean_step(quantizer: Quantizer, policy: Policy) -> float:
+    bits = policy[quantizer.site.name]
+    if bits is None or not quantizer.calibrated:
+        return 0.0
+    return float(quantizer.affine(bits).scale.mean())
+
+
+def _fit_weights(graph: Graph, inputs: list[tuple[Any, ...]], methods: Mapping[str, str], seed: int) -> None:
+    """Layer by layer in the order of execution, each with inputs from the network as it is by then."""
+    layers: dict[Node, Layer] = {}
+    met: set[str] = set()
+    for layer in layers_of(graph):
+        name = layer.weight.site.name
+        if methods.get(name) in ("output", "sequential") and name not in met:
+            layers[layer.node] = layer
+        met.add(name)
+    if not layers:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    samples = sum(len(values[0]) for values in inputs)
+    twins = Twins(graph, inputs)
+    for node in twins.walk(layers):
+        layer = layers[node]
+        bits = layer.weight.bits
+        assert bits is not None
+        each = max(1, ROWS // samples)
+        rows = [
+            Positions(layer, output, each, generator).inputs(value)
+            for output, value in zip(twins.float[node], twins.quantized[node.args[0]], strict=True)  # type: ignore[index]
+        ]
+        gram = gram_of(torch.cat(rows, 1), False)
+        sequential = methods[layer.weight.site.name] == "sequential"
+        matrix = layer.matrix(layer.weight.weight.detach()).float()
+        present = layer.weight.affine(bits)
+        affine = fitted_affine(layer, bits, gram, sequential)
+        low, high = affine.low, affine.high
+
+        def nearest(grid: Affine, layer: Layer = layer, matrix: Tensor = matrix, gram: Tensor = gram) -> float:
+            step = full_step(layer, grid)
+            rounded = (matrix / step).round().clamp(grid.low, grid.high) * step
+            return float(output_errors(rounded - matrix, gram).sum())
+
+        if sequential:
+            step = full_step(layer, affine)
+            integers = sequential_rounding(matrix.contiguous(), gram, step, low, high)
+            if float(output_errors(integers * step - matrix, gram).sum()) <= nearest(present):
+                layer.weight.fix_rounding(bits, affine, layer.from_matrix(integers))
+        elif nearest(affine) <= nearest(present):
+            layer.weight.fix(bits, affine)
+
+
+def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) -> None:
+    """Choose among multiples of a site's present step by the cross-entropy at the output, this site alone quantized."""
+    quantizer = graph.quantizers[name]
+    assert isinstance(quantizer, UniformQuantizer)
+    assert quantizer.bits is not None
+    order = inputs_dependent(graph.module.graph)
+    mine = [node for node in graph.module.graph.nodes if module_at(graph, node) is quantizer]
+    readers = [user for node in mine for user in node.users] if isinstance(quantizer, WeightQuantizer) else mine
+    first = min(order.index(node) for node in readers)
+    behind = order[first:]
+    output = next(node for node in graph.module.graph.nodes if node.op == "output").args[0]
+    result = output[0] if isinstance(output, (tuple, list)) and output else output
+    if not isinstance(result, Node):
+        raise InvalidInput("'cross-entropy' needs a network that returns its logits as one tensor")
+    needed = {used for node in behind for used in node.all_input_nodes if used not in behind}
+    twins = Twins(graph, inputs, needed | {result})
+    for _ in twins.walk(()):
+        pass
+    logits = [value.double().log_softmax(1) for value in twins.float[result]]
+    present = quantizer.affine(quantizer.bits)
+    finest = stride(present.low, present.high)
+    places = {}
+    for factor in FACTORS:
+        position = rounded_up(position_of(present.scale * factor), finest)
+        places[float(position.double().mean())] = step_at(position).reshape(present.scale.shape)
+    best: tuple[float, Affine] | None = None
+    for scale in places.values():
+        affine = _rescaled(quantizer, present, scale)
+        harm = _cross_entropy(graph, twins, quantizer, affine, behind, result, logits)
+        if best is None or harm < best[0]:
+            best = harm, affine
+    assert best is not None
+    quantizer.fix(quantizer.bits, best[1])
+
+
+def _rescaled(quantizer: UniformQuantizer, present: Affine, scale: Tensor) -> Affine:
+    zero = present.zero_point
+    if not quantizer.site.scheme.symmetric:
+        # The lower end of the range stays where it is as long as it can.
+        zero = present.low + ((zero - present.low) * present.scale / scale).round()
+        zero = zero.clamp(present.low, present.high)
+    return Affine(scale.to(present.scale.device), zero, present.low, present.high, present.group_size)
+
+
+def _cross_entropy(
+    graph: Graph,
+    twins: Twins,
+    quantizer: Quantizer,
+    affine: Affine,
+    behind: list[Node],
+    result: Node,
+    logits: list[Tensor],
+) -> float:
+    total, count = 0.0, 0
+    for i, expected in enumerate(logits):
+        values: dict[Node, Any] = {}
+
+        def value(used: Node, i: int = i, values: dict[Node, Any] = values) -> Any:
+            if used in values:
+                return values[used]
+            if used in twins.float:
+                return twins.float[used][i]
+            found = twins.constant(used, False)
+            return fake_quantize(found, affine.to(found.device)) if module_at(graph, used) is quantizer else found
+
+        with torch.no_grad():
+            for node in behind:
+                values[node] = twins.call(node, value, False)
+                if module_at(graph, node) is quantizer:
+                    values[node] = fake_quantize(values[node], affine.to(values[node].device))
+        got = values[result].double().log_softmax(1)
+        total -= float((expected.exp() * got).sum())
+        count += expected.numel() // expected.shape[1]
+    return total / count

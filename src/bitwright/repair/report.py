@@ -1,0 +1,94 @@
+"""What a repair did, in numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bitwright.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a repair did at one place.
+
+    Attributes:
+        site: the site, layer or pair of layers.
+        what: the quantity in ``before`` and ``after``, e.g. ``"output error"``.
+        before: its value before the repair.
+        after: its value after it.
+        details: further numbers.
+    """
+
+    site: str
+    what: str
+    before: float
+    after: float
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What a repair needed, changed and cost.
+
+    Attributes:
+        name: the repair, as :func:`repair` takes it.
+        needs: what it worked with: data, widths.
+        changes: one entry for each site, layer or pair that it changed.
+        notes: what was left alone and why, and what to keep in mind.
+        samples: calibration samples that it looked at.
+        seconds: wall time.
+        processor_seconds: processor time of this process.
+    """
+
+    name: str
+    needs: str
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+    samples: int = 0
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        whats = list(dict.fromkeys(change.what for change in self.changes))
+        parts = []
+        for what in whats:
+            mine = [change for change in self.changes if change.what == what]
+            before, after = (sum(getattr(c, end) for c in mine) / len(mine) for end in ("before", "after"))
+            parts.append(f"mean {what} {before:.3g} to {after:.3g} at {len(mine)} places")
+        said = "; ".join([*parts, *self.notes]) or "nothing to change"
+        return f"{self.name}: {said} ({self.seconds:.1f} s)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        changes = [{**change.__dict__, "details": dict(change.details)} for change in self.changes]
+        return {"bitwright": "repair", "version": 1, **self.__dict__, "changes": changes, "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RepairReport:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            InvalidInput: not a repair report, or one of a version from the future.
+        """
+        if data.get("bitwright") != "repair" or data.get("version") != 1:
+            raise InvalidInput("this is no repair report of version 1; make it again with this Bitwright")
+        own = {k: v for k, v in data.items() if k not in ("bitwright", "version")}
+        changes = tuple(Change(**change) for change in own["changes"])
+        return cls(**{**own, "changes": changes, "notes": tuple(own["notes"])})
+
+
+class Stopwatch:
+    """Wall and processor time since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.perf_counter(), time.process_time()
+
+    def times(self) -> dict[str, float]:
+        """Keyword arguments of a :class:`RepairReport`."""
+        return {
+            "seconds": time.perf_counter() - self._wall,
+            "processor_seconds": time.process_time() - self._processor,
+        }

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import bitwright as bw
+from bitwright.debug.auto import cheapest_recipe, flips
+from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.evaluation import evaluate
+from bitwright.values.recipe import Action
+
+PER_CHANNEL = (Action("granularity", {"weights": "channel"}),)
+
+
+@pytest.fixture(scope="module")
+def graph(digits_model, digits_data):
+    return bw.capture(digits_model, digits_data[0][0][:2], quantizer=bw.edge_quantizer("tensor"))
+
+
+@pytest.fixture(scope="module")
+def policies(graph):
+    return [bw.Policy.uniform(graph.sites, weights=bits, activations=8) for bits in range(2, 10)]
+
+
+@pytest.fixture(scope="module")
+def data(digits_data):
+    (x, y), (tx, ty) = digits_data
+    return [(x[:128], y[:128])], [(tx, ty)]
+
+
+def test_bisection_finds_what_trying_all_finds(graph, policies, data, digits_model) -> None:
+    fresh = bw.capture(digits_model, graph.example_inputs, quantizer=bw.edge_quantizer("tensor"))
+    calibrated = bw.calibrate(fresh, data[0])
+    changed = [100 * (1 - evaluate(calibrated, p, data[1], resamples=100).agreement.value) for p in policies]
+    for target in (0.5, 1.0, 2.0, 5.0):
+        expected = next(i for i in range(len(policies)) if changed[i] <= target + 1e-9)
+        found = cheapest_recipe(graph, policies, *data, target, ladder=((),))
+        assert found.holds
+        assert found.recipe.target == policies[expected]
+        assert flips(found.verdict) == pytest.approx(changed[expected])
+        assert len(found.tried) <= math.ceil(math.log2(len(policies) + 1))
+
+
+def test_a_repair_makes_a_cheaper_policy_hold(graph, policies, data) -> None:
+    plain = cheapest_recipe(graph, policies, *data, 1.0, ladder=((),))
+    repaired = cheapest_recipe(graph, policies, *data, 1.0, ladder=((), PER_CHANNEL))
+    assert repaired.recipe.target["conv1.weight"] < plain.recipe.target["conv1.weight"]
+    assert repaired.recipe.actions == PER_CHANNEL
+    assert "with weights per channel" in repaired.reason
+    assert [one.holds for one in repaired.tried].count(True) >= 1
+
+
+def test_no_policy_holds(graph, policies, data) -> None:
+    found = cheapest_recipe(graph, policies[:1], *data, 0.0, ladder=((), PER_CHANNEL))
+    assert not found.holds
+    assert found.recipe.actions == PER_CHANNEL
+    assert "No policy keeps the target of 0 points" in found.reason
+
+
+def test_a_repair_that_refuses_is_said_and_passed_over(graph, policies, data) -> None:
+    refused = (Action("limits", {"site": "conv1.weight", "low": 0, "high": 1}),)
+    found = cheapest_recipe(graph, policies[:1], *data, 0.0, ladder=((), refused))
+    assert found.tried[-1].verdict is None
+    assert "limits can be set at activations" in found.tried[-1].note
+    assert found.recipe.actions == ()
+
+
+def test_bad_input_is_one_line(graph, policies, data) -> None:
+    with pytest.raises(InvalidInput, match="at least one policy"):
+        cheapest_recipe(graph, [], *data, 1.0)
+    with pytest.raises(InvalidInput, match="between 0 and 100 points, got 101"):
+        cheapest_recipe(graph, policies, *data, 101)
+    with pytest.raises(PolicyMismatch, match="made for graph other"):
+        cheapest_recipe(graph, [bw.Policy({}, "other")], *data, 1.0)

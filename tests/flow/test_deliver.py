@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from bitwright.flow.deliver import warnings
+from bitwright.values import Parity
+
+
+@pytest.mark.parametrize(
+    ("exact", "fused", "words"),
+    [
+        (1.0, 1.0, []),
+        (1.0, 0.995, []),
+        (1.0, 0.981, ["optimisations on", "another class", "1.9% of the inputs"]),
+        (0.999, 1.0, ["even with its graph optimisations off"]),
+    ],
+)
+def test_a_file_that_predicts_otherwise_is_said_so(exact: float, fused: float, words: list[str]) -> None:
+    found = warnings(Parity("onnxruntime 1", 1000, exact, fused, 0.0, 0.0))
+    assert len(found) == bool(words)
+    assert all(word in found[0] for word in words)

@@ -1,0 +1,66 @@
+"""What a runtime would do on its own to weights and biases that the policy left alone."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+from torch import nn
+
+from bitwright.graph import calibrate, capture
+from bitwright.runtimes import export, parity, predict
+from bitwright.runtimes.onnxruntime import unfused
+from bitwright.values import Policy
+
+
+def test_float_weights_between_quantized_activations_stay_float(captured, tmp_path, monkeypatch):
+    graph, inputs = captured("residual")
+    policy = Policy.uniform(graph.sites, None, 16)
+    guarded = export(graph, tmp_path / "guarded.onnx", policy=policy)
+    module = importlib.import_module("bitwright.runtimes.export")
+    monkeypatch.setattr(module, "keep_float_weights", lambda builder: None)
+    plain = export(graph, tmp_path / "plain.onnx", policy=policy)
+    with graph.applied(policy), torch.no_grad():
+        simulated = graph(inputs)
+    differences = [float((predict(r.path, [inputs]) - simulated).abs().max()) for r in (guarded, plain)]
+    assert differences[0] < 1e-4
+    assert differences[1] > 10 * differences[0]  # without the guard the runtime rounds the weights to 8 bits
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_bias_that_does_not_fit_into_int32_is_kept_in_float(tmp_path, bits):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)).eval()
+    with torch.no_grad():
+        model[0].weight[2] = 0.0  # a pruned channel with a bias: its step is tiny
+        model[0].weight[2, 0, 0, 0] = 1e-9
+        model[0].bias[2] = 3.0
+    inputs = torch.randn(16, 3, 8, 8)
+    graph = calibrate(capture(model, inputs[:2]), [(inputs, None)])
+    policy = Policy.uniform(graph.sites, bits, 8)
+    result = export(graph, tmp_path / "model.onnx", policy=policy)
+    found = parity(graph, result.path, [(inputs, None)])
+    assert found.exact_agreement == 1.0
+    assert found.fused_agreement == 1.0
+    assert found.fused_logit_difference <= 1  # steps
+    assert result.scales["biases"]["0.bias"]["dtype"] == "FLOAT"
+    assert result.scales["biases"]["2.bias"]["dtype"] == "INT32"
+    assert any("not fit into int32" in note and "0.bias" in note for note in result.notes)
+    assert unfused(result.path) == ("0 (Conv)",)
+
+
+def test_biases_are_the_integers_that_the_simulation_adds(captured, tmp_path):
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    graph, _ = captured("residual")
+    policy = Policy.uniform(graph.sites, 4, 4)
+    result = export(graph, tmp_path / "model.onnx", policy=policy)
+    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(result.path)).graph.initializer}
+    with graph.applied(policy):
+        for name, quantizer in graph.biases().items():
+            bias = dict(graph.module.named_parameters())[name]
+            real = stored[f"{name}.integers"].astype(np.float32) * stored[f"{name}.scale"]
+            assert np.array_equal(real, quantizer(bias).detach().numpy())

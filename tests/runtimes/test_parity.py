@@ -1,0 +1,145 @@
+"""The exported file gives the same predictions, whatever operations, placements and widths it holds."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.graph import calibrate, capture
+from bitwright.graph.pt2e import edge_quantizer
+from bitwright.runtimes import export, parity, predict
+from bitwright.values import FLOAT, Policy
+
+
+def mixed(sites, seed, low=2, high=8):
+    drawn = random.Random(seed)
+    return Policy({site.name: drawn.randint(low, high) for site in sites}, name=f"mixed {seed}")
+
+
+@pytest.mark.parametrize("name", ["conv", "residual", "updown", "attention", "mlp", "signal"])
+def test_every_kind_of_operation_gives_the_same_numbers_with_optimisations_off(captured, tmp_path, name):
+    graph, inputs = captured(name)
+    result = export(graph, tmp_path / "model.onnx", policy=mixed(graph.sites, 1))
+    found = parity(graph, result.path, [(inputs, None)])
+    assert found.exact_agreement == 1.0
+    assert found.exact_logit_difference <= (1e-5 if found.step is None else 1.0)
+    assert found.fused_agreement >= 0.9
+    assert found.samples == len(inputs)
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.data())
+def test_any_policy_gives_the_same_predictions(captured, tmp_path_factory, data):
+    graph, inputs = captured("residual")
+    widths = st.one_of(st.none(), st.integers(2, 8))
+    policy = Policy({site.name: data.draw(widths, label=site.name) for site in graph.sites})
+    result = export(graph, tmp_path_factory.mktemp("any") / "model.onnx", policy=policy)
+    found = parity(graph, result.path, [(inputs, None)])
+    assert found.exact_agreement == 1.0
+    assert found.fused_agreement >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("key", "quantizer"),
+    [
+        ("tensor", lambda: edge_quantizer("tensor")),
+        ("group", lambda: edge_quantizer("group", group_size=8)),
+        ("symmetric", lambda: edge_quantizer(symmetric_activations=True)),
+        ("x86", lambda: "x86"),
+    ],
+)
+def test_other_placements_and_granularities_agree_too(captured, tmp_path, key, quantizer):
+    graph, inputs = captured("residual", quantizer(), key)
+    result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 4, 8))
+    found = parity(graph, result.path, [(inputs, None)])
+    assert found.exact_agreement == 1.0
+    assert found.exact_logit_difference <= 1e-5
+    assert found.fused_agreement >= 0.98
+
+
+@pytest.mark.parametrize(("weights", "activations"), [(16, 16), (None, 8), (5, None)])
+def test_wide_and_float_sites_agree(captured, tmp_path, weights, activations):
+    graph, inputs = captured("residual")
+    result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, weights, activations))
+    found = parity(graph, result.path, [(inputs, None)])
+    # With them on too: nothing that the policy left in float may be rounded by the runtime.
+    for agreement, difference in (
+        (found.exact_agreement, found.exact_logit_difference),
+        (found.fused_agreement, found.fused_logit_difference),
+    ):
+        assert agreement == 1.0
+        assert difference <= 2e-4
+
+
+def test_probabilities_above_the_grid_saturate(captured, tmp_path):
+    graph, inputs = captured("mlp")
+    with graph.applied(Policy.uniform(graph.sites, 8, 8)), torch.no_grad():
+        result = export(graph, tmp_path / "model.onnx")
+        fused = predict(result.path, [inputs * 40])
+        assert (fused - graph(inputs * 40)).abs().max() <= 0.02
+
+
+def test_the_output_step_is_the_unit_of_the_difference(captured, tmp_path):
+    graph, inputs = captured("updown")
+    policy = Policy.uniform(graph.sites, 8, 6)
+    result = export(graph, tmp_path / "model.onnx", policy=policy)
+    found = parity(graph, result.path, [(inputs, None)])
+    assert found.step == pytest.approx(result.scales["sites"]["last"]["scale"])
+    assert found.exact_logit_difference == 0.0
+
+
+def test_targets_give_the_accuracy_in_the_runtime(captured, tmp_path):
+    graph, inputs = captured("residual")
+    result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 8, 8))
+    predicted = predict(result.path, [inputs]).argmax(1)
+    assert parity(graph, result.path, [(inputs, predicted)]).accuracy == 1.0
+    assert parity(graph, result.path, [(inputs, (predicted + 1) % 5)]).accuracy == 0.0
+    assert parity(graph, result.path, [(inputs, None)]).accuracy is None
+
+
+def test_a_file_of_another_graph_is_refused(captured, tmp_path):
+    graph, inputs = captured("residual")
+    result = export(graph, tmp_path / "model.onnx", policy=FLOAT)
+    other, _ = captured("conv")
+    with pytest.raises(PolicyMismatch, match="was exported from graph"):
+        parity(other, result.path, [(inputs, None)])
+
+
+def test_outputs_that_are_no_logits_are_refused(tmp_path):
+    model = nn.Linear(4, 1).eval()
+    inputs = torch.randn(4, 4)
+    graph = calibrate(capture(model, inputs[:2]), [(inputs, None)])
+    result = export(graph, tmp_path / "model.onnx")
+    with pytest.raises(InvalidInput, match="parity compares predictions and needs logits"):
+        parity(graph, result.path, [(inputs, None)])
+
+
+@pytest.fixture(scope="module")
+def resnet20():
+    data, weights = os.environ.get("BITWRIGHT_DATA"), os.environ.get("BITWRIGHT_WEIGHTS")
+    if not data or not weights:
+        pytest.skip("BITWRIGHT_DATA and BITWRIGHT_WEIGHTS are not set")
+    from bitwright.zoo import load_data, resnet20_cifar10
+
+    sets = load_data(f"cifar10:{Path(data) / 'cifar10'}")
+    graph = capture(resnet20_cifar10(), sets.calibration.read(0, 2)[0])
+    return calibrate(graph, sets.calibration.batches(128, limit=512)), sets.evaluation
+
+
+@pytest.mark.parametrize("widths", [(8, 8), (4, 4), "mixed"])
+def test_resnet20_predicts_the_same_on_every_test_image(resnet20, tmp_path, widths):
+    graph, evaluation = resnet20
+    policy = mixed(graph.sites, 0) if widths == "mixed" else Policy.uniform(graph.sites, *widths)
+    result = export(graph, tmp_path / "model.onnx", policy=policy)
+    found = parity(graph, result.path, evaluation.batches(94))
+    assert found.samples == len(evaluation)
+    assert found.exact_agreement == 1.0
+    assert found.fused_agreement >= 0.995
