@@ -2,9 +2,9 @@
 
     BITWRIGHT_DATA=DIR BITWRIGHT_WEIGHTS=DIR python benchmarks/export_parity.py [--output FILE]
 
-For each policy (uniform ones, and mixed ones with 2 to 8 bits drawn for each site): the share of test images with
-the same top-1 with the runtime's graph optimisations off and on, the largest logit differences, the file's size as a share of
-float's, and for batch 1 and 32 the time as a share of float's in the same run, one thread.
+For each policy (uniform, and mixed with 2 to 8 bits drawn for each site): the share of test images with the same top-1
+with the runtime's graph optimisations off and on, the largest logit differences, the file's size as a share of float's,
+and for batch 1 and 32 the time as a share of float's in the same run, one thread.
 """
 
 from __future__ import annotations

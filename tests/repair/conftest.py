@@ -31,9 +31,20 @@ def residual():
     return Residual().eval()
 
 
+def smooth_images(count, seed):
+    """Images whose neighbouring values are alike, as in real ones: rounding errors then add up."""
+    noise = torch.randn(count, 3, 3, 3, generator=torch.Generator().manual_seed(seed)) + 0.5
+    return torch.nn.functional.interpolate(noise, (6, 6), mode="bilinear")
+
+
 @pytest.fixture
 def images():
-    return torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    return smooth_images(64, 1)
+
+
+@pytest.fixture
+def fresh_images():
+    return smooth_images(64, 9)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def test_every_kind_of_operation_gives_the_same_numbers_with_optimisations_off(c
     assert found.samples == len(inputs)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.data())
 def test_any_policy_gives_the_same_predictions(captured, tmp_path_factory, data):
     graph, inputs = captured("residual")

@@ -76,9 +76,9 @@ def dequantized(values: Tensor, affine: Affine) -> Tensor:
     return result if affine.group_size is None else unblocked(result, values.shape)
 
 
-def _rounded(tensor: Tensor, affine: Affine) -> Tensor:
+def _rounded(tensor: Tensor, affine: Affine, out: Tensor | None = None) -> Tensor:
     source = tensor if affine.group_size is None else blocked(tensor, affine.group_size)
-    result = torch.div(source, affine.scale).round_()
+    result = torch.div(source, affine.scale, out=out if affine.group_size is None else None).round_()
     # The zero point is moved into the bounds, which saves two passes over the memory and changes no digit.
     result.clamp_(*affine.bounds).mul_(affine.scale)
     return result if affine.group_size is None else unblocked(result, tensor.shape)
@@ -101,16 +101,17 @@ class _StraightThrough(torch.autograd.Function):
         return gradients[0] * inside, None
 
 
-def fake_quantize(tensor: Tensor, affine: Affine) -> Tensor:
+def fake_quantize(tensor: Tensor, affine: Affine, out: Tensor | None = None) -> Tensor:
     """Round a tensor to its grid and return real numbers; differentiable (straight-through estimator).
 
     Args:
         tensor: any float tensor.
         affine: the grid; ``scale`` must broadcast to ``tensor``.
+        out: memory for the result, in the shape of ``tensor``; without gradients and groups only.
 
     Returns:
-        A new tensor of the same shape and dtype.
+        A tensor of the same shape and dtype: a new one, or ``out``.
     """
     if torch.is_grad_enabled() and tensor.requires_grad:
         return _StraightThrough.apply(tensor, affine)  # type: ignore[no-any-return, no-untyped-call]
-    return _rounded(tensor, affine)
+    return _rounded(tensor, affine, out)

@@ -36,7 +36,7 @@ def adaround(
     round_inside: bool = False,
     samples: int = 512,
     learning_rate: float = 0.03,
-    regularizer: float = 1000.0,
+    regularizer: float = 100.0,
     warm_start: float = 0.2,
     seed: int = 0,
 ) -> RepairReport:

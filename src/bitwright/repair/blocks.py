@@ -132,6 +132,9 @@ def learn_block(
         part.spread = float(output.std()) if isinstance(output, Tensor) else 1.0
     entering, target = torch.cat(twins.quantized[block.start]), torch.cat(twins.float[block.end])
     run = _runner(graph, twins, block, parts, round_inside)
+    plain = {node: (part.integers(True) * part.step, part.bias) for node, part in parts.items()}
+    before = _whole(run, entering, target, plain, layers[-1])
+    strength = settings.regularizer * before / sum(part.variables.numel() for part in parts.values())
     count = entering.shape[0]
     chosen = min(SAMPLES, count)
     values = [value for part in parts.values() for value in (part.variables, part.shift) if value is not None]
@@ -155,21 +158,18 @@ def learn_block(
                     free = (upward > 0) & (upward < 1)
                     slope = STRETCH * sigmoid * (1 - sigmoid) * free
                     assert part.variables.grad is not None
-                    part.variables.grad += regularizer_gradient(upward, i, settings) * slope
+                    part.variables.grad += regularizer_gradient(upward, i, settings, strength) * slope
             optimizer.step()
-    return _settle(parts, run, entering, target, layers)
+    return before, _settle(parts, run, entering, target, layers[-1], before)
 
 
-def _settle(
-    parts: dict[Node, _Part], run: Any, entering: Tensor, target: Tensor, layers: list[Layer]
-) -> tuple[float, float]:
-    """Put the better of nearest and learned rounding in force; their errors."""
-    plain = {node: (part.integers(True) * part.step, part.bias) for node, part in parts.items()}
+def _settle(parts: dict[Node, _Part], run: Any, entering: Tensor, target: Tensor, last: Layer, before: float) -> float:
+    """Put the better of nearest and learned rounding in force; its error."""
     learned = {
         node: (part.integers(False) * part.step, None if (bias := part.shifted()) is None else bias.detach())
         for node, part in parts.items()
     }
-    before, after = (_whole(run, entering, target, weights, layers[-1]) for weights in (plain, learned))
+    after = _whole(run, entering, target, learned, last)
     if after < before:
         for node, part in parts.items():
             bits = part.layer.weight.bits
@@ -177,7 +177,7 @@ def _settle(
             part.layer.weight.fix_rounding(bits, part.affine, part.integers(False))
             if part.shift is not None and part.layer.bias is not None:
                 part.layer.bias.correct(bits, learned[node][1])
-    return before, min(before, after)
+    return min(before, after)
 
 
 def _whole(run: Any, entering: Tensor, target: Tensor, weights: Any, last: Layer) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from bitwright.repair.report import Change, RepairReport, Stopwatch
 from bitwright.repair.steps import fitted_affine, full_step, gram_of, output_errors, sequential_rounding
 from bitwright.repair.twins import Twins, inputs_dependent
 from bitwright.values import Policy
+from bitwright.values.site import Granularity
 
 FITTED = ("output", "sequential", "cross-entropy")
 ROWS = 8192
@@ -150,8 +151,8 @@ def set_granularity(
         site = graph.sites[name]
         scheme = replace(
             site.scheme,
-            granularity=granularity,
-            axis=None if granularity == "tensor" else axes.get(name, 0),  # type: ignore[arg-type]
+            granularity=cast(Granularity, granularity),
+            axis=None if granularity == "tensor" else axes.get(name, 0),
             group_size=group_size if granularity == "group" else None,
         )
         changed = replace(site, scheme=scheme)

@@ -40,7 +40,7 @@ class Settings:
     iterations: int = 1000
     rows: int = 1024
     learning_rate: float = 0.03
-    regularizer: float = 1000.0
+    regularizer: float = 100.0
     warm_start: float = 0.2
     beta: tuple[float, float] = (20.0, 2.0)
     learn_bias: bool = True

@@ -179,6 +179,7 @@ class RoundingErrors:
         self.bits = tuple(bits)
         self._quantizers = graph.quantizers
         self._weights: dict[str, Tensor] = {}
+        self._scratch: dict[str, Tensor] = {}
 
     def of_weight(self, site: str) -> Tensor:
         """(B, numel) errors of a weight."""
@@ -191,10 +192,18 @@ class RoundingErrors:
         return self._weights[site]
 
     def of_activation(self, site: str, value: Tensor) -> Iterator[Tensor]:
-        """Errors of an activation, in its own shape, one width after the other."""
+        """Errors of an activation, in its own shape, one width after the other, all in the same memory."""
+        space = self.scratch("errors", value)
         for b in self.bits:
             affine = self._quantizers[site].affine(b)
-            yield fake_quantize(value, affine.to(value.device)).sub_(value)
+            yield fake_quantize(value, affine.to(value.device), out=space).sub_(value)
+
+    def scratch(self, purpose: str, like: Tensor) -> Tensor:
+        """Memory in the shape of a tensor that is used again: fresh memory costs more than the arithmetic."""
+        kept = self._scratch.get(purpose)
+        if kept is None or kept.numel() < like.numel() or kept.dtype != like.dtype or kept.device != like.device:
+            kept = self._scratch[purpose] = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+        return kept[: like.numel()].view(like.shape)
 
 
 Pair = tuple[Tensor, Tensor | None]
@@ -235,14 +244,15 @@ class _ActivationReader(_Reader):
 
     def moments(self, gradients: list[Tensor], errors: RoundingErrors | None) -> list[Pair]:
         flat = [gradient.reshape(gradient.shape[0], -1) for gradient in gradients]
-        squares = [torch.linalg.vecdot(g, g) for g in flat]
         if errors is None:
-            return [(square, None) for square in squares]
+            return [(torch.linalg.vecdot(g, g), None) for g in flat]
+        space = errors.scratch("products", flat[0])
+        squares = [torch.mul(g, g, out=space).sum(1) for g in flat]
         products: list[list[Tensor]] = [[] for _ in flat]
         for error in errors.of_activation(self.site, self.value):
             error = error.reshape(error.shape[0], -1)
             for i, g in enumerate(flat):
-                products[i].append(torch.linalg.vecdot(g, error))
+                products[i].append(torch.mul(g, error, out=space).sum(1))
         return [(square, torch.stack(p, 1)) for square, p in zip(squares, products, strict=True)]
 
 

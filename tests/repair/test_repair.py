@@ -1,0 +1,105 @@
+"""The one entry, the order of repairs, and reports."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import bitwright as bw
+from bitwright.errors import InvalidInput
+from bitwright.graph.layers import layers_of
+from bitwright.repair import REPAIRS, Change, RepairReport, repair
+from bitwright.repair.blocks import blocks_of
+from bitwright.values import Policy
+
+OPTIONS = {
+    "adaround": {"iterations": 5},
+    "blocks": {"iterations": 5},
+    "ranges": {"weights": "output"},
+}
+
+
+def applied(graph, name, images):
+    return repair(graph, name, [(images, None)], **OPTIONS.get(name, {}))
+
+
+@pytest.fixture
+def graph(residual, images, calibrated):
+    graph = calibrated(residual, images)
+    return graph.apply(Policy.uniform(graph.sites, 4, 8))
+
+
+def test_all_repairs_in_their_order_compose(graph, residual, images):
+    expected = residual(images).detach()
+    before = float((graph(images) - expected).square().mean())
+    names = [name for name in REPAIRS if name not in ("blocks", "granularity")]
+    for name in names:
+        report = applied(graph, name, images)
+        assert report.name == name
+        assert report.seconds > 0
+    assert graph.repairs == names
+    assert float((graph(images) - expected).square().mean()) < before
+    assert float((graph.apply(bw.FLOAT)(images) - expected).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        ("adaround", "cle", "would undo the rounding that adaround learned"),
+        ("blocks", "cle", "would undo the rounding that adaround learned"),
+        ("bias", "cle", "would make the bias correction"),
+        ("adaround", "ranges", "would undo the rounding"),
+        ("adaround", "granularity", "would undo the rounding"),
+        ("ranges", "smooth", "would make the ranges"),
+        ("bias", "clip", "would make the bias correction"),
+    ],
+)
+def test_orders_that_make_no_sense_are_refused(graph, images, first, second, reason):
+    applied(graph, first, images)
+    before, done = graph(images), list(graph.repairs)
+    with pytest.raises(InvalidInput, match=reason):
+        applied(graph, second, images)
+    assert torch.equal(graph(images), before)
+    assert graph.repairs == done
+
+
+def test_refusal_says_the_way_out(graph, images):
+    applied(graph, "bias", images)
+    with pytest.raises(InvalidInput, match="start from a fresh graph and run 'cle' first"):
+        applied(graph, "cle", images)
+
+
+def test_unknown_names_and_options(graph, images):
+    with pytest.raises(InvalidInput, match="got 'adaruond'; did you mean 'adaround'"):
+        repair(graph, "adaruond", [(images, None)])
+    with pytest.raises(InvalidInput, match="repair 'cle' has no option 'absorbe'; did you mean 'absorb'"):
+        repair(graph, "cle", absorbe=True)
+    with pytest.raises(InvalidInput, match="repair 'blocks' has no option 'unit'"):
+        repair(graph, "blocks", [(images, None)], unit="layer")
+
+
+def test_public_name_is_the_function(graph, images):
+    assert bw.repair(graph, "cle", [(images, None)]).name == "cle"
+
+
+def test_wrong_inputs_are_refused(graph):
+    with pytest.raises(InvalidInput, match=r"inputs must have shape \(batch, 3, 6, 6\), got"):
+        repair(graph, "bias", [(torch.randn(2, 3, 5, 5), None)])
+
+
+def test_report_survives_json_and_reads_well():
+    changes = (Change("conv1", "mean error", 0.5, 0.25, {"largest": 1.0}), Change("fc", "mean error", 1.5, 0.75))
+    report = RepairReport("bias", "64 samples", changes, ("a note",), 64, 1.5, 1.25)
+    again = RepairReport.from_dict(json.loads(json.dumps(report.to_dict())))
+    assert again == report
+    assert str(report) == "bias: mean mean error 1 to 0.5 at 2 places; a note (1.5 s)"
+    with pytest.raises(InvalidInput, match="no repair report of version 1"):
+        RepairReport.from_dict({"bitwright": "policy", "version": 1})
+
+
+def test_blocks_are_the_residual_ones(graph):
+    (block,) = blocks_of(graph, {layer.node: layer for layer in layers_of(graph)})
+    assert block.name == "conv1 to conv2"
+    assert block.end.target == torch.ops.aten.relu.default
