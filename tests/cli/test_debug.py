@@ -10,7 +10,7 @@ QUICK = ("--calibration-samples", "64", "--batch-size", "32")
 
 
 def test_debug_leads_from_a_bad_network_to_a_recipe(run, digits_flags, tmp_path: Path, capsys) -> None:
-    words = ("debug", *digits_flags, *QUICK, "--policy", "W2A3", "--repairs", "per-channel", "--target-drop", "1")
+    words = ("debug", *digits_flags, *QUICK, "--policy", "W2A3", "--repairs", "granularity", "--target-drop", "1")
     assert run(*words, "-o", "out") == 0
     out = capsys.readouterr().out
     findings = Findings.from_json((tmp_path / "out" / "findings.json").read_text())

@@ -28,7 +28,7 @@ def test_ranges_limits_bits_and_granularity(graph, data):
     relu, weight = graph.sites.activations[1].name, graph.sites.weights[0].name
     recipe = (
         Recipe(target, "minmax")
-        .then("granularity", weights="channel")
+        .then("repair", name="granularity")
         .then("limits", site=relu, low=0.0, high=0.75)
         .then("ranges", site=weight, method="percentile", percentile=90.0)
         .then("bits", site=weight, bits=3)
@@ -46,21 +46,7 @@ def test_ranges_limits_bits_and_granularity(graph, data):
     apply_action(graph, Action("ranges", {"method": "mse", "kind": "activation"}), data)
     assert graph.quantizers[relu].ranges == "mse"
     assert graph.quantizers[other].ranges == "minmax"
-    apply_action(graph, Action("granularity", {"weights": "tensor"}), data)
-    assert graph.quantizers[weight].affine(3).scale.numel() == 1
-
-
-def test_scales_per_channel_lose_less(graph, data):
-    weight = graph.sites.weights[0].name
-    with torch.no_grad():
-        graph.weight(weight)[0] *= 50
-    bw.calibrate(graph, data).apply(bw.Policy({weight: 4}))
-    errors = []
-    for granularity in ("tensor", "channel"):
-        apply_action(graph, Action("granularity", {"weights": granularity}), data)
-        change = graph.quantizers[weight].quantized() - graph.weight(weight)
-        errors.append(float(change[1:].square().mean()))
-    assert errors[1] < 0.2 * errors[0]
+    assert graph.repairs == ["granularity"]
 
 
 def test_bad_input_is_one_line(graph, data):
@@ -73,7 +59,7 @@ def test_bad_input_is_one_line(graph, data):
         (Action("limits", {"site": relu, "low": 1.0, "high": 1.0}), "limits need low < high"),
         (Action("limits", {"site": relu}), "action 'limits' needs the option 'low'"),
         (Action("bits", {"site": "1.weihgt", "bits": 4}), "which is not among the"),
-        (Action("granularity", {"weights": "row"}), "per channel or tensor, got 'row'"),
+        (Action("repair", {"name": "cel"}), "repair must be one of .*did you mean 'cle'"),
         (Action("ranges", {"method": "mes"}), "ranges must be one of"),
     ):
         with pytest.raises(InvalidInput, match=message):

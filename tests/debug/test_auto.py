@@ -10,7 +10,7 @@ from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.evaluation import evaluate
 from bitwright.values.recipe import Action
 
-PER_CHANNEL = (Action("granularity", {"weights": "channel"}),)
+PER_CHANNEL = (Action("repair", {"name": "granularity"}),)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_repair_makes_a_cheaper_policy_hold(graph, policies, data) -> None:
     repaired = cheapest_recipe(graph, policies, *data, 1.0, ladder=((), PER_CHANNEL))
     assert repaired.recipe.target["conv1.weight"] < plain.recipe.target["conv1.weight"]
     assert repaired.recipe.actions == PER_CHANNEL
-    assert "with weights per channel" in repaired.reason
+    assert "with repair granularity" in repaired.reason
     assert [one.holds for one in repaired.tried].count(True) >= 1
 
 

@@ -37,6 +37,27 @@ def test_a_target_that_holds_stops_at_step_2(graph, digits_task, digits_model):
     assert findings.verdict == evaluate(again, findings.recipe.policy, digits_task.evaluation)
 
 
+def test_unbalanced_channels_are_mended_by_equalization(unbalanced_model, digits_task, digits_data):
+    graph = bw.capture(unbalanced_model, digits_data[0][0][:2], quantizer=bw.edge_quantizer("tensor"))
+    findings = debug(graph, digits_task, 0.5, weights=5, model=unbalanced_model)
+    second, third = findings.step(2), findings.step(3)
+    assert second.verdict.accuracy_change.value < -0.02  # it collapses
+    assert second.at_fault == ("weight",)
+    assert third.measured[1].label == "repair cle"
+    assert third.measured[1].kept
+    assert third.measured[1].kl < 0.2 * third.measured[0].kl
+    assert "repair cle" in third.conclusion
+    assert [str(action) for action in findings.recipe.actions] == ["repair cle"]
+    assert findings.holds
+    assert findings.steps[-1] == third
+    assert findings.verdict.accuracy_change.value >= -0.005
+    fresh = bw.capture(unbalanced_model, digits_data[0][0][:2], quantizer=bw.edge_quantizer("tensor"))
+    again = apply_recipe(fresh, findings.recipe, digits_task.calibration)
+    verdict = evaluate(again, again.policy, digits_task.evaluation)
+    assert verdict.accuracy == findings.verdict.accuracy
+    assert verdict.kl.value == pytest.approx(findings.verdict.kl.value, rel=1e-4)  # equalized float rounds otherwise
+
+
 def test_the_site_with_outliers_is_named_first_and_mended_alone(outlier_model, digits_task, digits_data):
     graph = bw.capture(outlier_model, digits_data[0][0][:2])
     findings = debug(graph, digits_task, 0.5, model=outlier_model, repairs=WITHOUT_REPAIRS)

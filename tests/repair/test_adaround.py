@@ -159,6 +159,21 @@ def test_recalibration_takes_the_rounding_back(residual, images, calibrated):
     assert torch.equal(graph.apply(policy)(images), plain)
 
 
+@pytest.mark.parametrize("activations", [8, None])
+def test_exported_file_has_the_learned_rounding_and_biases(residual, images, calibrated, tmp_path, activations):
+    pytest.importorskip("onnxruntime", reason="the extra 'onnx' brings it")
+    from bitwright.runtimes import export, parity
+
+    graph = calibrated(residual, images)
+    policy = Policy.uniform(graph.sites, 3, activations)
+    adaround(graph, [(images, None)], policy, **QUICK)
+    graph.apply(policy)
+    export(graph, tmp_path / "model.onnx")
+    found = parity(graph, tmp_path / "model.onnx", [(images, None)])
+    assert found.exact_agreement == 1.0
+    assert found.exact_logit_difference < 1e-5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

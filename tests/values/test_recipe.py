@@ -12,7 +12,11 @@ TARGET = Policy({"a": 4, "a.weight": 4, "b": 8}, "0123", "W4A8")
 
 
 def _recipe() -> Recipe:
-    recipe = Recipe(TARGET, "minmax", name="mended").then("repair", name="cle").then("granularity", weights="channel")
+    recipe = (
+        Recipe(TARGET, "minmax", name="mended")
+        .then("repair", name="cle")
+        .then("repair", name="granularity", granularity="channel")
+    )
     recipe = recipe.then("ranges", site="a", method="percentile", percentile=99.9)
     return recipe.then("limits", site="b", low=-0.5, high=2.0).then("bits", site="a.weight", bits=8)
 
@@ -41,13 +45,14 @@ def test_the_policy_is_the_target_with_the_exceptions():
     again = _recipe().then("bits", site="a.weight", bits=16).then("limits", site="b", low=-1.0, high=1.0)
     assert [str(a) for a in again.actions][3:] == ["a.weight at 16 bits", "range of b: -1 to 1"]
     assert recipe.repaired("cle")
+    assert recipe.then("ranges", kind="activation", method="mse").actions[-1].options["kind"] == "activation"
     assert not recipe.repaired("adaround")
 
 
 def test_actions_in_words():
     assert [str(action) for action in _recipe().actions] == [
         "repair cle",
-        "weights per channel",
+        "repair granularity (granularity=channel)",
         "ranges of a by percentile 99.9",
         "range of b: -0.5 to 2",
         "a.weight at 8 bits",

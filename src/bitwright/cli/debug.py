@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FINDINGS = "findings.json"
 RECIPE = "recipe.json"
 PAGE = "debug.html"
-DEFAULT_REPAIRS = "cle,per-channel,bias,adaround"
+DEFAULT_REPAIRS = "cle,granularity,bias,adaround,smooth,clip"
 
 Target = Annotated[
     str, typer.Option("--policy", metavar="POLICY", help="What is to be reached: a policy file, or e.g. W4A8.")
@@ -26,7 +26,9 @@ RecipeFile = Annotated[
     str | None, typer.Option("--recipe", metavar="FILE", help="Start from this recipe instead of the plain policy.")
 ]
 StartAt = Annotated[int, typer.Option("--start-at", metavar="STEP", help="The step to begin with, 1 to 8.")]
-Repairs = Annotated[str, typer.Option("--repairs", metavar="LIST", help="What step 3 may use; 'none' for nothing.")]
+Repairs = Annotated[
+    str, typer.Option("--repairs", metavar="LIST", help="What steps 3 and 4 may use; 'none' for nothing.")
+]
 
 
 @takes_job(*BASICS, "target_drop", *CALIBRATION)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +10,8 @@ from bitwright.errors import InvalidInput
 from bitwright.graph.calibration import calibrate
 from bitwright.graph.graph import Graph
 from bitwright.numerics.ranges import Observed
-from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer, WeightQuantizer
+from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer
+from bitwright.repair import RepairReport, repair
 from bitwright.values.recipe import Action, Recipe
 
 
@@ -39,7 +39,7 @@ def apply_recipe(graph: Graph, recipe: Recipe, batches: Any) -> Graph:
     return graph
 
 
-def apply_action(graph: Graph, action: Action, batches: Any) -> Any:
+def apply_action(graph: Graph, action: Action, batches: Any) -> RepairReport | None:
     """Do what one line of a recipe says, to a calibrated graph with a policy in force.
 
     Returns:
@@ -54,9 +54,7 @@ def apply_action(graph: Graph, action: Action, batches: Any) -> Any:
         raise InvalidInput(f"the recipe's action '{action.kind}' needs the option {error}") from None
 
 
-def _repair(graph: Graph, options: Mapping[str, Any], batches: Any) -> Any:
-    from bitwright.repair import repair
-
+def _repair(graph: Graph, options: Mapping[str, Any], batches: Any) -> RepairReport:
     own = {key: value for key, value in options.items() if key != "name"}
     return repair(graph, options["name"], batches, **own)
 
@@ -81,25 +79,10 @@ def _limits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
     quantizer.set_ranges("minmax")
 
 
-def _granularity(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
-    if options["weights"] not in ("channel", "tensor"):
-        raise InvalidInput(f"weights must be per channel or tensor, got '{options['weights']}'")
-    for site in graph.sites.weights:
-        quantizer = graph.quantizers[site.name]
-        if not isinstance(quantizer, WeightQuantizer) or site.scheme.granularity == options["weights"]:
-            continue
-        axis = 1 if site.operation.startswith("conv_transpose") else 0
-        wanted = axis if options["weights"] == "channel" else None
-        scheme = replace(site.scheme, granularity=options["weights"], axis=wanted, group_size=None)
-        quantizer.site = replace(site, scheme=scheme)
-        graph.sites = graph.sites.with_scheme(site.name, scheme)
-        quantizer.set_ranges(quantizer.ranges, quantizer.percentile)
-
-
 def _bits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
     graph.apply(graph.policy.replaced({options["site"]: options["bits"]}))
 
 
-_HOW: Mapping[str, Callable[[Graph, Mapping[str, Any], Any], Any]] = MappingProxyType(
-    {"repair": _repair, "ranges": _ranges, "limits": _limits, "granularity": _granularity, "bits": _bits}
+_HOW: Mapping[str, Callable[[Graph, Mapping[str, Any], Any], RepairReport | None]] = MappingProxyType(
+    {"repair": _repair, "ranges": _ranges, "limits": _limits, "bits": _bits}
 )

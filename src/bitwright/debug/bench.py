@@ -17,6 +17,7 @@ from bitwright.evaluation.task import Task
 from bitwright.graph.batches import iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.pt2e import quiet
+from bitwright.repair import RepairReport
 from bitwright.sensitivity.suffix import Suffixes, groups, limited
 from bitwright.sensitivity.sweep import Expected, Tally
 from bitwright.values import FLOAT, Policy, Verdict
@@ -103,7 +104,7 @@ class Bench:
             self._graphs.pop(next(iter(self._graphs)))
         self._graphs[recipe] = graph
 
-    def tried(self, recipe: Recipe, action: Action) -> tuple[Graph, Any]:
+    def tried(self, recipe: Recipe, action: Action) -> tuple[Graph, RepairReport | None]:
         """A copy of the network under a recipe, with one more action, and what the action reports.
 
         Raises:

@@ -18,7 +18,13 @@ from torch import nn
 
 from bitwright.debug.bench import Bench
 from bitwright.debug.state import State
-from bitwright.debug.steps_mend import fix_quantizers, mend_activations, mend_weights
+from bitwright.debug.steps_mend import (
+    ACTIVATION_REPAIRS,
+    WEIGHT_REPAIRS,
+    fix_quantizers,
+    mend_activations,
+    mend_weights,
+)
 from bitwright.debug.steps_sites import layer_by_layer, look_at_worst
 from bitwright.debug.steps_whole import float_sanity, weights_or_activations, whole_model
 from bitwright.debug.words import drop_of
@@ -44,8 +50,8 @@ STEPS: tuple[Callable[[Bench, State], Step], ...] = (
     fix_quantizers,
     whole_model,
 )
-REPAIRS: tuple[str, ...] = ("cle", "per-channel", "bias", "adaround")
-"""What step 3 may do, in this order."""
+REPAIRS: tuple[str, ...] = (*WEIGHT_REPAIRS, *ACTIVATION_REPAIRS)
+"""What steps 3 and 4 may do, in this order; "cle" in both."""
 
 
 def debug(
@@ -77,8 +83,8 @@ def debug(
         policy: target bits site by site, instead of ``weights`` and ``activations``.
         model: the original model, to compare the graph with.
         ranges: how ranges are set to begin with.
-        repairs: which repairs step 3 may use, of "cle", "per-channel", "bias", "adaround"; as a mapping: with their
-            options.
+        repairs: which repairs steps 3 and 4 may use, of "cle", "granularity", "bias", "adaround", "clip" and "smooth";
+            as a mapping: with their options.
         samples: calibration inputs to use; None: all.
         start_at: the step to begin with, 1 to 8.
         recipe: start from this one instead of the plain target.

@@ -23,9 +23,12 @@ from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.sensitivity.sweep import sweep
 from bitwright.values import Verdict
 from bitwright.values.findings import Measurement, Step
-from bitwright.values.recipe import Action
+from bitwright.values.recipe import Action, Recipe
 from bitwright.values.sweep import SweepRow
 
+ACTIVATION_REPAIRS = ("smooth", "clip")
+FITTING = ("bias", "adaround")
+WEIGHT_REPAIRS = ("cle", "granularity", *FITTING)
 CLIPPING = tuple(2.0**-k for k in range(1, 17))
 """Shares of the observed range that the clipping search tries first, down to 1/65,536."""
 FINER = (0.6, 0.7, 0.84, 1.19, 1.4)
@@ -117,24 +120,23 @@ class _Mending:
 
 
 def mend_weights(bench: Bench, state: State) -> Step:
-    """Step 3: cross-layer equalization, scales per channel, bias correction, adaptive rounding, in this order."""
+    """Step 3: cross-layer equalization, scales per channel, bias correction, adaptive rounding, in this order.
+
+    The first two rescale or regrid the weights, the others fit them to the grids that are then there.
+    """
     title = "Weights at fault: what mends them?"
     rule = f"a change is kept when it lowers the KL to float of the whole network by {IMPROVEMENT:.0%} or more"
     if "weight" not in state.at_fault:
         return _skipped(3, title, rule, "Weights are not at fault.", state)
     mending = _Mending(bench, state)
     start = mending.kl
-    for name in ("cle", "per-channel", "bias", "adaround"):
+    for name in WEIGHT_REPAIRS:
         if name not in bench.repairs:
             continue
-        if name == "per-channel":
-            coarse = [s for s in bench.graph(mending.recipe).sites.weights if s.scheme.granularity == "tensor"]
-            if not coarse:
-                continue
-            action = Action("granularity", {"weights": "channel"})
-        else:
-            action = Action("repair", {"name": name, **bench.repairs[name]})
-        if mending.attempt(action) and mending.holds():
+        coarse = any(s.scheme.granularity == "tensor" for s in bench.graph(mending.recipe).sites.weights)
+        if name == "granularity" and not coarse:
+            continue
+        if mending.attempt(Action("repair", {"name": name, **bench.repairs[name]})) and mending.holds():
             break
     return mending.step(3, title, rule, state, start)
 
@@ -163,18 +165,31 @@ def mend_activations(bench: Bench, state: State) -> Step:
     said = f"The worst activation is {worst.label}: {nats(worst.kl)} alone, {share(worst.kl, total)} of the sum of all."
     if alone:
         mending.own_range(worst.label)
-    if not alone or not mending.holds():
-        for method, percentile in (("mse", None), ("percentile", 99.99), ("percentile", 99.9), ("minmax", None)):
-            options = {"kind": "activation", "method": method, **({"percentile": percentile} if percentile else {})}
-            action = Action("ranges", options)
-            if method == mending.recipe.ranges and not mending.recipe.actions:
-                continue
-            if alone and mending.kept:
-                break  # all other ranges would undo the one that was just set
+    if not mending.kept:  # what is set for all sites would undo the range of the one
+        for action in _for_all(bench, mending.recipe):
             if mending.attempt(action) and mending.holds():
                 break
     step = mending.step(4, title, rule, state, start)
     return replace(step, conclusion=f"{said} {step.conclusion}", sweep=analysis)
+
+
+def _for_all(bench: Bench, recipe: Recipe) -> list[Action]:
+    """What can be done to all activations: other ranges, then repairs that move outliers away or cut them off.
+
+    Last come those that fit weights and biases to the quantized inputs, which makes good part of what these lose.
+    """
+    found = []
+    for method, percentile in (("mse", None), ("percentile", 99.99), ("percentile", 99.9), ("minmax", None)):
+        if method == recipe.ranges and not any(action.kind == "ranges" for action in recipe.actions):
+            continue
+        options = {"kind": "activation", "method": method, **({"percentile": percentile} if percentile else {})}
+        found.append(Action("ranges", options))
+    if "cle" in bench.repairs and not recipe.repaired("cle"):
+        found.append(Action("repair", {"name": "cle", "activations": True, **bench.repairs["cle"]}))
+    for name in (*ACTIVATION_REPAIRS, *FITTING):
+        if name in bench.repairs and not recipe.repaired(name):
+            found.append(Action("repair", {"name": name, **bench.repairs[name]}))
+    return found
 
 
 def fix_quantizers(bench: Bench, state: State) -> Step:

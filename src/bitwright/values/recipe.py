@@ -19,7 +19,6 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "repair": "a repair on the whole network; options: name, and the repair's own",
         "ranges": "how ranges are set; options: method, percentile, kind (weight, activation), site",
         "limits": "the range of one activation; options: site, low, high",
-        "granularity": "one scale for each output channel of the weights; options: weights",
         "bits": "another width at one site; options: site, bits (null: float)",
     }
 )
@@ -63,8 +62,6 @@ class Action:
             return f"range of {options['site']}: {options['low']:.4g} to {options['high']:.4g}"
         if self.kind == "bits":
             return f"{options['site']} at {'float' if options['bits'] is None else options['bits']} bits"
-        if self.kind == "granularity":
-            return f"weights per {options['weights']}"
         kind = options.get("kind")
         where = options.get("site") or (f"every {kind}" if kind else "all")
         percentile = f" {options['percentile']:g}" if options.get("percentile") else ""
@@ -97,7 +94,7 @@ class Recipe:
         changes = {a.options["site"]: a.options["bits"] for a in self.actions if a.kind == "bits"}
         return self.target.replaced(changes, self.target.name + "+" if changes else self.target.name)
 
-    def then(self, kind: str, **options: Any) -> Recipe:
+    def then(self, kind: str, /, **options: Any) -> Recipe:
         """The same recipe with one more action at its end; other limits or bits at the same site go."""
         kept = self.actions
         if kind in ("limits", "bits"):
