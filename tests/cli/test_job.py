@@ -22,7 +22,7 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "batch_size = 32\ncalibration_samples = 100\nscore_samples = 50\nholdout_samples = 40\n"
         "points = 9\nrounds = 2\nranges = 'minmax'\nmethod = 'fit'\n"
         "bits = [8, 4, 4]\nbudget = ['bops=W4A4', 'size=60%']\ncost = 'size'\nquantizer = 'x86'\nruntime = 'none'\n"
-        "output = 'out'\nseed = 3\nthreads = 2\ndevice = 'cuda'\ntarget_drop = 0.5\n"
+        "output = 'out'\nseed = 3\nthreads = 2\ndevice = 'cuda'\ntarget_drop = 0.5\nrepairs = 'bias'\n"
         "[pins]\n'conv1.weight' = 8\nfc = 'float'\n",
     )
     job = load_job()
@@ -42,6 +42,7 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "bits": (4, 8),
         "budget": ("bops=W4A4", "size=60%"),
         "target_drop": 0.5,
+        "repairs": ("bias",),
         "cost": "size",
         "pins": {"conv1.weight": 8, "fc": "float"},
         "quantizer": "x86",

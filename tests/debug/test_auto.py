@@ -51,6 +51,23 @@ def test_a_repair_makes_a_cheaper_policy_hold(graph, policies, data) -> None:
     assert [one.holds for one in repaired.tried].count(True) >= 1
 
 
+def test_a_stopped_search_measures_nothing_twice(graph, policies, data) -> None:
+    kept: dict[str, dict] = {}
+    computed = []
+
+    def remember(key, compute):
+        if key not in kept:
+            kept[key] = compute()
+            computed.append(key)
+        return kept[key]
+
+    first = cheapest_recipe(graph, policies, *data, 1.0, ladder=((), PER_CHANNEL), remember=remember)
+    count = len(computed)
+    assert count == len(first.tried)
+    assert cheapest_recipe(graph, policies, *data, 1.0, ladder=((), PER_CHANNEL), remember=remember) == first
+    assert len(computed) == count
+
+
 def test_no_policy_holds(graph, policies, data) -> None:
     found = cheapest_recipe(graph, policies[:1], *data, 0.0, ladder=((), PER_CHANNEL))
     assert not found.holds

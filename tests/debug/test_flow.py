@@ -115,6 +115,19 @@ def test_a_change_is_kept_only_when_it_helps(whole_flow):
     assert any(row.kept for row in fixed.measured)
 
 
+def test_what_was_fitted_is_fitted_again_after_sites_have_changed(graph, digits_task, digits_model):
+    findings = debug(graph, digits_task, 0.0, weights=2, activations=3, repairs=("bias",))
+    assert findings.step(3).recipe.repaired("bias")
+    seventh = findings.step(7)
+    assert any(row.label.startswith("fitted again after") and row.kept for row in seventh.measured)
+    names = [str(action) for action in seventh.recipe.actions]
+    assert names[-1] == "repair bias"
+    assert names.count("repair bias") == 1
+    assert any("at 8 bits" in name for name in names)
+    again = apply_recipe(bw.capture(digits_model, graph.example_inputs), seventh.recipe, digits_task.calibration)
+    assert evaluate(again, again.policy, digits_task.evaluation).accuracy == seventh.verdict.accuracy
+
+
 def test_the_graph_is_left_alone(graph, digits_model, digits_data, whole_flow):
     assert graph.policy == bw.FLOAT
     assert all(not quantizer.calibrated for quantizer in graph.quantizers.values() if quantizer.site.kind != "weight")

@@ -134,7 +134,7 @@ def test_without_a_budget_the_cheapest_that_holds_the_target(digits_model, data,
     from dataclasses import replace
 
     steps = []
-    settings = replace(QUICK, budget=(), target_drop=2.0, cost="size")
+    settings = replace(QUICK, budget=(), target_drop=2.0, cost="size", repairs=())
     report = run(digits_model, data, tmp_path, settings, progress=lambda *told: steps.append(told))
     ranked = Front.from_json((tmp_path / "front.json").read_text())
     chosen = next(c for c in ranked if c.policy.bits == report.chosen.policy.bits)

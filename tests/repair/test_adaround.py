@@ -36,6 +36,17 @@ def test_brings_the_outputs_nearer_to_float(residual, images, fresh_images, cali
     assert graph.repairs == ["adaround"]
 
 
+@pytest.mark.parametrize("unit", ["layer", "block"])
+def test_reported_error_is_the_networks_own(residual, images, calibrated, unit):
+    graph = calibrated(residual, images)
+    policy = Policy.uniform(graph.sites, 3, 8)
+    report = adaround(graph, [(images[:32], None), (images[32:], None)], policy, unit=unit, **QUICK)
+    assert all(layer.weight.learned(3) for layer in layers_of(graph))
+    # The last layer's output is the network's, so its error can be measured from outside, summed over its 4 channels.
+    measured = 4 * error(graph, policy, images, residual(images).detach())
+    assert report.changes[-1].after == pytest.approx(measured, rel=0.02)
+
+
 def test_one_linear_layer_beats_nearest_and_stays_within_one_step(calibrated):
     torch.manual_seed(0)
     x = torch.randn(512, 12) @ torch.randn(12, 12)

@@ -172,7 +172,14 @@ class Columns(nn.Module):
         return self.linear(torch.relu(self.conv(x)).flatten(2))
 
 
-@pytest.mark.parametrize("network", [NotChannels, Forked, Columns])
+class Rows(Columns):
+    """Flattened to (4 N, 16): a row of the linear layer's input is one channel."""
+
+    def forward(self, x):
+        return self.linear(torch.relu(self.conv(x)).reshape(-1, 16))
+
+
+@pytest.mark.parametrize("network", [NotChannels, Forked, Columns, Rows])
 def test_what_does_not_scale_along_is_no_pair(network):
     assert pairs_of(capture(network().eval(), torch.randn(2, 3, 4, 4))) == []
 

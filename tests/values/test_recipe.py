@@ -49,6 +49,16 @@ def test_the_policy_is_the_target_with_the_exceptions():
     assert not recipe.repaired("adaround")
 
 
+def test_fitting_can_be_set_aside_and_the_target_changed():
+    recipe = _recipe().then("repair", name="bias").then("repair", name="adaround", iterations=10)
+    bare, fitting = recipe.without_fitting()
+    assert bare == _recipe()
+    assert [str(action) for action in fitting] == ["repair bias", "repair adaround (iterations=10)"]
+    aimed = recipe.aimed_at(Policy({"a": 8}, "0123", "A8"))
+    assert dict(aimed.policy.bits) == {"a": 8, "a.weight": 8}
+    assert aimed.actions == recipe.actions
+
+
 def test_actions_in_words():
     assert [str(action) for action in _recipe().actions] == [
         "repair cle",

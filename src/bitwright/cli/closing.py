@@ -19,6 +19,7 @@ _FILES = (
     (files.REPORT, "the report: open it in a browser"),
     (files.MODEL, "the model for ONNX Runtime"),
     (files.POLICY, "bits of every site"),
+    (files.RECIPE, "bits, repairs and ranges: apply it with --recipe"),
     (files.SCALES, "scales and zero points of the model"),
     (files.FRONT, "the Pareto front"),
     (files.SENSITIVITY_CSV, "sensitivity of every site at every width"),

@@ -7,23 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitwright.cli.options import BASICS, CALIBRATION, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
     from bitwright.store import RunStore
     from bitwright.values.recipe import Recipe
 
-FINDINGS = "findings.json"
-RECIPE = "recipe.json"
-PAGE = "debug.html"
 DEFAULT_REPAIRS = "cle,granularity,bias,adaround,smooth,clip"
 
 Target = Annotated[
     str, typer.Option("--policy", metavar="POLICY", help="What is to be reached: a policy file, or e.g. W4A8.")
-]
-RecipeFile = Annotated[
-    str | None, typer.Option("--recipe", metavar="FILE", help="Start from this recipe instead of the plain policy.")
 ]
 StartAt = Annotated[int, typer.Option("--start-at", metavar="STEP", help="The step to begin with, 1 to 8.")]
 Repairs = Annotated[
@@ -63,6 +57,7 @@ def debug(
     from bitwright.report.render_debug import render_debug
     from bitwright.report.terminal_debug import findings_lines, step_lines
     from bitwright.store import RunStore, write_atomically
+    from bitwright.store import folder as files
     from bitwright.values.recipe import Recipe
 
     job.require("model", "data")
@@ -89,11 +84,14 @@ def debug(
             remember=remembered(store, bench.identity, bench.data.evaluation.fingerprint()),
             on_step=lambda step: console.print(step_lines(step)),
         )
-        write_atomically(job.output / FINDINGS, findings.to_json())
-        write_atomically(job.output / RECIPE, findings.recipe.to_json())
-        write_atomically(job.output / PAGE, render_debug(findings, f"Debugging {title(job)}"))
+        write_atomically(job.output / files.FINDINGS, findings.to_json())
+        write_atomically(job.output / files.RECIPE, findings.recipe.to_json())
+        write_atomically(job.output / files.FINDINGS_PAGE, render_debug(findings, f"Debugging {title(job)}"))
     console.print(findings_lines(findings))
-    console.print(f"\nFiles in {job.output}: {RECIPE} (apply it), {PAGE} (open it in a browser), {FINDINGS}")
+    console.print(f"\nFiles in {job.output}:")
+    console.print(f"  {files.FINDINGS_PAGE:<18}the flow: open it in a browser")
+    console.print(f"  {files.RECIPE:<18}apply it: bitwright run --recipe {job.output / files.RECIPE} ...")
+    console.print(f"  {files.FINDINGS:<18}every figure as data")
 
 
 def remembered(

@@ -37,6 +37,13 @@ def _texts(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _names(value: Any) -> Any:
+    """``"bias,adaround"`` as a list of names, ``"none"`` as an empty one; the rest as it is."""
+    if isinstance(value, str):
+        return [part for part in re.split(r"[,\s]+", value.strip()) if part and part != "none"]
+    return value
+
+
 def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(set(value)))
 
@@ -76,6 +83,7 @@ class Job(BaseModel):
     )
     budget: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     target_drop: Annotated[float, Field(ge=0, le=100)] | None = None
+    repairs: Annotated[tuple[str, ...], BeforeValidator(_names)] = Settings.repairs
     cost: Literal["bops", "size"] = "bops"
     pins: dict[str, Bits | Literal["float"]] = Field(default_factory=dict)
     points: Annotated[int, Field(ge=2)] = Settings.points

@@ -83,11 +83,21 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everyt
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Threads of PyTorch and of the runtime.")]
 Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="e.g. cpu or cuda. [default: cpu]")]
 
+Repairs = Annotated[
+    str | None,
+    typer.Option(
+        "--repairs", metavar="LIST", help="What --target-drop may do to hold, or none. [default: bias,adaround]"
+    ),
+]
 PolicyFile = Annotated[
     str | None,
     typer.Option(
         "--policy", metavar="POLICY", help="A policy file, or e.g. W4A8. [default: policy.json of the output folder]"
     ),
+]
+
+RecipeFile = Annotated[
+    str | None, typer.Option("--recipe", metavar="FILE", help="A recipe: policy, repairs and ranges together.")
 ]
 
 _FLAGS: dict[str, Any] = {
@@ -99,6 +109,7 @@ _FLAGS: dict[str, Any] = {
     "target_drop": TargetDrop,
     "output": Output,
     "bits": Bits,
+    "repairs": Repairs,
     "cost": Cost,
     "method": Method,
     "pins": Pins,

@@ -6,19 +6,22 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from bitwright.cli.options import BASICS, CALIBRATION, SCORING, SEARCHING, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, SCORING, SEARCHING, RecipeFile, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
 
 
-@takes_job(*BASICS, *SEARCHING, "target_drop", *SCORING, *CALIBRATION, "holdout_samples", "runtime")
-def run(job: Job) -> None:
+@takes_job(*BASICS, *SEARCHING, "target_drop", "repairs", *SCORING, *CALIBRATION, "holdout_samples", "runtime")
+def run(job: Job, recipe: RecipeFile = None) -> None:
     """From a model and a budget to a quantized file and a report.
 
     Ranks the sensitive tensors, searches the Pareto front, measures its candidates on held-out calibration data,
     chooses a policy, measures it against the float model on the evaluation data, exports it to ONNX, runs the file in
     ONNX Runtime, and writes an HTML report. Stop it with Ctrl-C; the same command goes on from there.
+
+    With --target-drop it also tries repairs, and takes the cheapest policy that holds the target with one of them. With
+    --recipe it takes the recipe's policy and repairs, e.g. those that bitwright debug found.
 
     \b
     Examples:
@@ -26,14 +29,15 @@ def run(job: Job) -> None:
       bitwright run --model bitwright.zoo:resnet20 --weights net.safetensors \\
           --data cifar10:data --budget size=60%,bops=30% --output out
       bitwright run --job bitwright.toml --target-drop 1
+      bitwright run --job bitwright.toml --recipe out/recipe.json
     """
     from bitwright.cli.load import load_data, load_model
 
     job.require("model", "data")
-    main_job(job, load_model(job), load_data(job), command=f"bitwright {shlex.join(sys.argv[1:])}")
+    main_job(job, load_model(job), load_data(job), command=f"bitwright {shlex.join(sys.argv[1:])}", recipe=recipe)
 
 
-def main_job(job: Job, model: object, data: object, command: str) -> None:
+def main_job(job: Job, model: object, data: object, command: str, recipe: str | None = None) -> None:
     """Run the main job under progress bars and print its summary."""
     from rich.console import Console
 
@@ -44,14 +48,16 @@ def main_job(job: Job, model: object, data: object, command: str) -> None:
     from bitwright.flow import run as flow
     from bitwright.report.terminal import summary
     from bitwright.store import write_atomically
+    from bitwright.values.recipe import Recipe
 
+    wanted = None if recipe is None else Recipe.load(recipe)
     kept = job.anchored().to_toml()
     write_atomically(job.output / JOB_FILE, kept)
     asked = Asked(title(job), settings=job.echo(), command=command, job_file=kept)
     console = Console(highlight=False)
-    console.print(opening(job))
+    console.print(opening(job) if recipe is None else f"Asked: what the recipe {recipe} says.")
     with ProgressBars() as bars:
-        report = flow(model, data, job.output, job.settings(), asked, bars)  # type: ignore[arg-type]
+        report = flow(model, data, job.output, job.settings(), asked, bars, wanted)  # type: ignore[arg-type]
     console.print()
     console.print(summary(report))
     console.print(closing(report, job), soft_wrap=True)

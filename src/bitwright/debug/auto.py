@@ -7,24 +7,25 @@ plain first, then with more and more expensive repairs, until it holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitwright.debug.bench import Bench
+from bitwright.debug.bench import Bench, Remember
 from bitwright.errors import InvalidInput
 from bitwright.evaluation.outputs import Loss
 from bitwright.evaluation.task import Task
 from bitwright.graph.graph import Graph
+from bitwright.store import content_key
 from bitwright.values import Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
 
-LADDER: tuple[tuple[Action, ...], ...] = (
-    (),
-    (Action("repair", {"name": "bias"}),),
-    (Action("repair", {"name": "adaround"}),),
-)
-"""What is tried at each policy, cheapest first."""
+REPAIRS = ("bias", "adaround")
+
+
+def ladder_of(repairs: Sequence[str]) -> tuple[tuple[Action, ...], ...]:
+    """The plain policy, then each of these repairs alone."""
+    return ((), *((Action("repair", {"name": name}),) for name in repairs))
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,13 @@ def flips(verdict: Verdict) -> float:
     return 100 * (1 - verdict.agreement.value)
 
 
+def _judged(bench: Bench, recipe: Recipe, remember: Remember | None) -> Verdict:
+    if remember is None:
+        return bench.judge(recipe)
+    key = content_key(auto=1, graph=bench.graph_hash, recipe=recipe.to_dict())
+    return Verdict.from_dict(remember(key, lambda: bench.judge(recipe).to_dict()))
+
+
 def cheapest_recipe(
     graph: Graph,
     policies: Sequence[Policy],
@@ -78,8 +86,10 @@ def cheapest_recipe(
     target_drop: float,
     *,
     ranges: str = "mse",
-    ladder: Sequence[Sequence[Action]] = LADDER,
+    ladder: Sequence[Sequence[Action]] = ladder_of(REPAIRS),
     loss: Loss | None = None,
+    remember: Remember | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Auto:
     """Find the cheapest policy that keeps a target, repaired as far as that takes.
 
@@ -93,6 +103,8 @@ def cheapest_recipe(
         ranges: how ranges are set.
         ladder: actions to try at each policy, cheapest first; an empty one is the plain policy.
         loss: as in :func:`~bitwright.evaluation.evaluate`.
+        remember: called with a key of everything that a measurement depends on except the data, to be resumable.
+        progress: called with (recipes measured, None).
 
     Raises:
         InvalidInput: no policies, an empty ladder, or a target out of range.
@@ -111,8 +123,10 @@ def cheapest_recipe(
         last = None
         for rung in ladder:
             recipe = Recipe(policies[position], ranges, tuple(rung))
+            if progress is not None:
+                progress(len(tried), None)
             try:
-                verdict = bench.judge(recipe)
+                verdict = _judged(bench, recipe, remember)
             except InvalidInput as error:
                 if not rung:
                     raise

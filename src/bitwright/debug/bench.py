@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,8 @@ from bitwright.values import FLOAT, Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
 
 KEPT_GRAPHS = 2
+Remember = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
+"""(key, compute) -> what was computed under the key before, or now."""
 
 
 def copied(graph: Graph) -> Graph:
@@ -123,13 +125,13 @@ class Bench:
             reference=self.reference,
         )
 
-    def judge(self, recipe: Recipe, policy: Policy | None = None) -> Verdict:
+    def judge(self, recipe: Recipe) -> Verdict:
         """The network under a recipe on the evaluation data."""
         graph = self.graph(recipe)
         metrics = {"metric": self.task.metric} if self.task.metric is not None else None
         return evaluate(
             graph,
-            graph.policy if policy is None else policy,
+            graph.policy,
             self.task.evaluation,
             loss=self.task.loss,
             metrics=metrics,

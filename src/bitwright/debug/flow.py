@@ -16,15 +16,10 @@ from typing import Any
 
 from torch import nn
 
-from bitwright.debug.bench import Bench
+from bitwright.debug.bench import Bench, Remember
 from bitwright.debug.state import State
-from bitwright.debug.steps_mend import (
-    ACTIVATION_REPAIRS,
-    WEIGHT_REPAIRS,
-    fix_quantizers,
-    mend_activations,
-    mend_weights,
-)
+from bitwright.debug.steps_fix import fix_quantizers
+from bitwright.debug.steps_mend import ACTIVATION_REPAIRS, WEIGHT_REPAIRS, mend_activations, mend_weights
 from bitwright.debug.steps_sites import layer_by_layer, look_at_worst
 from bitwright.debug.steps_whole import float_sanity, weights_or_activations, whole_model
 from bitwright.debug.words import drop_of
@@ -36,9 +31,6 @@ from bitwright.store import content_key
 from bitwright.values import Policy
 from bitwright.values.findings import Findings, Step
 from bitwright.values.recipe import Recipe
-
-Remember = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
-"""(key, compute) -> what was computed under the key before, or now."""
 
 STEPS: tuple[Callable[[Bench, State], Step], ...] = (
     float_sanity,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.cost import default_costs, parse_budgets, uniform_policy
+from bitwright.errors import InvalidInput
 from bitwright.evaluation import spearman_interval
 from bitwright.flow import outputs
 from bitwright.flow.bench import Bench, prepare, score
@@ -30,12 +31,14 @@ from bitwright.flow.choose import (
     without_repeats,
 )
 from bitwright.flow.deliver import deliver
+from bitwright.flow.repaired import cheapest_repaired, given, with_recipe
 from bitwright.flow.samples import count
 from bitwright.flow.steps import Progress, Steps
 from bitwright.report import Agreement, Measured, Pair, RunReport
 from bitwright.search import Constraints, Refinement, refine, search
 from bitwright.store import RunStore
 from bitwright.values import FLOAT, Budget, Candidate, Front, Interval, Policy, SensitivityTable, Verdict
+from bitwright.values.recipe import Recipe
 from bitwright.values.settings import Settings
 from bitwright.zoo import DataSets
 
@@ -67,6 +70,7 @@ def run(
     settings: Settings | None = None,
     asked: Asked | None = None,
     progress: Progress | None = None,
+    recipe: Recipe | None = None,
 ) -> RunReport:
     """Do the main job and write everything to a folder.
 
@@ -77,6 +81,7 @@ def run(
         settings: None for the defaults.
         asked: how the run was asked for, for the report.
         progress: called with (step, units done, of how many or None).
+        recipe: take this policy with its repairs instead of choosing one; without a budget.
 
     Returns:
         What the report shows.
@@ -86,18 +91,29 @@ def run(
     """
     settings, asked, steps = settings or Settings(), asked or Asked(), Steps(progress)
     outputs.check_extras(settings)
+    if recipe is not None and settings.budget:
+        raise InvalidInput(f"a recipe brings its own policy, so budget cannot be given, too, got {settings.budget[0]}")
     with RunStore(output) as store:
         bench = prepare(model, data, settings, store, steps)
+        final = bench if recipe is None else with_recipe(bench, recipe, steps)
         budgets = [parse_budgets(entry, bench.graph.sites) for entry in settings.budget]
         tables = score(bench, tuple(dict.fromkeys([settings.method, *SCORES])), steps)
         outputs.write_tables(output, tables)
         refined = explore(bench, tables[0], budgets, steps)
-        choices = choose(bench, tables, refined, budgets, steps)
+        if recipe is not None:
+            choices = [given(final, recipe, refined_prediction(refined, recipe.policy))]
+        else:
+            choices = choose(bench, tables, refined, budgets, steps)
+        if recipe is None and settings.target_drop is not None and settings.repairs and not budgets:
+            choices[0], recipe = cheapest_repaired(bench, refined.front, choices[0], steps)
+            final = bench if recipe is None else with_recipe(bench, recipe, steps)
         front, policy = with_choices(refined.front, choices), choices[0].candidate.policy
         outputs.write_front(output, front)
         outputs.write_policy(output, policy)
-        figures = evaluate_all(bench, choices, refined, front, steps)
-        delivery = deliver(bench, policy, Path(output), steps)
+        if recipe is not None:
+            outputs.write_recipe(output, recipe)
+        figures = evaluate_all(bench, final, choices, refined, front, steps)
+        delivery = deliver(final, policy, Path(output), steps)
         report = RunReport(
             title=asked.title,
             sites=bench.graph.sites,
@@ -116,7 +132,7 @@ def run(
             command=asked.command,
             job_file=asked.job_file,
             timings=dict(steps.seconds),
-            notes=notes(bench, choices),
+            notes=notes(bench, choices, recipe),
         )
         with steps.step("write the report"):
             outputs.write_report(output, report)
@@ -199,8 +215,13 @@ class Figures:
     front: Front
 
 
-def evaluate_all(bench: Bench, choices: list[Choice], refined: Refinement, front: Front, steps: Steps) -> Figures:
-    """Measure on the evaluation data: the choices, the uniform policies beside them, and the front for the plot."""
+def evaluate_all(
+    bench: Bench, final: Bench, choices: list[Choice], refined: Refinement, front: Front, steps: Steps
+) -> Figures:
+    """Measure on the evaluation data: the choices, the uniform policies beside them, and the front for the plot.
+
+    The first choice is measured on ``final``, which has its repairs.
+    """
     first = choices[0].candidate
     beside = uniform_beside(bench, first)
     rest = [c.candidate.policy for c in choices[1:]]
@@ -208,16 +229,19 @@ def evaluate_all(bench: Bench, choices: list[Choice], refined: Refinement, front
     done = 0
     with steps.step("evaluate", total) as tell:
 
-        def measured(policy: Policy, predicted: float | None = None) -> Measured:
+        def measured(policy: Policy, predicted: float | None = None, on: Bench = bench) -> Measured:
             nonlocal done
-            verdict = bench.evaluation(policy)
+            verdict = on.evaluation(policy)
             done += 1
             tell(done)
             return Measured(policy, costs(bench, policy), verdict, predicted)
 
-        chosen = measured(first.policy, refined_prediction(refined, first.policy))
+        chosen = measured(first.policy, refined_prediction(refined, first.policy), final)
         others = [measured(p, refined_prediction(refined, p)) for p in (*beside, *rest)]
-        points = tuple(replace(c, verdict=measured(c.policy).verdict) for c in front)
+        points = tuple(
+            replace(c, verdict=measured(c.policy, on=final if c.policy == first.policy else bench).verdict)
+            for c in front
+        )
     return Figures(chosen, tuple(others), replace(front, candidates=points))
 
 
@@ -249,11 +273,15 @@ def agreement(bench: Bench, table: SensitivityTable, refined: Refinement) -> Agr
     return Agreement(table.method, table.unit, RANKED_BY, tuple(pairs), rank)
 
 
-def notes(bench: Bench, choices: list[Choice]) -> tuple[str, ...]:
+def notes(bench: Bench, choices: list[Choice], recipe: Recipe | None) -> tuple[str, ...]:
     """Sentences that qualify the whole run."""
     samples = count(bench.drawn.holdout)
     ranked = (
         f"Candidates were ranked by their KL to float on {samples:,} held-out calibration samples; accuracy there is "
         "saturated where the network was trained on them. The evaluation data took no part in any choice."
     )
-    return (choices[0].reason, ranked, *bench.drawn.notes)
+    repaired: tuple[str, ...] = ()
+    if recipe is not None and recipe.actions:
+        done = "; ".join(str(action) for action in recipe.actions)
+        repaired = (f"The chosen policy's figures and file have these repairs: {done}. All other figures have none.",)
+    return (choices[0].reason, *repaired, ranked, *bench.drawn.notes)

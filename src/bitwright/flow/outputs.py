@@ -19,6 +19,7 @@ from bitwright.report import RunReport, render
 from bitwright.store import folder as files
 from bitwright.store import write_atomically
 from bitwright.values import Front, Policy, SensitivityTable
+from bitwright.values.recipe import Recipe
 from bitwright.values.settings import Settings
 
 _EXTRAS = {
@@ -64,6 +65,11 @@ def write_front(folder: str | Path, front: Front) -> None:
 def write_policy(folder: str | Path, policy: Policy) -> None:
     """The chosen policy, to be read, diffed and applied again."""
     write_atomically(Path(folder) / files.POLICY, policy.to_json())
+
+
+def write_recipe(folder: str | Path, recipe: Recipe) -> None:
+    """The policy with its repairs and ranges, to be applied again."""
+    write_atomically(Path(folder) / files.RECIPE, recipe.to_json())
 
 
 def write_report(folder: str | Path, report: RunReport) -> None:

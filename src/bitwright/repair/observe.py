@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bitwright.graph.calibration import calibrate
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import module_at
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
@@ -33,8 +34,6 @@ def refresh(graph: Graph, batches: list[tuple[Any, ...]] | None, weights: Iterab
         batches: inputs of each batch, or None.
         weights: the quantizers of the weights that have changed.
     """
-    from bitwright.graph.calibration import calibrate
-
     for quantizer in weights:
         quantizer.observe(None)
         quantizer.set_ranges(quantizer.ranges, quantizer.percentile)

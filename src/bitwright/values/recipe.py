@@ -25,6 +25,10 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
 """What a recipe can do, with the options of each."""
 
 
+FITTING = ("bias", "adaround", "blocks")
+"""Repairs that fit biases and rounding to the grids that are there."""
+
+
 @dataclass(frozen=True)
 class Action:
     """One line of a recipe.
@@ -95,11 +99,21 @@ class Recipe:
         return self.target.replaced(changes, self.target.name + "+" if changes else self.target.name)
 
     def then(self, kind: str, /, **options: Any) -> Recipe:
-        """The same recipe with one more action at its end; other limits or bits at the same site go."""
-        kept = self.actions
-        if kind in ("limits", "bits"):
-            kept = tuple(a for a in kept if a.kind != kind or a.options.get("site") != options.get("site"))
+        """The same recipe with one more action at its end; one of the same kind at the same site goes."""
+        kept, site = self.actions, options.get("site")
+        if site is not None:
+            kept = tuple(a for a in kept if a.kind != kind or a.options.get("site") != site)
         return Recipe(self.target, self.ranges, (*kept, Action(kind, options)), self.name)
+
+    def without_fitting(self) -> tuple[Recipe, tuple[Action, ...]]:
+        """The recipe without what was fitted to its grids, and those actions."""
+        fitting = tuple(a for a in self.actions if a.kind == "repair" and a.options.get("name") in FITTING)
+        kept = tuple(a for a in self.actions if a not in fitting)
+        return Recipe(self.target, self.ranges, kept, self.name), fitting
+
+    def aimed_at(self, target: Policy) -> Recipe:
+        """The same actions for another target."""
+        return Recipe(target, self.ranges, self.actions, self.name)
 
     def repaired(self, name: str) -> bool:
         """Whether a repair is in it."""

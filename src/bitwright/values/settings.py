@@ -27,6 +27,7 @@ class Settings:
             entry's candidate is the one that is exported.
         target_drop: the cheapest policy that changes at most so many points of the predictions (without a budget).
         cost: the cost along the Pareto front, ``"bops"`` or ``"size"``.
+        repairs: what may be done to a policy so that it holds ``target_drop``, each tried alone, in this order.
         pins: site or pattern -> the width that it has, or ``"float"``.
         points: budgets of the Pareto front.
         rounds: most searches with predictions that were corrected by measurements.
@@ -44,6 +45,7 @@ class Settings:
     bits: tuple[int, ...] = (2, 3, 4, 5, 6, 8)
     budget: tuple[str, ...] = ()
     target_drop: float | None = None
+    repairs: tuple[str, ...] = ("bias", "adaround")
     cost: str = "bops"
     pins: Mapping[str, int | str] = field(default_factory=dict)
     points: int = 20

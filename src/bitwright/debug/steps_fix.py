@@ -1,0 +1,78 @@
+"""Step 7 of the flow: single quantizers, worst first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bitwright.debug.bench import Bench
+from bitwright.debug.mending import Mending
+from bitwright.debug.state import IMPROVEMENT, MOST_FIXES, NEGLIGIBLE, State, better, measurement
+from bitwright.sensitivity.sweep import sweep
+from bitwright.values.findings import Step
+from bitwright.values.recipe import Action
+
+
+def fix_quantizers(bench: Bench, state: State) -> Step:
+    """Step 7: the worst sites one by one: an own range, then more bits, as long as it helps.
+
+    What was fitted to the grids (biases, learned rounding) is set aside meanwhile, and fitted again after one, two,
+    four and eight sites have changed.
+    """
+    title = "Can single quantizers be fixed?"
+    rule = (
+        f"worst first by one-site KL, at most {MOST_FIXES} sites, none below {NEGLIGIBLE:.0%} of all: an own range, "
+        f"then more bits; each is kept when it lowers the KL to float by {IMPROVEMENT:.0%} or more"
+    )
+    analysis = state.sweep
+    if analysis is None:
+        graph = bench.graph(state.recipe)
+        analysis = sweep(graph, bench.calibration, graph.policy, loss=bench.task.loss)
+    total = sum(row.kl for row in analysis)
+    sites = [row.label for row in analysis.rows[:MOST_FIXES] if row.kl >= NEGLIGIBLE * total]
+    fitted = Mending(bench, state)
+    start = fitted.kl
+    bare, fitting = state.recipe.without_fitting()
+    if not fitting:
+        for site in sites:
+            if _fix(fitted, site, True) and fitted.holds():
+                break
+        return fitted.step(7, title, rule, state, start)
+    mending = Mending(bench, replace(state, recipe=bare))
+    fitted.rows.append(replace(mending.rows[0], label=f"before, without {', '.join(str(a) for a in fitting)}"))
+    mending.rows, fixed = fitted.rows, 0
+    for i, site in enumerate(sites):
+        fixed += _fix(mending, site, False)
+        if fixed and (fixed & (fixed - 1) == 0 or i + 1 == len(sites)) and _refitted(fitted, mending, fitting):
+            break
+    return fitted.step(7, title, rule, state, start)
+
+
+def _fix(mending: Mending, site: str, judged: bool) -> bool:
+    helped = mending.own_range(site)
+    if helped and judged and mending.holds():
+        return True
+    bits = mending.bench.graph(mending.recipe).policy[site]
+    wider = Action("bits", {"site": site, "bits": 8 if (bits or 16) < 8 else 16})
+    if bits is not None and bits < 16 and mending.attempt(wider):
+        if helped:  # the range was chosen for the narrower grid
+            mending.own_range(site)
+        return True
+    return helped
+
+
+def _refitted(fitted: Mending, mending: Mending, fitting: tuple[Action, ...]) -> bool:
+    """Fit again to the grids as they are now; keep it if it is better, and say whether the target holds."""
+    bench, recipe = fitted.bench, mending.recipe
+    for action in fitting:
+        recipe = recipe.then(action.kind, **action.options)
+    if recipe == fitted.recipe:
+        return False
+    graph = bench.graph(recipe)
+    measured = bench.measure(graph)
+    good = better(measured.kl.value, fitted.kl)
+    label = f"fitted again after {len(mending.kept)} changes"
+    fitted.rows.append(measurement(label, measured, good))
+    if good:
+        fitted.recipe, fitted.kl, fitted.verdict = recipe, measured.kl.value, None
+        fitted.kept = list(mending.kept)
+    return good and fitted.holds()

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.flow import meter, run
+from bitwright.report import RunReport
+from bitwright.values import Policy
+from bitwright.values.recipe import Recipe
+from bitwright.values.settings import Settings
+from bitwright.zoo import DataSets, load_data
+
+QUICK = Settings(
+    calibration_samples=64,
+    score_samples=32,
+    holdout_samples=64,
+    points=6,
+    rounds=1,
+    bits=(2, 3, 4, 6, 8),
+    runtime="none",
+    target_drop=2.0,
+    repairs=("bias",),
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSets:
+    return load_data("digits?limit=160")
+
+
+@pytest.fixture(scope="module")
+def plain(digits_model, data, tmp_path_factory) -> RunReport:
+    return run(digits_model, data, tmp_path_factory.mktemp("plain"), replace(QUICK, repairs=()))
+
+
+@pytest.fixture(scope="module")
+def repaired(digits_model, data, tmp_path_factory) -> tuple[Path, RunReport]:
+    folder = tmp_path_factory.mktemp("repaired")
+    return folder, run(digits_model, data, folder, QUICK)
+
+
+def test_repairs_make_it_no_dearer_and_are_said(plain, repaired) -> None:
+    folder, report = repaired
+    assert report.chosen.costs["bops"] <= plain.chosen.costs["bops"]
+    if not (folder / "recipe.json").exists():
+        assert report.chosen.policy == plain.chosen.policy
+        assert "Repairs make no cheaper one hold" in report.notes[0]
+        return
+    recipe = Recipe.load(folder / "recipe.json")
+    assert recipe.policy.bits == report.chosen.policy.bits
+    assert [str(action) for action in recipe.actions] == ["repair bias"]
+    assert any("have these repairs: repair bias" in note for note in report.notes)
+
+
+def test_a_recipe_is_applied_again_with_the_same_figures(digits_model, data, plain, tmp_path) -> None:
+    policy = plain.chosen.policy
+    recipe = Recipe(policy, "mse").then("repair", name="bias").then("bits", site="linear.weight", bits=8)
+    settings = replace(QUICK, target_drop=None)
+    first = run(digits_model, data, tmp_path / "first", settings, recipe=recipe)
+    assert dict(first.chosen.policy.bits) == dict(recipe.policy.bits)
+    assert "Taken from the recipe: repair bias; linear.weight at 8 bits" in first.notes[0]
+    kept = Recipe.load(tmp_path / "first" / "recipe.json")
+    assert kept == recipe
+    second = run(digits_model, data, tmp_path / "second", settings, recipe=kept)
+    assert second.chosen.verdict == first.chosen.verdict
+    bare = run(digits_model, data, tmp_path / "bare", settings, recipe=Recipe(recipe.policy, "mse"))
+    assert bare.chosen.policy.bits == first.chosen.policy.bits
+    assert bare.chosen.verdict.kl != first.chosen.verdict.kl  # the repair is in the figures
+
+
+def test_a_repaired_run_goes_on_from_the_store(digits_model, data, repaired, monkeypatch) -> None:
+    folder, report = repaired
+    monkeypatch.setattr(meter, "evaluate", None)
+    assert run(digits_model, data, folder, QUICK).chosen == report.chosen
+
+
+def test_bad_input_is_one_line(digits_model, data, tmp_path) -> None:
+    settings = replace(QUICK, target_drop=None, budget=("size=30%",))
+    with pytest.raises(InvalidInput, match="a recipe brings its own policy.*got size=30%"):
+        run(digits_model, data, tmp_path, settings, recipe=Recipe(Policy({"linear.weight": 4})))
+    with pytest.raises(PolicyMismatch, match="made for graph other"):
+        run(digits_model, data, tmp_path, QUICK, recipe=Recipe(Policy({"linear.weight": 4}, "other")))
