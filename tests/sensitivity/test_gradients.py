@@ -11,7 +11,8 @@ from bitwright.errors import InvalidInput
 from bitwright.graph import calibrate, capture
 from bitwright.sensitivity import gradients as gradients_module
 from bitwright.sensitivity import per_sample
-from bitwright.sensitivity.gradients import RoundingErrors, gradient_moments, squared_norms
+from bitwright.sensitivity.gradients import gradient_moments, squared_norms
+from bitwright.sensitivity.rounding_errors import RoundingErrors
 
 
 class Head(nn.Module):

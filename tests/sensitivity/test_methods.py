@@ -9,9 +9,10 @@ from torch.nn import functional
 from bitwright.errors import InvalidData, InvalidInput, InvalidPolicy
 from bitwright.graph import calibrate, capture
 from bitwright.sensitivity import sensitivities, sensitivity
-from bitwright.sensitivity.gradients import RoundingErrors, gradient_moments, squared_norms
+from bitwright.sensitivity.gradients import gradient_moments, squared_norms
 from bitwright.sensitivity.methods import margins
 from bitwright.sensitivity.noise import noise_of_sites
+from bitwright.sensitivity.rounding_errors import RoundingErrors
 from bitwright.values import FLOAT, Policy
 
 
@@ -170,7 +171,8 @@ class TestSampling:
         together = sensitivities(digits_graph, batch, ("margin-fit", "fit", "noise"), (3, 8))
         assert [t.method for t in together] == ["margin-fit", "fit", "noise"]
         for table in together:
-            np.testing.assert_array_equal(table.harm, sensitivity(digits_graph, batch, table.method, (3, 8)).harm)
+            alone = sensitivity(digits_graph, batch, table.method, (3, 8))
+            np.testing.assert_allclose(table.harm, alone.harm, rtol=1e-3)  # sums in another order
 
     def test_calls_leave_nothing_behind(self, digits_graph, digits_model, data):
         before = Policy.uniform(digits_graph.sites, 5, 5)

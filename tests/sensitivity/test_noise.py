@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from bitwright.numerics.affine import fake_quantize
-from bitwright.sensitivity.gradients import RoundingErrors
 from bitwright.sensitivity.noise import checked_widths, noise_of_sites
+from bitwright.sensitivity.rounding_errors import RoundingErrors
 
 
 def test_measured_noise_is_that_of_the_weight_and_of_the_calibration_sample(digits_graph):

@@ -84,6 +84,23 @@ def _rounded(tensor: Tensor, affine: Affine, out: Tensor | None = None) -> Tenso
     return result if affine.group_size is None else unblocked(result, tensor.shape)
 
 
+def shortfall(tensor: Tensor, affine: Affine, out: Tensor) -> Tensor:
+    """t - Q(t), the rounding error with its sign turned, in as few passes over the memory as there can be.
+
+    Args:
+        tensor: any float tensor.
+        affine: the grid.
+        out: memory for the result, in the shape of ``tensor``.
+
+    Returns:
+        ``out``.
+    """
+    if affine.scale.numel() != 1 or affine.group_size is not None:
+        return torch.sub(tensor, _rounded(tensor, affine), out=out)
+    torch.div(tensor, affine.scale, out=out).round_().clamp_(*affine.bounds)
+    return torch.sub(tensor, out, alpha=float(affine.scale), out=out)
+
+
 class _StraightThrough(torch.autograd.Function):
     """Rounding with the straight-through gradient: 1 inside the grid, 0 where it saturates."""
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from bitwright.errors import InvalidData, InvalidInput, nearest
 from bitwright.graph.batches import as_batches, check_targets, iterate
 from bitwright.graph.graph import Graph
-from bitwright.sensitivity.gradients import RoundingErrors, gradient_moments
+from bitwright.sensitivity.gradients import gradient_moments
 from bitwright.sensitivity.noise import check_noise, checked_widths, noise_of_sites
+from bitwright.sensitivity.rounding_errors import RoundingErrors
 from bitwright.sensitivity.sweep import ONE_SITE, sweep
+from bitwright.sensitivity.workspace import Workspace
 from bitwright.values import FLOAT, MarginModel, SensitivityTable
 
 UNITS = {
@@ -24,8 +26,9 @@ UNITS = {
     "noise": "mean squared rounding error",
 }
 METHODS: tuple[str, ...] = (*UNITS, *ONE_SITE)
-MICRO_BATCH = 32  # samples whose activations are held for the backward pass at once, at most
-ACTIVATION_BYTES = 1 << 29  # what they may take
+FEWEST, MOST = 8, 32  # samples whose activations are held for the backward pass at once
+ACTIVATION_BYTES = 40 << 20  # what those above the fewest may take: memory that the C library keeps at hand
+MOST_BYTES = 1 << 29  # what even the fewest may take
 MINIMUM = 32  # samples before a tolerance can stop the collection
 
 Loss = Callable[[Any, Any], Tensor]
@@ -141,7 +144,8 @@ def sensitivities(
     swept = None
     if any(method in ONE_SITE for method in methods):
         swept = sweep(graph, data, widths, loss=loss, samples=samples, progress=progress)
-    table_noise = noise_of_sites(graph, widths, noise)
+    white = noise != "projected" or "noise" in methods
+    table_noise: Any = noise_of_sites(graph, widths, noise) if white else None
     gradients = [method for method in methods if method != "noise" and method not in ONE_SITE]
     errors = RoundingErrors(graph, widths) if noise == "projected" and gradients else None
     found = _collect(graph, data, gradients, errors, loss, samples, tolerance, progress) if gradients else None
@@ -239,6 +243,7 @@ def _collect(
     squares: dict[str, list[Any]] = {method: [] for method in methods}
     products: dict[str, list[Any]] = {method: [] for method in methods}
     found_margins: list[Any] = []
+    workspace = Workspace()
     done = 0
     with graph.applied(FLOAT):
         for inputs, targets in _micro_batches(graph, batches, samples):
@@ -252,7 +257,8 @@ def _collect(
                 return values
 
             scores = [fit if method == "fit" else margin for method in methods]
-            for method, moments in zip(methods, gradient_moments(graph, inputs, scores, errors), strict=True):
+            found = gradient_moments(graph, inputs, scores, errors, workspace)
+            for method, moments in zip(methods, found, strict=True):
                 squares[method].append(moments.squares.cpu().numpy())
                 if moments.products is not None:
                     products[method].append(moments.products.float().cpu().numpy())
@@ -287,7 +293,8 @@ def _settled(found: dict[str, list[Any]], tolerance: float) -> bool:
 
 def _micro_batches(graph: Graph, batches: Any, samples: int | None) -> Any:
     left = samples
-    size = max(1, min(MICRO_BATCH, ACTIVATION_BYTES // (4 * sum(s.numel for s in graph.sites.activations) + 1)))
+    sample = 4 * sum(s.numel for s in graph.sites.activations) + 1
+    size = max(1, min(max(FEWEST, min(MOST, ACTIVATION_BYTES // sample)), MOST_BYTES // sample))
     for inputs, targets in iterate(as_batches(batches), graph.device, "sensitivity"):
         for start in range(0, inputs[0].shape[0], size):
             if left is not None and left <= 0:

@@ -13,7 +13,8 @@ CHUNK_BYTES = 1 << 23  # per-sample weight gradients held at once
 
 def reduced(gradients: Tensor, errors: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Squared norms (n,) and products (n, B) of flattened per-sample gradients (n, numel)."""
-    return gradients.square().sum(1), gradients @ errors.t() if errors is not None else None
+    squares = torch.linalg.vector_norm(gradients, dim=1).square_()
+    return squares, gradients @ errors.t() if errors is not None else None
 
 
 def sequences(tensor: Tensor) -> Tensor:

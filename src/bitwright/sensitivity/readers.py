@@ -1,0 +1,208 @@
+"""What a gradient says about its site, sample by sample: squared norms and products with rounding errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bitwright.graph.operations import EMBEDDING, WEIGHTED
+from bitwright.sensitivity.layout import Layout
+from bitwright.sensitivity.per_sample import (
+    embedding_norms,
+    embedding_products,
+    linear_norms,
+    linear_products,
+    reduced,
+    sequences,
+    tokens,
+)
+from bitwright.sensitivity.rounding_errors import RoundingErrors
+from bitwright.sensitivity.workspace import Workspace
+
+Pair = tuple[Tensor, Tensor | None]
+MOST_SAMPLES, CACHE_BYTES = 32, 5 << 18
+"""Samples whose weight gradients are formed at once, and the memory for them: about a processor's cache."""
+ERROR_BYTES = 5 << 20
+"""Memory for the rounding errors of all widths."""
+
+
+class Reader:
+    """Turns gradients of one watched tensor into moments for one site."""
+
+    site: str
+    node: Node
+
+    def arrange(self, layout: Layout, samples: int) -> None:
+        """Bring what was kept of the forward pass into batch-first order."""
+        raise NotImplementedError
+
+    def moments(self, gradients: list[Tensor], errors: RoundingErrors | None, workspace: Workspace) -> list[Pair]:
+        """Squared norms (N,) and products (N, B) of each gradient."""
+        raise NotImplementedError
+
+    @property
+    def numel(self) -> int:
+        """Number of elements of the weight."""
+        raise NotImplementedError
+
+    def materialized(self, gradient: Tensor, part: slice) -> Tensor:
+        """(n, *weight.shape) gradients of some samples, for weights that are used more than once."""
+        raise NotImplementedError
+
+
+class ActivationReader(Reader):
+    """Reads the gradient at an activation site."""
+
+    def __init__(self, site: str, node: Node, value: Tensor) -> None:
+        self.site = site
+        self.node = node
+        self.value = value
+
+    def arrange(self, layout: Layout, samples: int) -> None:
+        """Bring the value into batch-first order."""
+        self.value = layout.batch_first(self.value, samples)
+
+    def moments(self, gradients: list[Tensor], errors: RoundingErrors | None, workspace: Workspace) -> list[Pair]:
+        """Squared norms and products of each gradient."""
+        flat = [gradient.reshape(gradient.shape[0], -1) for gradient in gradients]
+        squares = [torch.linalg.vector_norm(g, dim=1).square_() for g in flat]
+        if errors is None:
+            return [(square, None) for square in squares]
+        samples, numel, widths = *flat[0].shape, len(errors.bits)
+        block = min(samples, max(1, ERROR_BYTES // (widths * numel * flat[0].element_size())))
+        left = workspace.take("gradients", (block, len(flat), numel), flat[0])
+        right = workspace.take("errors", (block, widths, numel), flat[0])
+        products = []
+        for start in range(0, samples, block):
+            value = self.value[start : start + block]
+            n = len(value)
+            for i, g in enumerate(flat):
+                left[:n, i].copy_(g[start : start + block])
+            for b in range(widths):
+                errors.turned(self.site, b, value, right[:n, b].view(value.shape))
+            products.append(torch.bmm(left[:n], right[:n].transpose(1, 2)))
+        whole = torch.cat(products).neg_()
+        return [(square, whole[:, i]) for i, square in enumerate(squares)]
+
+
+class WeightReader(Reader):
+    """Per-sample gradients of one use of a weight, from the operation's input and output gradient."""
+
+    def __init__(self, site: str, node: Node, source: Tensor, weight: Tensor) -> None:
+        self.site = site
+        self.node = node
+        self.source = source
+        self.weight = weight
+
+    def arrange(self, layout: Layout, samples: int) -> None:
+        """Bring the value into batch-first order."""
+        self.source = layout.batch_first(self.source, samples)
+
+    def moments(self, gradients: list[Tensor], errors: RoundingErrors | None, workspace: Workspace) -> list[Pair]:
+        """Squared norms and products of each gradient."""
+        error = errors.of_weight(self.site) if errors else None
+        return [self._moments(gradient, error, workspace) for gradient in gradients]
+
+    def _moments(self, gradient: Tensor, error: Tensor | None, workspace: Workspace) -> Pair:
+        if self.node.target == torch.ops.aten.linear.default:
+            return linear_norms(self.source, gradient), linear_products(self.source, gradient, error, self.weight)
+        if self.node.target == EMBEDDING:
+            return (
+                embedding_norms(self.source, gradient),
+                embedding_products(self.source, gradient, error, self.weight),
+            )
+        rows = self.source.shape[1 : 1 + self.source.dim() - self.weight.dim()].numel()
+        per_sample = rows * self.weight.numel() * gradient.element_size()
+        chunk = max(1, min(MOST_SAMPLES, CACHE_BYTES // per_sample))
+        squares, products = [], []
+        for i in range(0, gradient.shape[0], chunk):
+            part = self._convolution(self.source[i : i + chunk], gradient[i : i + chunk], workspace).flatten(1)
+            square, product = reduced(part, error)
+            squares.append(square)
+            products.append(product)
+        return torch.cat(squares), torch.cat(products) if error is not None else None  # type: ignore[arg-type]
+
+    @property
+    def numel(self) -> int:
+        """Number of elements of the weight."""
+        return self.weight.numel()
+
+    def materialized(self, gradient: Tensor, part: slice) -> Tensor:
+        """(n, *weight.shape) gradients of some samples, for weights that are used more than once."""
+        source, gradient = self.source[part], gradient[part]
+        if self.node.target == torch.ops.aten.linear.default:
+            return torch.bmm(sequences(gradient).transpose(1, 2), sequences(source))
+        if self.node.target == EMBEDDING:
+            index, values = tokens(source, gradient)
+            result = gradient.new_zeros(len(index), *self.weight.shape)
+            return result.scatter_add_(1, index[..., None].expand_as(values), values)
+        return self._convolution(source, gradient)
+
+    def _convolution(self, a: Tensor, g: Tensor, workspace: Workspace | None = None) -> Tensor:
+        """(n, *weight.shape): one grouped convolution, its groups being the samples (times the groups)."""
+        if a.dim() > self.weight.dim():
+            # Several images of one sample (frames, windows): their gradients add up.
+            n, extra = a.shape[0], a.dim() - self.weight.dim()
+            whole = self._convolution(a.flatten(0, extra), g.flatten(0, extra), workspace)
+            return whole.reshape(n, -1, *self.weight.shape).sum(1)
+        kind = WEIGHTED[self.node.target].kind
+        one_dimensional = kind.endswith("1d")
+        dims = 1 if one_dimensional else 2
+        stride, padding, output_padding, dilation, groups, uneven = _geometry(self.node, self.weight, dims)
+        if any(uneven):
+            a = torch.nn.functional.pad(a, [side for extra in reversed(uneven) for side in (0, extra)])
+        weight = self.weight
+        if one_dimensional:
+            a, g, weight = a.unsqueeze(2), g.unsqueeze(2), weight.unsqueeze(2)
+            stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
+            output_padding = [0, *output_padding]
+        n = a.shape[0]
+        transposed = "transpose" in kind
+        # Only the shape of this is used, but kernels would copy what is not contiguous.
+        shape = (n * weight.shape[0], *weight.shape[1:])
+        stand_in = weight.new_empty(shape) if workspace is None else workspace.take("weight", shape, weight)
+        _, result, _ = torch.ops.aten.convolution_backward(
+            g.reshape(1, -1, *g.shape[2:]),
+            a.reshape(1, -1, *a.shape[2:]),
+            stand_in,
+            None,
+            stride,
+            padding,
+            dilation,
+            transposed,
+            output_padding,
+            n * groups,
+            (False, True, False),
+        )
+        return result.reshape(n, *self.weight.shape)  # type: ignore[no-any-return]
+
+
+def _pair(value: Any, dims: int) -> list[int]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return [int(v) for v in (values * dims if len(values) == 1 else values)]
+
+
+def _geometry(node: Node, weight: Tensor, dims: int) -> tuple[Any, Any, Any, Any, int, list[int]]:
+    """Stride, padding, output padding, dilation, groups; and what ``padding="same"`` adds at the far ends."""
+    args = list(node.args) + [None] * 8
+    kwargs = node.kwargs
+
+    def argument(position: int, name: str, default: Any) -> Any:
+        value = args[position] if args[position] is not None else kwargs.get(name)
+        return default if value is None else value
+
+    stride = _pair(argument(3, "stride", 1), dims)
+    if "transpose" in WEIGHTED[node.target].kind:
+        padding = _pair(argument(4, "padding", 0), dims)
+        output_padding = _pair(argument(5, "output_padding", 0), dims)
+        dilation, groups = _pair(argument(7, "dilation", 1), dims), int(argument(6, "groups", 1))
+        return stride, padding, output_padding, dilation, groups, [0] * dims
+    dilation = _pair(argument(5, "dilation", 1), dims)
+    padding, uneven = argument(4, "padding", 0), [0] * dims
+    if isinstance(padding, str):
+        same = [d * (k - 1) if padding == "same" else 0 for k, d in zip(weight.shape[2:], dilation, strict=True)]
+        padding, uneven = [total // 2 for total in same], [total % 2 for total in same]
+    return stride, _pair(padding, dims), [0] * dims, dilation, int(argument(6, "groups", 1)), uneven

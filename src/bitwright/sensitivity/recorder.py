@@ -1,0 +1,68 @@
+"""The float graph run with gradients that reach the sites only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.operations import EMBEDDING, WEIGHTED
+from bitwright.quantizers.base import Quantizer
+from bitwright.quantizers.uniform import WeightQuantizer
+from bitwright.sensitivity.readers import ActivationReader, Reader, WeightReader
+
+
+class Recorder(Interpreter):
+    """Runs the float graph with gradients and notes which tensors' gradients tell about which site.
+
+    Attributes:
+        watched: tensors whose gradients are wanted.
+        readers: what becomes of each.
+        leaves: where gradients begin: all watched tensors are on the way from one of these to the outputs.
+        shared: weight sites that are used more than once.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph.module)
+        self.watched: list[Tensor] = []
+        self.readers: list[Reader] = []
+        self.leaves: list[Tensor] = []
+        self.weights: dict[Node, WeightQuantizer] = {}
+        uses: dict[str, int] = {}
+        for node in graph.module.graph.nodes:
+            if node.op == "call_module":
+                quantizer = graph.module.get_submodule(str(node.target))
+                if isinstance(quantizer, WeightQuantizer):
+                    self.weights[node] = quantizer
+                    uses[quantizer.site.name] = uses.get(quantizer.site.name, 0) + len(node.users)
+        self.shared = {site for site, count in uses.items() if count > 1}
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node, and watch its value where a site is."""
+        if n.op == "call_module":
+            target = self.fetch_attr(str(n.target))
+            value = self.fetch_args_kwargs_from_env(n)[0][0]
+            if isinstance(target, Quantizer) and not isinstance(target, WeightQuantizer):
+                return self._watch(value, ActivationReader(target.site.name, n, value.detach()))
+        result = super().run_node(n)
+        operation = WEIGHTED.get(n.target)
+        position = operation.weight if operation else (0 if n.target == EMBEDDING else None)
+        if position is not None and n.args[position] in self.weights:
+            quantizer = self.weights[n.args[position]]  # type: ignore[index]
+            args, _ = self.fetch_args_kwargs_from_env(n)
+            source = args[1] if n.target == EMBEDDING else args[0]
+            if isinstance(source, Tensor) and isinstance(result, Tensor):
+                reader = WeightReader(quantizer.site.name, n, source.detach(), quantizer.weight)
+                result = self._watch(result, reader)
+        return result
+
+    def _watch(self, value: Tensor, reader: Reader) -> Tensor:
+        if not value.requires_grad:
+            value = value.detach().requires_grad_()
+            self.leaves.append(value)
+        value = value.view_as(value)  # a name of its own, in case a reader before it watches the same tensor
+        self.watched.append(value)
+        self.readers.append(reader)
+        return value

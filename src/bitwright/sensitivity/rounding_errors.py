@@ -1,0 +1,35 @@
+"""Rounding errors of a calibrated graph at several widths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bitwright.graph.graph import Graph
+from bitwright.numerics.affine import shortfall
+from bitwright.quantizers.uniform import WeightQuantizer
+
+
+class RoundingErrors:
+    """Rounding errors Q(t) - t of a calibrated graph at several widths; those of weights are made once."""
+
+    def __init__(self, graph: Graph, bits: Sequence[int]) -> None:
+        self.bits = tuple(bits)
+        self._quantizers = graph.quantizers
+        self._weights: dict[str, Tensor] = {}
+
+    def of_weight(self, site: str) -> Tensor:
+        """(B, numel) errors of a weight."""
+        if site not in self._weights:
+            quantizer = self._quantizers[site]
+            assert isinstance(quantizer, WeightQuantizer)
+            weight = quantizer.weight.detach()
+            rows = [(quantizer.rounded(b) - weight).flatten() for b in self.bits]
+            self._weights[site] = torch.stack(rows)
+        return self._weights[site]
+
+    def turned(self, site: str, width: int, value: Tensor, out: Tensor) -> Tensor:
+        """Errors of an activation at one of the widths with their sign turned, t - Q(t), written to ``out``."""
+        return shortfall(value, self._quantizers[site].affine(self.bits[width]).to(value.device), out)
