@@ -9,7 +9,7 @@ from bitwright.errors import InvalidInput
 from bitwright.numerics.affine import fake_quantize
 from bitwright.numerics.error import measured_noise
 from bitwright.numerics.ranges import METHODS, Observed, activation_affine, check_method, weight_affine
-from bitwright.numerics.steps import position_of, step_at, stride
+from bitwright.numerics.steps import position_of, step_at, stride, tie_free
 
 GRIDS = {
     "unsigned": (False, lambda b: (0, (1 << b) - 1)),
@@ -192,7 +192,7 @@ def test_mse_of_a_weight_is_the_best_of_all_steps_that_it_tries():
     start = int(position_of(weight_affine(weight, -4, 3, 0, None, "minmax").scale[0, 0]))
     errors = []
     for position in range(start, start - 176, -4):
-        step = step_at(torch.tensor(position))
+        step = step_at(tie_free(torch.tensor(position), -4, 3))
         errors.append(float((weight.div(step).round().clamp(-4, 3) * step - weight).double().square().sum()))
     assert measured_noise(weight, chosen) * 400 == pytest.approx(min(errors), rel=1e-6)
 
@@ -208,11 +208,12 @@ def test_a_pruned_channel_gets_no_vanishing_step():
     assert not fake_quantize(torch.zeros(3, 4), zeros).any()
 
 
-def test_a_negative_extreme_uses_the_extra_point_below_zero():
-    weight = torch.tensor([[-8.0, 3.0]])
-    affine = weight_affine(weight, -8, 7, 0, None, "minmax")
-    assert float(affine.scale) == 1.0
-    assert fake_quantize(weight, affine).tolist() == [[-8.0, 3.0]]
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_a_negative_extreme_uses_the_extra_point_below_zero_and_a_weight_on_a_grid_stays(method):
+    weight = torch.tensor([[-8.0, 3.0], [-8.0, 2.5]])
+    affine = weight_affine(weight, -8, 7, 0, None, method)
+    assert float(affine.scale[0]) == 1.0
+    assert fake_quantize(weight, affine)[0].tolist() == [-8.0, 3.0]
 
 
 def test_weight_percentile_ignores_outliers():

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.numerics.steps import PER_OCTAVE, SMALLEST_STEP, position_of, rounded_up, short_step, step_at, stride
+from bitwright.numerics.steps import (
+    PER_OCTAVE,
+    SMALLEST_STEP,
+    position_of,
+    rounded_up,
+    short_step,
+    step_at,
+    stride,
+    tie_free,
+)
 
 sizes = st.floats(1e-15, 1e15, allow_nan=False)
 
@@ -80,3 +90,38 @@ def test_sums_that_stay_below_a_thousand_integer_steps_are_exact_in_float32_in_a
         for product in a[order] * w[order]:
             total = total + product
         assert float(total) == exact
+
+
+def odd_part(number):
+    return number // (number & -number)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-600, 600), st.integers(2, 16))
+def test_weight_steps_of_few_bits_move_to_a_mantissa_with_a_large_prime(position, bits):
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    found = tie_free(torch.tensor(position), low, high)
+    if bits > 5:
+        assert int(found) == position
+        return
+    ratio = float(step_at(found)) / float(step_at(torch.tensor(position)))
+    assert 1 / 1.03 <= ratio <= 1.04  # 15 steps that reach the largest weight reach half a step from it at least
+    assert int(tie_free(found, low, high)) == int(found)
+    fraction, _ = math.frexp(float(step_at(found)))
+    prime = odd_part(int(fraction * 2 * PER_OCTAVE))
+    assert prime >= 47
+    assert all(prime % divisor for divisor in range(2, prime))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-200, 0), st.integers(-200, 0), st.integers(-200, 200), st.integers(2, 4))
+def test_no_sum_inside_an_output_grid_of_4_bits_is_a_tie_that_a_rounded_factor_could_break(a, w, out, bits):
+    """All sums that fall exactly between two grid points, by brute force; where the factor is exact they do no harm."""
+    steps = [step_at(torch.tensor(a)), step_at(tie_free(torch.tensor(w), -8, 7)), step_at(torch.tensor(out))]
+    left, right, result = (Fraction(float(step)) for step in steps)
+    factor = left * right / result
+    if Fraction(float(torch.tensor(float(factor)))) == factor:
+        return
+    largest = min(int((1 << bits) / factor) + 1, 200_000)
+    ties = [n for n in range(largest) if (n * factor).denominator == 2]
+    assert not ties

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bitwright.errors import InvalidInput
 from bitwright.numerics.affine import Affine, blocked, fake_quantize
-from bitwright.numerics.steps import PER_OCTAVE, position_of, rounded_up, step_at, stride
+from bitwright.numerics.steps import PER_OCTAVE, position_of, rounded_up, step_at, stride, tie_free
 
 RowHarm = Callable[[Tensor], Tensor]
 RangeMethod = Literal["minmax", "percentile", "mse"]
@@ -158,11 +158,17 @@ def weight_affine(
     # A channel of zeros (a pruned filter) must not get a vanishing step: its bias is rounded to multiples of the step.
     largest = float(reach.max()) if float(reach.max()) > 0 else 1.0
     start = rounded_up(position_of(reach.clamp_min(largest * 2.0**-20)), stride(low, high))
+    plain, start = step_at(start), tie_free(start, low, high)
     if method != "mse" or high > 511:
         step = step_at(start)
     else:
         step = _smallest_weight_error(weight.detach(), shape, low, high, start, group_size, harm)
-    scale = step.to(weight.device).reshape(shape)
+    # Rows that lie on a grid already keep it.
+    plain = plain.to(weight.device).reshape(shape)
+    grid = Affine(plain, torch.zeros_like(plain), low, high, group_size)
+    missed = fake_quantize(weight.detach(), grid).sub_(weight.detach())
+    kept = (_rows(missed, axis, group_size)[0] == 0).all(1).reshape(shape)
+    scale = torch.where(kept, plain, step.to(weight.device).reshape(shape))
     return Affine(scale, torch.zeros_like(scale), low, high, group_size)
 
 
@@ -209,14 +215,14 @@ def _smallest_weight_error(
     octaves = 2.5 if high <= 7 else 1.25
     eighth = PER_OCTAVE // 8
     for down in range(eighth, int(octaves * PER_OCTAVE) + 1, eighth):
-        best, least = _better(best, least, start - down, harms)
+        best, least = _better(best, least, tie_free(start - down, low, high), harms)
     finest = stride(low, high)
     for offset in (eighth // 2, eighth // 4):
         if offset < finest:
             break
         middle = best
         for position in (middle - offset, middle + offset):
-            best, least = _better(best, least, torch.minimum(position, start), harms)
+            best, least = _better(best, least, tie_free(torch.minimum(position, start), low, high), harms)
     return step_at(best)
 
 

@@ -15,7 +15,7 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions, layers_of, module_at
 from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import METHODS
-from bitwright.numerics.steps import position_of, rounded_up, step_at, stride
+from bitwright.numerics.steps import position_of, rounded_up, step_at, stride, tie_free
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.uniform import UniformQuantizer, WeightQuantizer
 from bitwright.repair.order import check_order, checked_inputs, checked_policy
@@ -267,6 +267,8 @@ def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) ->
     places = {}
     for factor in FACTORS:
         position = rounded_up(position_of(present.scale * factor), finest)
+        if isinstance(quantizer, WeightQuantizer):
+            position = tie_free(position, present.low, present.high)
         places[float(position.double().mean())] = step_at(position).reshape(present.scale.shape)
     best: tuple[float, Affine] | None = None
     for scale in places.values():

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bitwright.graph.layers import Layer
 from bitwright.numerics.affine import Affine, blocked, unblocked
-from bitwright.numerics.steps import PER_OCTAVE, position_of, rounded_up, step_at, stride
+from bitwright.numerics.steps import PER_OCTAVE, position_of, rounded_up, step_at, stride, tie_free
 from bitwright.quantizers.uniform import WeightQuantizer
 
 DAMPING = 0.01  # of the mean diagonal, added to the Gram matrix before it is inverted
@@ -96,7 +96,7 @@ def fitted_steps(
     best, least = start, torch.full_like(reach, torch.inf)
     at_once = max(1, _ELEMENTS // matrix.numel())
     for part in [downs[i : i + at_once] for i in range(0, len(downs), at_once)]:
-        candidates = start[None] - part[:, None, None]  # (C, G, R)
+        candidates = tie_free(start[None] - part[:, None, None], low, high)  # (C, G, R)
         steps = step_at(candidates).to(matrix.dtype)
         count, groups, rows = steps.shape
         many = matrix[:, None].expand(groups, count, *matrix.shape[1:]).reshape(groups, count * rows, -1)
