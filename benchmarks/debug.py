@@ -1,11 +1,12 @@
-"""The debugging flow on two networks with a known fault, made from the trained ResNet-20 without changing its function.
+"""The debugging flow on two networks with a known fault, made from a trained ResNet without changing its function.
 
-    python benchmarks/debug.py --data cifar10:DIR [--output FILE]
+    python benchmarks/debug.py --data cifar10:DIR [--network resnet56] [--factor 100] [--seed 1] [--block 5]
 
-- unbalanced: one channel in each of the nine blocks is 30 times as large and read with weights that much smaller; W8A8
-  with one scale for each weight tensor collapses, and cross-layer equalization is what mends it;
-- outliers: one channel more in one block, with values thousands of times as large, that nothing reads; W8A8 collapses,
-  and the range of that one activation is what mends it.
+- unbalanced: one channel in each block is 30 times as large (``--factor``; the largest channel, or with ``--seed`` one
+  at random) and read with weights that much smaller; W8A8 with one scale for each weight tensor collapses, and
+  cross-layer equalization is what mends it;
+- outliers: one channel more in one block (``--block``), with values thousands of times as large, that nothing reads;
+  W8A8 collapses, and the range of that one activation is what mends it.
 
 Calibration: 512 training images; no test image is used for any choice. Needs BITWRIGHT_WEIGHTS.
 """
@@ -26,39 +27,48 @@ import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
 from bitwright.debug import debug  # noqa: E402
 from bitwright.evaluation.task import Task  # noqa: E402
-from bitwright.zoo import load_data, resnet20_cifar10  # noqa: E402
+from bitwright.zoo import load_data, resnet20_cifar10, resnet56_cifar10  # noqa: E402
 
-CALIBRATION, BATCH, FACTOR = 512, 64, 30.0
+CALIBRATION, BATCH = 512, 64
+NETWORKS = {"resnet20": resnet20_cifar10, "resnet56": resnet56_cifar10}
 
 
-def unbalanced() -> nn.Module:
-    """Some channels are 30 times as large, and read with weights that much smaller."""
-    model = resnet20_cifar10()
-    blocks = [*model.layer1, *model.layer2, *model.layer3]
+def blocks_of(model: nn.Module) -> list[Any]:
+    """The residual blocks, in their order."""
+    return [*model.layer1, *model.layer2, *model.layer3]  # type: ignore[misc]
+
+
+def unbalanced(network: str = "resnet20", factor: float = 30.0, seed: int | None = None) -> nn.Module:
+    """One channel of each block is ``factor`` times as large, and read with weights that much smaller."""
+    model = NETWORKS[network]()
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for block in blocks:
-            channel = int((block.conv1.weight.abs().amax((1, 2, 3)) * block.bn1.weight.abs()).argmax())
-            block.bn1.weight[channel] *= FACTOR
-            block.bn1.bias[channel] *= FACTOR
-            block.conv2.weight[:, channel] /= FACTOR
+        for block in blocks_of(model):
+            sizes = block.conv1.weight.abs().amax((1, 2, 3)) * block.bn1.weight.abs()
+            chosen = sizes.argmax() if generator is None else torch.randint(len(sizes), (), generator=generator)
+            channel = int(chosen)
+            block.bn1.weight[channel] *= factor
+            block.bn1.bias[channel] *= factor
+            block.conv2.weight[:, channel] /= factor
     return model
 
 
-def with_outliers() -> nn.Module:
-    """One channel more in the second block, huge, that nothing reads."""
-    model = resnet20_cifar10()
-    block = model.layer1[1]
+def with_outliers(network: str = "resnet20", at: int = 1) -> nn.Module:
+    """One channel more in a block, huge, that nothing reads."""
+    model = NETWORKS[network]()
+    block = blocks_of(model)[at]
     first, norm, second = block.conv1, block.bn1, block.conv2
+    own, inputs = first.weight.shape[:2]
     with torch.no_grad():
-        block.conv1 = nn.Conv2d(16, 17, 3, padding=1, bias=False)
-        block.conv1.weight[:16] = first.weight
-        block.conv1.weight[16] = 3000 * first.weight.abs().mean()
-        block.bn1 = nn.BatchNorm2d(17)
+        block.conv1 = nn.Conv2d(inputs, own + 1, 3, stride=first.stride, padding=1, bias=False)
+        block.conv1.weight[:own] = first.weight
+        block.conv1.weight[own] = 3000 * first.weight.abs().mean()
+        block.bn1 = nn.BatchNorm2d(own + 1)
         for name in ("weight", "bias", "running_mean", "running_var"):
-            getattr(block.bn1, name)[:16] = getattr(norm, name)
-        block.conv2 = nn.Conv2d(17, 16, 3, padding=1, bias=False)
-        block.conv2.weight[:, :16] = second.weight
-        block.conv2.weight[:, 16] = 0
+            getattr(block.bn1, name)[:own] = getattr(norm, name)
+        block.conv2 = nn.Conv2d(own + 1, second.weight.shape[0], 3, padding=1, bias=False)
+        block.conv2.weight[:, :own] = second.weight
+        block.conv2.weight[:, own] = 0
     return model.eval()
 
 
@@ -79,6 +89,7 @@ def figures(model: nn.Module, task: Task, granularity: str) -> dict[str, Any]:
         "mended_kl": after.kl.value,
         "target_holds": found.holds,
         "actions": [str(action) for action in found.recipe.actions],
+        "recommendation": found.recommendation,
         "steps": [step.number for step in found.steps],
         "worst_site": worst,
         "float_passes": round(sum(step.passes for step in found.steps), 1),
@@ -89,13 +100,20 @@ def main() -> None:
     """Both networks."""
     parser = output_argument(__doc__)
     parser.add_argument("--data", metavar="SPEC", required=True, help="e.g. cifar10:DIR")
+    parser.add_argument("--network", choices=sorted(NETWORKS), default="resnet20")
+    parser.add_argument("--factor", type=float, default=30.0, help="of the unbalanced channels")
+    parser.add_argument("--seed", type=int, help="draw the unbalanced channels; default: the largest of each block")
+    parser.add_argument("--block", type=int, default=1, help="with the outliers, counted from 0")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = load_data(arguments.data)
     task = Task(list(data.calibration.batches(BATCH, CALIBRATION)), list(data.evaluation.batches(BATCH)))
     result = {
-        "unbalanced_per_tensor_w8a8": figures(unbalanced(), task, "tensor"),
-        "outliers_w8a8": figures(with_outliers(), task, "channel"),
+        "network": arguments.network,
+        "unbalanced_per_tensor_w8a8": figures(
+            unbalanced(arguments.network, arguments.factor, arguments.seed), task, "tensor"
+        ),
+        "outliers_w8a8": figures(with_outliers(arguments.network, arguments.block), task, "channel"),
     }
     write("debug", result, arguments.output)
 

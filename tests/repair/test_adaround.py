@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,8 +50,8 @@ def test_reported_error_is_the_networks_own(residual, images, calibrated, unit):
 
 def test_one_linear_layer_beats_nearest_and_stays_within_one_step(calibrated):
     torch.manual_seed(0)
-    x = torch.randn(512, 12) @ torch.randn(12, 12)
-    network = nn.Sequential(nn.Linear(12, 8))
+    x = torch.randn(512, 32) @ torch.randn(32, 32)
+    network = nn.Sequential(nn.Linear(32, 16))
     graph = calibrated(network, x)
     policy = Policy.uniform(graph.sites, 3, None)
     expected = network(x).detach()
@@ -60,6 +61,21 @@ def test_one_linear_layer_beats_nearest_and_stays_within_one_step(calibrated):
     (layer,) = layers_of(graph)
     nearest = integers(layer.weight.weight, layer.weight.affine(3))
     assert int((layer.weight.integers(3) - nearest).abs().max()) == 1
+
+
+def test_a_fitted_grid_that_loses_gives_way_to_the_one_that_is_there(calibrated, monkeypatch):
+    torch.manual_seed(0)
+    x = torch.randn(512, 32) @ torch.randn(32, 32)
+    graph = calibrated(nn.Sequential(nn.Linear(32, 16)), x)
+    policy = Policy.uniform(graph.sites, 3, None)
+    (layer,) = layers_of(graph)
+    present = layer.weight.affine(3)
+    coarse = replace(present, scale=present.scale * 8)
+    monkeypatch.setitem(adaround.__globals__, "fitted_affine", lambda *_: coarse)
+    report = adaround(graph, [(x, None)], policy, iterations=400)
+    assert layer.weight.learned(3)
+    assert torch.equal(layer.weight.affine(3).scale, present.scale)
+    assert report.changes[0].after < 0.8 * report.changes[0].before
 
 
 def test_rounding_survives_other_policies_and_leaves_float_alone(residual, images, calibrated):
@@ -120,21 +136,21 @@ def test_other_granularities(residual, images, calibrated, granularity):
 def test_every_kind_of_layer(calibrated):
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Conv2d(4, 4, 3, groups=4),
+        nn.Conv2d(8, 8, 3, groups=4),
         nn.ReLU6(),
-        nn.Conv2d(4, 6, 1, bias=False),
-        nn.PReLU(6),
-        nn.ConvTranspose2d(6, 4, 3, stride=2, groups=2),
+        nn.Conv2d(8, 12, 1, bias=False),
+        nn.PReLU(12),
+        nn.ConvTranspose2d(12, 8, 3, stride=2, groups=2),
         nn.LeakyReLU(),
         nn.Flatten(2),
-        nn.Conv1d(4, 3, 5, stride=2),
+        nn.Conv1d(8, 6, 5, stride=2),
         nn.GELU(),
         nn.Flatten(),
-        nn.Linear(3 * 39, 5),
+        nn.Linear(6 * 39, 5),
     )
-    x = torch.nn.functional.interpolate(torch.randn(48, 4, 3, 3) + 0.5, (6, 6), mode="bilinear")
+    x = torch.nn.functional.interpolate(4 * torch.randn(48, 8, 3, 3) + 0.5, (6, 6), mode="bilinear")
     graph = calibrated(network, x)
-    policy = Policy.uniform(graph.sites, 4, 8)
+    policy = Policy.uniform(graph.sites, 3, 8)
     expected = network(x).detach()
     before = error(graph, policy, x, expected)
     report = adaround(graph, [(x, None)], policy, **QUICK)

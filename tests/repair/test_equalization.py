@@ -14,7 +14,7 @@ from bitwright.errors import InvalidInput
 from bitwright.graph import calibrate, capture
 from bitwright.graph.pt2e import edge_quantizer
 from bitwright.repair import equalize, repair
-from bitwright.repair.chains import input_reach, output_reach, pairs_of
+from bitwright.repair.chains import input_reach, is_clamp6, output_reach, pairs_of
 from bitwright.values import Policy
 
 ACTIVATIONS = {
@@ -59,7 +59,7 @@ def networks(draw):
     return spread_out(nn.Sequential(*layers), draw(st.integers(0, 1000)))
 
 
-@given(networks(), st.booleans(), st.sampled_from(["auto", "cap"]))
+@given(networks(), st.booleans(), st.sampled_from(["auto", "bound", "cap"]))
 @settings(max_examples=12, deadline=None)
 def test_function_stays(network, activations, relu6):
     x = 2 * torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -122,18 +122,65 @@ def test_high_biases_are_absorbed_where_that_is_exact(calibrated):
     assert not any("absorbed" in note for note in equalize(kept, [(x, None)], absorb=False).notes)
 
 
-@pytest.mark.parametrize(
-    ("scale", "replaced"), [(0.1, "1 ReLU6 replaced by ReLU, 0"), (20.0, "0 ReLU6 replaced by ReLU, 1")]
-)
-def test_relu6_is_replaced_only_where_it_never_cuts(scale, replaced):
+def test_relu6_is_replaced_where_it_never_cuts():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 4, 1)).eval()
-    x = scale * torch.randn(16, 3, 6, 6)
+    x = 0.1 * torch.randn(16, 3, 6, 6)
     graph = calibrate(capture(network, x[:2]), [(x, None)])
     report = equalize(graph, [(x, None)])
-    assert any(note.startswith(replaced) for note in report.notes)
+    assert any(note.startswith("1 ReLU6 replaced by ReLU, 0") for note in report.notes)
     assert torch.allclose(graph(x), network(x), atol=1e-4)
     graph.apply(Policy.uniform(graph.sites, 8, 8))(x)
+
+
+def partly_cut_off():
+    """Channels 0 and 1 of 8 exceed the ReLU6; the others are small to very small."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(64, 5)).eval()
+    factors = torch.tensor([8.0, 10.0, 1.0, 0.5, 0.1, 0.03, 0.01, 0.003])
+    with torch.no_grad():
+        network[0].weight.mul_(factors.reshape(-1, 1, 1, 1))
+        network[0].bias.mul_(factors)
+        network[2].weight.div_(factors.clamp_max(1).reshape(1, -1, 1, 1))
+    return network, torch.randn(64, 3, 6, 6)
+
+
+def test_relu6_stays_where_it_cuts_and_only_other_channels_are_scaled(calibrated):
+    network, x = partly_cut_off()
+    cut = network[0](x).detach().amax((0, 2, 3)) > 6
+    assert cut.tolist() == [True, True, *[False] * 6]
+    graph = calibrated(network, x)
+    before = pairs_of(graph)[0].first.weight.weight.detach().clone()
+    report = equalize(graph, [(x, None)])
+    assert any(note.startswith("1 ReLU6 stay: 2 of the 8 channels") for note in report.notes)
+    after = pairs_of(graph)[0].first.weight.weight.detach()
+    assert torch.equal(after[cut], before[cut])
+    assert bool((after[4:].abs().amax((1, 2, 3)) > 3 * before[4:].abs().amax((1, 2, 3))).all())
+    assert [node for node in graph.module.graph.nodes if is_clamp6(node)] != []
+    assert torch.allclose(graph(x), network(x), atol=1e-5)
+
+
+def test_a_relu6_that_stays_costs_no_accuracy_at_8_bits():
+    network, x = partly_cut_off()
+    expected = network(x).detach()
+
+    def error(relu6):
+        graph = calibrate(capture(network, x[:2], edge_quantizer("tensor")), [(x, None)])
+        if relu6 is not None:
+            repair(graph, "cle", [(x, None)], relu6=relu6)
+        graph.apply(Policy.uniform(graph.sites, 8, 8))
+        return float((graph(x) - expected).square().mean() / expected.square().mean())
+
+    plain, bound, cap = error(None), error("bound"), error("cap")
+    assert plain > 20 * bound
+    assert bound < 2 * cap
+
+
+def test_relu6_is_capped_channel_by_channel_without_data():
+    network, x = partly_cut_off()
+    graph = capture(network, x[:2])
+    assert any(note.startswith("0 ReLU6 replaced by ReLU, 1 by ReLU with") for note in equalize(graph).notes)
+    assert torch.allclose(graph(x), network(x), atol=1e-5)
 
 
 def test_relu6_kept_leaves_the_pair_alone():
@@ -215,7 +262,9 @@ def test_the_users_model_stays_and_the_methods_of_sites_too(calibrated):
 
 def test_bad_input():
     graph = capture(nn.Sequential(nn.Linear(4, 4)).eval(), torch.randn(2, 4))
-    with pytest.raises(InvalidInput, match="relu6 must be one of auto, replace, cap, keep, got 'drop'"):
+    with pytest.raises(InvalidInput, match="relu6 must be one of auto, replace, bound, cap, keep, got 'drop'"):
         equalize(graph, relu6="drop")
     with pytest.raises(InvalidInput, match="activations=True needs calibration data"):
         equalize(graph, activations=True)
+    with pytest.raises(InvalidInput, match="relu6='bound' needs calibration data"):
+        equalize(graph, relu6="bound")

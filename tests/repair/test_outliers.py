@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bitwright.errors import InvalidInput
-from bitwright.repair import clip, smooth
-from bitwright.values import Policy
+from bitwright.repair import clip, repair, smooth
+from bitwright.values import FLOAT, Policy
 
 
 class Attention(nn.Module):
@@ -76,6 +76,47 @@ def test_smooth_keeps_the_function_and_lowers_the_error(tokens, calibrated):
     assert error(graph, policy, network, tokens) < 0.5 * before
     (change,) = report.changes
     assert change.after < 0.5 * change.before
+
+
+class Encoder(nn.Module):
+    """A transformer's layer: attention and a feed-forward part, each behind a layer norm with one huge dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.query, self.key, self.value, self.out = (nn.Linear(16, 16) for _ in range(4))
+        self.up, self.down, self.head = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 4)
+        with torch.no_grad():
+            for norm, channel in ((self.first, 5), (self.second, 11)):
+                norm.weight[channel], norm.bias[channel] = 60.0, 20.0
+
+    def forward(self, x):
+        y = self.first(x)
+        heads = [layer(y).unflatten(-1, (2, 8)).transpose(1, 2) for layer in (self.query, self.key, self.value)]
+        weights = (heads[0] @ heads[1].transpose(-1, -2) / 8**0.5).softmax(-1)
+        x = x + self.out((weights @ heads[2]).transpose(1, 2).flatten(2))
+        x = x + self.down(torch.relu(self.up(self.second(x))))
+        return self.head(x.mean(1))
+
+
+def test_smooth_on_a_transformer_and_then_the_other_repairs(tokens, calibrated):
+    torch.manual_seed(0)
+    network = Encoder().eval()
+    expected = network(tokens).detach()
+    graph = calibrated(network, tokens, ranges="minmax")
+    policy = Policy.uniform(graph.sites, 8, 8)
+    before = error(graph, policy, network, tokens)
+    report = smooth(graph, [(tokens, None)])
+    assert len(report.changes) == 2
+    assert all(change.after < 0.5 * change.before for change in report.changes)
+    assert float((graph(tokens) - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+    assert error(graph, policy, network, tokens) < 0.7 * before
+    graph.apply(policy)
+    for name in ("cle", "clip", "bias"):
+        repair(graph, name, [(tokens, None)])
+    assert error(graph, policy, network, tokens) < 0.7 * before
+    graph.apply(FLOAT)
+    assert float((graph(tokens) - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
 def test_smooth_scales_are_those_of_the_paper(tokens, calibrated):

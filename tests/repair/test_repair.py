@@ -10,7 +10,7 @@ import torch
 import bitwright as bw
 from bitwright.errors import InvalidInput
 from bitwright.graph.layers import layers_of
-from bitwright.repair import REPAIRS, Change, RepairReport, repair
+from bitwright.repair import ABOUT, REPAIRS, Change, RepairReport, check_options, check_sequence, options_of, repair
 from bitwright.repair.blocks import blocks_of
 from bitwright.values import Policy
 
@@ -97,6 +97,34 @@ def test_report_survives_json_and_reads_well():
     assert str(report) == "bias: mean mean error 1 to 0.5 at 2 places; a note (1.5 s)"
     with pytest.raises(InvalidInput, match="no repair report of version 1"):
         RepairReport.from_dict({"bitwright": "policy", "version": 1})
+
+
+def test_changes_in_words():
+    changes = (Change("conv1", "error", 0.5, 0.4), Change("conv2", "error", 3.0, 1.0), Change("fc", "steps", 1, 64))
+    assert RepairReport("x", "", changes).changed() == (
+        "2 places: error from 1.75 to 0.7 on average; most at conv2, from 3 to 1",
+        "fc: steps from 1 to 64",
+    )
+    assert RepairReport("x", "").changed() == ()
+
+
+def test_a_sequence_is_checked_before_anything_is_done():
+    check_sequence(["fold", "cle", "smooth", "granularity", "ranges", "clip", "adaround", "bias"])
+    check_sequence(["bias", "adaround"])
+    with pytest.raises(InvalidInput, match="repair 'ranges' cannot follow 'adaround': it moves the grids"):
+        check_sequence(["cle", "blocks", "ranges"])
+
+
+def test_every_repair_is_described_with_its_options():
+    assert list(ABOUT) == list(REPAIRS)
+    for name, about in ABOUT.items():
+        assert about.does.endswith(".")
+        assert all((about.needs, about.changes, about.costs))
+        assert "graph" not in options_of(name)
+    assert options_of("bias") == {"policy": None, "method": "empirical", "samples": 512}
+    assert "unit" not in options_of("blocks")
+    with pytest.raises(InvalidInput, match="repair 'fold' has no option 'bits'.*it has none"):
+        check_options("fold", ["bits"])
 
 
 def test_blocks_are_the_residual_ones(graph):

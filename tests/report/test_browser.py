@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from bitwright.report import Measured, RunReport, render, render_compare
+from bitwright.report.render_debug import render_debug
+from bitwright.report.render_sweep import render_sweep
+from bitwright.report.render_tensors import render_tensors
 from bitwright.values import Policy, Sites
+from bitwright.values.findings import Findings, Measurement, Step
+from bitwright.values.recipe import Recipe
+from bitwright.values.sweep import Sweep, SweepRow
+from bitwright.values.tensors import AxisView, TensorView
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'bitwright[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -307,3 +314,57 @@ def test_copying_another_policy_gives_a_policy_file(show: Opener, report: RunRep
 def test_a_page_without_plots_works(show: Opener, empty: RunReport) -> None:
     driver = show(render(empty))
     assert driver.get_log("browser") == []
+
+
+def test_the_pages_of_debugging_fit_a_phone_and_say_nothing_on_the_console(show: Opener) -> None:
+    site = "encoder_blocks_transformer_layer_with_a_name_without_any_dots_in_it.feed_forward.linear.weight"
+    channels = tuple(float(i + 1) for i in range(40))
+    nothing = (0.0,) * 40
+    axis = AxisView(
+        "embedding", 1, nothing, channels, tuple((0.0, 0.0, c / 2, c / 2, c) for c in channels), *(nothing,) * 3
+    )
+    view = TensorView(
+        site,
+        "weight",
+        (8, 40),
+        4,
+        0.0,
+        4.0,
+        1.0,
+        1.0,
+        3.0,
+        (0.0, 2.0, 4.0),
+        (9, 1),
+        (0.3,),
+        (0.0,),
+        (4.0,),
+        0.1,
+        0.2,
+        9.0,
+    )
+    view = replace(view, axes=(axis,))
+    row = SweepRow(site, (site,), (4,), 0.4, 0.1, 0.9, 10.0, 0.5)
+    sweep = Sweep((row,), {}, row, (site,), 64)
+    recipe = Recipe(Policy({site: 4}, "", "W4A4")).then("limits", site=site, low=0.0, high=2.0)
+    notes = (Measurement(f"range of {site}: 0 to 2", 0.1, 0.9, True, f"refused: {site}"),)
+    step = Step(
+        5, "Which layers?", "done", notes, "a rule", f"It is {site}.", "x", recipe, sweep=sweep, tensors=(view,)
+    )
+    findings = Findings((step,), 0.5, True, f"With the range 0 to 2 at {site}, W4A4 holds the target.")
+    command = f"bitwright export --recipe out/recipe.json --model {site.replace('.', '_')}:build --output out"
+    pages = (
+        render_debug(findings, site, command),
+        render_tensors([view], site, "A note."),
+        render_sweep(sweep, sweep, site),
+    )
+    for page in pages:
+        for width, dark in ((1280, False), (375, True)):
+            driver = show(page, width, dark)
+            driver.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+            assert overflow(driver) <= 0
+        assert driver.get_log("browser") == []
+        assert loaded(driver) == []
+    driver = show(pages[0])
+    assert text(driver, "#apply") == command
+    assert text(driver, "main section:last-of-type h2") == "Recommendation"
+    assert driver.execute_script("return document.querySelectorAll('figure.tensor rect').length") > 40

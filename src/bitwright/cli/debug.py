@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,7 +71,13 @@ def debug(
         with ProgressBars() as bars:
             bench = prepare(model, load_data(job), job.settings(), store, Steps(bars))
         target = load_policy(policy, job.output, bench.graph.sites)
-        task = Task(bench.drawn.calibration, bench.data.evaluation.batches(job.batch_size), name=title(job))
+        task = Task(
+            bench.drawn.calibration,
+            bench.data.evaluation.batches(job.batch_size),
+            bench.settings.loss,
+            bench.settings.metric,
+            name=title(job),
+        )
         findings = flow(
             bench.graph,
             task,
@@ -86,12 +94,27 @@ def debug(
         )
         write_atomically(job.output / files.FINDINGS, findings.to_json())
         write_atomically(job.output / files.RECIPE, findings.recipe.to_json())
-        write_atomically(job.output / files.FINDINGS_PAGE, render_debug(findings, f"Debugging {title(job)}"))
+        page = render_debug(findings, f"Debugging {title(job)}", applying(job, job.output / files.RECIPE))
+        write_atomically(job.output / files.FINDINGS_PAGE, page)
     console.print(findings_lines(findings))
-    console.print(f"\nFiles in {job.output}:")
-    console.print(f"  {files.FINDINGS_PAGE:<18}the flow: open it in a browser")
-    console.print(f"  {files.RECIPE:<18}apply it: bitwright run --recipe {job.output / files.RECIPE} ...")
-    console.print(f"  {files.FINDINGS:<18}every figure as data")
+    print(f"\nFiles in {job.output}:")
+    print(f"  {files.FINDINGS_PAGE:<18}the flow: open it in a browser")
+    print(f"  {files.RECIPE:<18}policy, repairs and ranges")
+    print(f"  {files.FINDINGS:<18}every figure as data")
+    print(f"\nTo apply the recipe and write the file for the runtime:\n  {applying(job, job.output / files.RECIPE)}")
+
+
+def applying(job: Job, recipe: Path) -> str:
+    """The command that applies a recipe to the job's model and exports it."""
+    from bitwright.cli.closing import program
+
+    given = {name: getattr(job, name) for name in ("model", "weights", "data", "quantizer", "calibration_samples")}
+    default = {name: field.default for name, field in type(job).model_fields.items()}
+    words = [program(), "export", "--recipe", str(recipe)]
+    for name, value in given.items():
+        if value is not None and value != default[name]:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--output", str(job.output)])
 
 
 def remembered(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitwright.cli.options import BASICS, CALIBRATION, PolicyFile, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, PolicyFile, RecipeFile, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
@@ -16,8 +16,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 @takes_job(*BASICS, *CALIBRATION)
-def evaluate(job: Job, policy: PolicyFile = None, as_json: AsJson = False) -> None:
-    """Measure a policy against the float model.
+def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_json: AsJson = False) -> None:
+    """Measure a policy, or a recipe with its repairs, against the float model.
 
     On the evaluation data: accuracy, loss, KL and agreement, each with its interval.
 
@@ -25,10 +25,11 @@ def evaluate(job: Job, policy: PolicyFile = None, as_json: AsJson = False) -> No
     Examples:
       bitwright evaluate --model mynet:build --data mydata:load --policy W4A8
       bitwright evaluate --job bitwright.toml --policy out/policy.json
+      bitwright evaluate --job bitwright.toml --recipe out/recipe.json
     """
     from rich.console import Console
 
-    from bitwright.cli.load import load_policy, work
+    from bitwright.cli.load import load_target, work
     from bitwright.cost import default_costs
     from bitwright.report import Measured, RunReport
     from bitwright.report.terminal import costs_table, verdict_table
@@ -36,9 +37,9 @@ def evaluate(job: Job, policy: PolicyFile = None, as_json: AsJson = False) -> No
 
     with work(job) as w:
         sites = w.bench.graph.sites
-        chosen = load_policy(policy, job.output, sites)
+        chosen, bench = load_target(w, policy, recipe, job.output)
         with w.steps.step("evaluate"):
-            verdict = w.bench.evaluation(chosen)
+            verdict = bench.evaluation(chosen)
     if as_json:
         print(json.dumps(verdict.to_dict(), indent=1))
         return

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bitwright.cli.options import BASICS, CALIBRATION, PolicyFile, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, PolicyFile, RecipeFile, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
 
 
 @takes_job(*BASICS, *CALIBRATION, "runtime")
-def export(job: Job, policy: PolicyFile = None) -> None:
-    """Write a policy as an ONNX file and run it.
+def export(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None) -> None:
+    """Write a policy, or a recipe with its repairs, as an ONNX file and run it.
 
     The file is compared with the simulation in its runtime, and timed against float there.
 
@@ -20,10 +20,11 @@ def export(job: Job, policy: PolicyFile = None) -> None:
     Examples:
       bitwright export --model mynet:build --data mydata:load --policy W8A8
       bitwright export --job bitwright.toml --policy out/policy.json --output out
+      bitwright export --job bitwright.toml --recipe out/recipe.json --output out
     """
     from rich.console import Console
 
-    from bitwright.cli.load import load_policy, work
+    from bitwright.cli.load import load_target, work
     from bitwright.errors import InvalidJob
     from bitwright.flow import deliver
     from bitwright.report.terminal import latency_lines, parity_lines
@@ -31,8 +32,8 @@ def export(job: Job, policy: PolicyFile = None) -> None:
     if job.runtime == "none":
         raise InvalidJob("runtime is 'none', which exports nothing; take --runtime onnxruntime")
     with work(job) as w:
-        chosen = load_policy(policy, job.output, w.bench.graph.sites)
-        delivery = deliver(w.bench, chosen, job.output, w.steps)
+        chosen, bench = load_target(w, policy, recipe, job.output)
+        delivery = deliver(bench, chosen, job.output, w.steps)
     console = Console(highlight=False)
     console.print(f"Written: {job.output / delivery.file}")
     if delivery.parity is not None:

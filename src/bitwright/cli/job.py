@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from bitwright.cli.specs import load_function
 from bitwright.errors import InvalidJob, nearest
 from bitwright.values.settings import Settings
 
@@ -62,6 +63,8 @@ class Job(BaseModel):
             ``npz:FILE``.
         inputs: the shape of one sample, for commands without data, e.g. ``[3, 32, 32]``.
         output: the folder that everything is written to.
+        loss: ``package.module:function``, see :class:`~bitwright.values.settings.Settings`.
+        metric: likewise.
         threads: of PyTorch and of the runtime; None leaves PyTorch's choice.
         device: where PyTorch computes.
     """
@@ -88,16 +91,21 @@ class Job(BaseModel):
     pins: dict[str, Bits | Literal["float"]] = Field(default_factory=dict)
     points: Annotated[int, Field(ge=2)] = Settings.points
     rounds: Positive = Settings.rounds
-    quantizer: Literal["edge", "x86", "xnnpack"] = "edge"
+    quantizer: Literal["edge", "edge-tensor", "x86", "xnnpack"] = "edge"
     runtime: Literal["onnxruntime", "none"] = "onnxruntime"
     output: Path = Path("bitwright-out")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Settings.seed
+    loss: str = ""
+    metric: str = ""
     threads: Positive | None = None
     device: str = "cpu"
 
     def settings(self) -> Settings:
         """The settings of the run, without what it runs on."""
-        return Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)})
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
+        for name in ("loss", "metric"):
+            values[name] = load_function(values[name], name) if values[name] else None
+        return Settings(**values)
 
     def echo(self) -> dict[str, Any]:
         """Every setting as plain data, for the record."""

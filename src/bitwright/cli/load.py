@@ -121,3 +121,29 @@ def load_policy(text: str | None, folder: Path, sites: Sites) -> Policy:
         policy = Policy.load(text)
     policy.check(sites)
     return policy
+
+
+def load_target(w: Work, policy: str | None, recipe: str | None, folder: Path) -> tuple[Policy, Bench]:
+    """The policy that a command works on, and the bench with the repairs that come with it.
+
+    Args:
+        w: the plain bench.
+        policy: of ``--policy``.
+        recipe: of ``--recipe``, or None.
+        folder: the output folder.
+
+    Raises:
+        InvalidInput: both were given, a file that is no recipe, or a repair that refuses.
+        InvalidPolicy: as for :func:`load_policy`.
+        PolicyMismatch: made for another model.
+        StoreError: neither was given, and the folder has no policy.
+    """
+    if recipe is None:
+        return load_policy(policy, folder, w.bench.graph.sites), w.bench
+    if policy is not None:
+        raise InvalidInput(f"a recipe brings its own policy, so --policy cannot be given, too, got {policy}")
+    from bitwright.flow.repaired import with_recipe
+    from bitwright.values.recipe import Recipe
+
+    wanted = Recipe.load(recipe)
+    return wanted.policy, with_recipe(w.bench, wanted, w.steps)

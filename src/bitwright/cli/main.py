@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli import compare, debug, demo, evaluate, export, report, run, search, sensitivity, sites
+from bitwright.cli import (
+    compare,
+    debug,
+    demo,
+    evaluate,
+    export,
+    repair,
+    report,
+    run,
+    search,
+    sensitivity,
+    sites,
+    sweep,
+    tensor,
+)
 from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
@@ -20,6 +34,9 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     search.search,
     evaluate.evaluate,
     debug.debug,
+    repair.repair,
+    sweep.sweep,
+    tensor.tensor,
     export.export,
     report.report,
     compare.compare,

@@ -71,7 +71,12 @@ Pins = Annotated[
     list[str] | None, typer.Option("--pin", metavar="SITE=BITS", help="Fix a width, e.g. 'fc.*=8' or conv1=float.")
 ]
 Quantizer = Annotated[
-    str | None, typer.Option("--quantizer", metavar="NAME", help="Placement: edge, x86 or xnnpack. [default: edge]")
+    str | None,
+    typer.Option(
+        "--quantizer",
+        metavar="NAME",
+        help="Placement: edge, edge-tensor (one step for each weight), x86 or xnnpack. [default: edge]",
+    ),
 ]
 Runtime = Annotated[
     str | None, typer.Option("--runtime", metavar="NAME", help="onnxruntime or none. [default: onnxruntime]")
@@ -100,6 +105,19 @@ RecipeFile = Annotated[
     str | None, typer.Option("--recipe", metavar="FILE", help="A recipe: policy, repairs and ranges together.")
 ]
 
+Loss = Annotated[
+    str | None,
+    typer.Option(
+        "--loss", metavar="MODULE:FUNCTION", help="(outputs, targets) -> a loss per sample. [default: cross-entropy]"
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", metavar="MODULE:FUNCTION", help="(outputs, targets) -> a number over all samples, shown beside."
+    ),
+]
+
 _FLAGS: dict[str, Any] = {
     "model": Model,
     "weights": Weights,
@@ -124,9 +142,22 @@ _FLAGS: dict[str, Any] = {
     "seed": Seed,
     "threads": Threads,
     "device": Device,
+    "loss": Loss,
+    "metric": Metric,
 }
 BASICS = ("model", "weights", "data", "output")
-CALIBRATION = ("ranges", "calibration_samples", "batch_size", "quantizer", "seed", "threads", "device")
+MEASURES = ("loss", "metric")
+CALIBRATION = (
+    "ranges",
+    "calibration_samples",
+    "batch_size",
+    "quantizer",
+    "seed",
+    "threads",
+    "device",
+    "loss",
+    "metric",
+)
 SCORING = ("bits", "method", "score_samples")
 SEARCHING = ("budget", "cost", "pins", "points")
 

@@ -71,6 +71,26 @@ def load_data(spec: str) -> DataSets:
     return zoo.as_data(_make(spec, "data"))
 
 
+def load_function(spec: str, what: str) -> Any:
+    """The function ``package.module:function``, as it is.
+
+    Args:
+        spec: where it is, importable from the current folder too.
+        what: ``"loss"`` or ``"metric"``, for messages.
+
+    Raises:
+        InvalidInput: there is no such module or attribute, or it cannot be called with (outputs, targets).
+    """
+    found = _find(spec, what)
+    if isinstance(found, type):
+        raise InvalidInput(
+            f"the {what} '{spec}' is a class; name a function (outputs, targets), or an object made of the class"
+        )
+    if not callable(found):
+        raise InvalidInput(f"the {what} '{spec}' must be a function (outputs, targets), got {type(found).__name__}")
+    return found
+
+
 def _make(spec: str, what: str, ready: type | tuple[()] = ()) -> Any:
     """Import and call ``package.module:factory``; instances of ``ready`` are taken as they are."""
     found = _find(spec, what)

@@ -14,14 +14,18 @@ from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer
 from bitwright.repair import RepairReport, repair
 from bitwright.values.recipe import Action, Recipe
 
+Told = Callable[[Action, RepairReport | None], None]
+"""Called with each action of a recipe when it is done, and what the repair reports."""
 
-def apply_recipe(graph: Graph, recipe: Recipe, batches: Any) -> Graph:
+
+def apply_recipe(graph: Graph, recipe: Recipe, batches: Any, told: Told | None = None) -> Graph:
     """Turn a captured float graph into the quantized network that a recipe describes.
 
     Args:
         graph: from :func:`~bitwright.graph.capture`, of the model and with the placement that the recipe was made for.
         recipe: e.g. from :func:`~bitwright.debug.debug`.
         batches: calibration data, the same as the recipe was made with if the result is to be the same.
+        told: called with each action when it is done.
 
     Returns:
         The graph itself, its weights and ranges changed, with ``recipe.policy`` applied.
@@ -35,7 +39,9 @@ def apply_recipe(graph: Graph, recipe: Recipe, batches: Any) -> Graph:
     calibrate(graph, batches, ranges=recipe.ranges)
     graph.apply(recipe.target)
     for action in recipe.actions:
-        apply_action(graph, action, batches)
+        report = apply_action(graph, action, batches)
+        if told is not None:
+            told(action, report)
     return graph
 
 

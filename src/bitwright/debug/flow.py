@@ -22,7 +22,7 @@ from bitwright.debug.steps_fix import fix_quantizers
 from bitwright.debug.steps_mend import ACTIVATION_REPAIRS, WEIGHT_REPAIRS, mend_activations, mend_weights
 from bitwright.debug.steps_sites import layer_by_layer, look_at_worst
 from bitwright.debug.steps_whole import float_sanity, weights_or_activations, whole_model
-from bitwright.debug.words import drop_of
+from bitwright.debug.words import drop_of, listed
 from bitwright.errors import InvalidInput, nearest
 from bitwright.evaluation.task import Task
 from bitwright.graph.graph import Graph
@@ -137,13 +137,13 @@ def _taken(bench: Bench, state: State, number: int, model: nn.Module | None, rem
 
     def take() -> dict[str, Any]:
         bench.reference  # noqa: B018 -- counted to no step
-        start = time.perf_counter()
+        start, start_processor = time.perf_counter(), time.process_time()
         if number == 1:
             step = float_sanity(bench, state, model)
         else:
             step = STEPS[number - 1](bench, state)
-        seconds = time.perf_counter() - start
-        return replace(step, seconds=seconds, passes=seconds / bench.float_seconds).to_dict()
+        seconds, processor = time.perf_counter() - start, time.process_time() - start_processor
+        return replace(step, seconds=seconds, passes=processor / bench.float_seconds).to_dict()
 
     if remember is None:
         return Step.from_dict(take())
@@ -161,24 +161,21 @@ def _taken(bench: Bench, state: State, number: int, model: nn.Module | None, rem
     return Step.from_dict(remember(key, take))
 
 
-def _in_words(recipe: Recipe) -> str:
-    actions = [str(action) for action in recipe.actions]
-    more = f"; and {len(actions) - 3} more" if len(actions) > 4 else ""
-    return "; ".join(actions[:3] if more else actions) + more
-
-
 def _findings(bench: Bench, steps: tuple[Step, ...]) -> Findings:
     last = steps[-1]
     holds = bool(last.holds)
     if last.status == "failed":
         words = last.conclusion
     elif holds:
-        done = _in_words(last.recipe) or "nothing needs to be changed"
+        name, done = last.recipe.policy.name or "this policy", listed(last.recipe.actions)
         verdict = last.verdict
-        reached = f" ({drop_of(bench, verdict)})" if verdict is not None else ""
-        words = f"The target holds with {last.recipe.policy.name or 'this policy'}{reached}: {done}."
+        reached = f": {drop_of(bench, verdict)}" if verdict is not None else ""
+        if done:
+            words = f"With {done}, {name} holds the target{reached}."
+        else:
+            words = f"{name} holds the target as it is, nothing needs to be changed{reached}."
     else:
-        changed = _in_words(last.recipe)
+        changed = listed(last.recipe.actions)
         words = f"{last.conclusion} " + (f"So far: {changed}." if changed else "Nothing that was tried helped.")
     notes = (
         "Choices are ranked by KL to float on calibration data: accuracy there is saturated, and ranks nothing.",

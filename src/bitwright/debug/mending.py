@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bitwright.debug.bench import Bench
 from bitwright.debug.state import IMPROVEMENT, State, better, measurement
-from bitwright.debug.words import drop_of, nats
+from bitwright.debug.words import drop_of, listed, nats
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+from bitwright.repair import RepairReport
 from bitwright.values import Verdict
 from bitwright.values.findings import Measurement, Step
-from bitwright.values.recipe import Action
+from bitwright.values.recipe import FITTING, Action
 
 CLIPPING = tuple(2.0**-k for k in range(1, 17))
 """Shares of the observed range that the clipping search tries first, down to 1/65,536."""
 FINER = (0.6, 0.7, 0.84, 1.19, 1.4)
 """Then, of the best of them."""
+UNEVEN = 2.0
+"""Equalization is said to have found uneven channels when some use at least so many times as much of their ranges."""
 
 
 class Mending:
@@ -29,6 +33,7 @@ class Mending:
         self.kl = bench.measure(bench.graph(state.recipe)).kl.value
         self.rows: list[Measurement] = [Measurement("before", self.kl)]
         self.kept: list[Action] = []
+        self.reports: dict[Action, RepairReport] = {}
         self.verdict: Verdict | None = None
 
     def holds(self) -> bool:
@@ -39,20 +44,47 @@ class Mending:
 
     def attempt(self, action: Action) -> bool:
         """Try an action; keep it if it helps."""
-        try:
-            graph, report = self.bench.tried(self.recipe, action)
-        except InvalidInput as error:
-            self.rows.append(Measurement(str(action), kept=False, note=f"refused: {error}"))
+        return self.attempt_one_of([action])
+
+    def attempt_one_of(self, actions: Sequence[Action]) -> bool:
+        """Try each of some actions on the network as it is; keep the best one if it helps."""
+        best: tuple[Action, Graph, Verdict, int] | None = None
+        for action in actions:
+            try:
+                graph, report = self.bench.tried(self.recipe, action)
+            except InvalidInput as error:
+                self.rows.append(Measurement(str(action), kept=False, note=f"refused: {error}"))
+                continue
+            measured = self.bench.measure(graph)
+            if report is not None:
+                self.reports[action] = report
+            self.rows.append(measurement(str(action), measured, False, str(report) if report is not None else ""))
+            limit = self.kl if best is None else best[2].kl.value
+            if better(measured.kl.value, self.kl) and measured.kl.value < limit:
+                best = (action, graph, measured, len(self.rows) - 1)
+        if best is None:
             return False
-        measured = self.bench.measure(graph)
-        good = better(measured.kl.value, self.kl)
-        self.rows.append(measurement(str(action), measured, good, str(report) if report is not None else ""))
-        if good:
-            self.recipe = self.recipe.then(action.kind, **action.options)
-            self.bench.keep(self.recipe, graph)
-            self.kl, self.verdict = measured.kl.value, None
-            self.kept.append(action)
-        return good
+        action, graph, measured, row = best
+        self.rows[row] = replace(self.rows[row], kept=True)
+        self.recipe = self.recipe.then(action.kind, **action.options)
+        self.bench.keep(self.recipe, graph)
+        self.kl, self.verdict = measured.kl.value, None
+        self.kept.append(action)
+        return True
+
+    def drop_needless(self) -> None:
+        """Take out what was kept earlier and no longer lowers the KL, now that the later actions are there."""
+        if any(action.options.get("name") in FITTING for action in self.kept):
+            return  # what was fitted would have to be fitted again for each try
+        for action in self.kept[:-1]:
+            actions = tuple(a for a in self.recipe.actions if a != action)
+            shorter = replace(self.recipe, actions=actions)
+            measured = self.bench.measure(self.bench.graph(shorter))
+            needless = measured.kl.value * (1 - IMPROVEMENT) <= self.kl
+            self.rows.append(measurement(f"without {action}", measured, needless))
+            if needless:
+                self.recipe, self.kl, self.verdict = shorter, measured.kl.value, None
+                self.kept.remove(action)
 
     def best_of(self, site: str, actions: Sequence[Action]) -> bool:
         """Compare actions at one site, from the site on; keep the best if it helps."""
@@ -84,7 +116,8 @@ class Mending:
         if self.kept and self.verdict is not None:
             changed = "; ".join(str(action) for action in self.kept)
             conclusion = (
-                f"{changed}: KL to float from {nats(start)} to {nats(self.kl)}; {drop_of(self.bench, self.verdict)}. "
+                f"With {listed(self.kept)}, the KL to float falls from {nats(start)} to {nats(self.kl)}: "
+                f"{drop_of(self.bench, self.verdict)}. {self._evidence()}"
                 f"The target {'holds' if holds else 'does not hold yet'}."
             )
         else:
@@ -102,6 +135,20 @@ class Mending:
             holds,
             state.at_fault,
         )
+
+    def _evidence(self) -> str:
+        """Where the equalization that was kept found uneven channels."""
+        for action in self.kept:
+            report = self.reports.get(action)
+            if action.options.get("name") != "cle" or report is None or not report.changes:
+                continue
+            worst = max(report.changes, key=lambda change: change.after - change.before)
+            if worst.after >= UNEVEN * worst.before:
+                return (
+                    f"The channels were uneven, most from {worst.site}: they used {worst.before:.1%} of their "
+                    f"ranges, and use {worst.after:.0%} now. "
+                )
+        return ""
 
 
 def own_ranges(graph: Graph, site: str) -> list[Action]:

@@ -13,6 +13,8 @@ SANE_DIFFERENCE = 1e-4
 """Step 1: largest logit difference between graph and model, relative to the largest logit."""
 SANE_KL = 0.01
 """Step 1: largest KL to float with all weights, or all activations, at 16 bits, nats."""
+GUESSING_MARGIN = 0.01
+"""Step 1: a float network that beats always naming the most frequent class by no more than this is suspect."""
 FAULT_SHARE = 0.2
 """Step 2: a side is at fault from this share of the KL that both sides alone add up to."""
 IMPROVEMENT = 0.05

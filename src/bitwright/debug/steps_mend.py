@@ -8,7 +8,7 @@ from bitwright.debug.bench import Bench
 from bitwright.debug.mending import Mending
 from bitwright.debug.state import CONCENTRATED, IMPROVEMENT, State
 from bitwright.debug.steps_whole import blamed, by_side
-from bitwright.debug.words import nats, share
+from bitwright.debug.words import nats, outliers_of, share
 from bitwright.sensitivity.sweep import sweep
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Action, Recipe
@@ -62,38 +62,54 @@ def mend_activations(bench: Bench, state: State) -> Step:
     worst, total = analysis.rows[0], sum(row.kl for row in analysis)
     alone = worst.kl >= CONCENTRATED * total > 0
     said = f"The worst activation is {worst.label}: {nats(worst.kl)} alone, {share(worst.kl, total)} of the sum of all."
+    said += outliers_of(graph, worst.label)
     if alone:
         mending.own_range(worst.label)
     # What is set for all sites would undo the range of the one.
-    rest = _fitting(bench, mending.recipe) if mending.kept else _for_all(bench, mending.recipe)
+    rest = _after_one(bench, mending.recipe) if mending.kept else _for_all(bench, mending.recipe)
     if not mending.kept or not mending.holds():
-        for action in rest:
-            if mending.attempt(action) and mending.holds():
+        for actions in rest:
+            if mending.attempt_one_of(actions) and mending.holds():
+                mending.drop_needless()
                 break
     step = mending.step(4, title, rule, state, start)
     return replace(step, conclusion=f"{said} {step.conclusion}", sweep=analysis)
 
 
-def _for_all(bench: Bench, recipe: Recipe) -> list[Action]:
-    """What can be done to all activations: other ranges, moving or cutting outliers, fitting to what is left."""
-    found = []
-    for method, percentile in (("mse", None), ("percentile", 99.99), ("percentile", 99.9), ("minmax", None)):
+def _for_all(bench: Bench, recipe: Recipe) -> list[list[Action]]:
+    """What can be done to all activations: other ranges, moving or cutting outliers, fitting to what is left.
+
+    Each entry holds alternatives, of which the best is kept.
+    """
+    methods = (("mse", None), ("percentile", 99.99), ("percentile", 99.9), ("minmax", None))
+    ranges = []
+    for method, percentile in methods:
         if method == recipe.ranges and not any(action.kind == "ranges" for action in recipe.actions):
             continue
         options = {"kind": "activation", "method": method, **({"percentile": percentile} if percentile else {})}
-        found.append(Action("ranges", options))
+        ranges.append(Action("ranges", options))
+    found = [ranges]
     if "cle" in bench.repairs and not recipe.repaired("cle"):
-        found.append(Action("repair", {"name": "cle", "activations": True, **bench.repairs["cle"]}))
+        found.append([Action("repair", {"name": "cle", "activations": True, **bench.repairs["cle"]})])
     for name in ACTIVATION_REPAIRS:
         if name in bench.repairs and not recipe.repaired(name):
-            found.append(Action("repair", {"name": name, **bench.repairs[name]}))
+            found.append([Action("repair", {"name": name, **bench.repairs[name]})])
     return found + _fitting(bench, recipe)
 
 
-def _fitting(bench: Bench, recipe: Recipe) -> list[Action]:
+def _after_one(bench: Bench, recipe: Recipe) -> list[list[Action]]:
+    """What can be done when the one activation that did the harm has its range: weights may be at fault now."""
+    coarse = any(site.scheme.granularity == "tensor" for site in bench.graph(recipe).sites.weights)
+    found = []
+    if coarse and "granularity" in bench.repairs and "weight" in blamed(by_side(bench, recipe)[0]):
+        found.append([Action("repair", {"name": "granularity", **bench.repairs["granularity"]})])
+    return found + _fitting(bench, recipe)
+
+
+def _fitting(bench: Bench, recipe: Recipe) -> list[list[Action]]:
     """Repairs that fit weights and biases to the quantized inputs, which makes good part of what these lose."""
     names = [name for name in FITTED if name in bench.repairs and not recipe.repaired(name)]
-    return [Action("repair", {"name": name, **bench.repairs[name]}) for name in names]
+    return [[Action("repair", {"name": name, **bench.repairs[name]})] for name in names]
 
 
 def _skipped(number: int, title: str, rule: str, why: str, state: State) -> Step:

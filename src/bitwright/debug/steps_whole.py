@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from bitwright.debug.bench import Bench
-from bitwright.debug.state import FAULT_SHARE, SANE_DIFFERENCE, SANE_KL, State, measurement
+from bitwright.debug.state import FAULT_SHARE, GUESSING_MARGIN, SANE_DIFFERENCE, SANE_KL, State, measurement
 from bitwright.debug.words import drop_of, nats, share
+from bitwright.evaluation.outputs import Outputs
 from bitwright.values import Policy
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Recipe
@@ -50,6 +51,12 @@ def float_sanity(bench: Bench, state: State, model: nn.Module | None = None) -> 
         else f"Even 16 bits change the outputs ({nats(kl)}): ranges clip values that "
         "matter, or values are spread over too many orders of magnitude."
     )
+    guessing = _most_frequent(test)
+    if bench.task.metric is None and test.accuracy <= guessing + GUESSING_MARGIN:
+        conclusion += (
+            f" But on the evaluation data the float network ({test.accuracy:.1%}) is hardly better than naming the "
+            f"most frequent class every time ({guessing:.1%}): look at its weights and at the data's preparation first."
+        )
     saturated = reference.accuracy - test.accuracy > 0.02
     if saturated:
         conclusion += (
@@ -57,6 +64,12 @@ def float_sanity(bench: Bench, state: State, model: nn.Module | None = None) -> 
             "choices are ranked by KL to float."
         )
     return Step(1, title, "done", tuple(rows), rule, conclusion, "", state.recipe)
+
+
+def _most_frequent(outputs: Outputs) -> float:
+    """Share of the most frequent class among the targets."""
+    counts = torch.cat([target.flatten() for target in outputs.targets]).long().clamp_min(0).bincount()
+    return float(counts.max() / counts.sum())
 
 
 def _difference(bench: Bench, model: nn.Module) -> float:

@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bitwright.debug.bench import Bench
+from bitwright.graph.graph import Graph
+from bitwright.quantizers.uniform import ActivationQuantizer
 from bitwright.values import Verdict
+from bitwright.values.recipe import Action
+
+MOST = 0.9
+FAR = 20.0
+"""An activation is said to have outliers when it reaches so many times as far as most of its values."""
+
+NAMES = {
+    "cle": "cross-layer equalization",
+    "granularity": "one step for each channel of the weights",
+    "bias": "bias correction",
+    "adaround": "AdaRound",
+    "blocks": "AdaRound by blocks",
+    "smooth": "SmoothQuant",
+    "clip": "clipped ranges",
+}
+"""Repairs by the names that people use."""
+
+
+def named(action: Action) -> str:
+    """An action of a recipe as part of a sentence, repairs with their full name before their short one."""
+    options = action.options
+    if action.kind == "limits":
+        return f"the range {options['low']:.4g} to {options['high']:.4g} at {options['site']}"
+    full = NAMES.get(str(options.get("name", ""))) if action.kind == "repair" else None
+    return f"{full} ({action})" if full else str(action)
+
+
+def listed(actions: Iterable[Action]) -> str:
+    """Actions in their order, at most four in full."""
+    found = [named(action) for action in actions]
+    more = f"; and {len(found) - 3} more" if len(found) > 4 else ""
+    return "; ".join(found[:3] if more else found) + more
 
 
 def nats(kl: float) -> str:
     """A KL."""
     return f"{kl:.3g} nats"
+
+
+def outliers_of(graph: Graph, site: str) -> str:
+    """A sentence about an activation whose largest values lie far away from most others, else nothing."""
+    quantizer = graph.quantizers[site]
+    seen = quantizer.observed if isinstance(quantizer, ActivationQuantizer) else None
+    if seen is None:
+        return ""
+    largest = max(abs(seen.low), abs(seen.high))
+    most = float(seen.sample.abs().float().quantile(MOST))
+    if largest < FAR * most:
+        return ""
+    return f" It has outliers: {MOST:.0%} of its values lie within {most:.3g}, the largest reaches {largest:.3g}."
 
 
 def share(part: float, whole: float) -> str:

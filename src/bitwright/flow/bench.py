@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import bitwright
-from bitwright.flow.meter import Meter
+from bitwright.flow.meter import Meter, meters, named
 from bitwright.flow.samples import Drawn, count, draw
 from bitwright.flow.steps import Steps
 from bitwright.graph import Graph, calibrate, capture
@@ -66,6 +66,7 @@ def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, ste
         calibrate(graph, batches, ranges=settings.ranges, seed=settings.seed)
     fingerprint = data.calibration.fingerprint()
     draws = {"data": fingerprint, "seed": settings.seed, "calibration": count(batches), "holdout": count(drawn.holdout)}
+    own = {"loss": settings.loss, "metric": settings.metric}
     identity = content_key(
         bitwright=bitwright.__version__,
         sites=graph.sites.to_dict(),
@@ -73,16 +74,9 @@ def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, ste
         draws=draws,
         batch_size=settings.batch_size,
         device=str(graph.device),
+        **{name: named(function) for name, function in own.items() if function is not None},
     )
-    held_out = Meter(graph, drawn.holdout, store, identity, "held-out calibration samples", settings.seed)
-    evaluated = Meter(
-        graph,
-        data.evaluation.batches(settings.batch_size),
-        store,
-        identity,
-        data.evaluation.fingerprint(),
-        settings.seed,
-    )
+    held_out, evaluated = meters(graph, drawn, data, settings, store, identity)
     return Bench(graph, data, drawn, settings, store, identity, held_out, evaluated)
 
 
@@ -108,7 +102,13 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
         missing = [method for method in methods if found.get(method) is None]
         if missing:
             made = sensitivities(
-                bench.graph, bench.drawn.scores, missing, bits=bench.settings.bits, samples=samples, progress=tell
+                bench.graph,
+                bench.drawn.scores,
+                missing,
+                bits=bench.settings.bits,
+                loss=bench.settings.loss,
+                samples=samples,
+                progress=tell,
             )
             for method, table in zip(missing, made, strict=True):
                 found[method] = table.to_dict()

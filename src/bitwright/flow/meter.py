@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from bitwright.evaluation import Outputs, evaluate, float_outputs
+from bitwright.flow.samples import Drawn
 from bitwright.graph import Graph
 from bitwright.store import RunStore, content_key
 from bitwright.values import Policy, Verdict
+from bitwright.values.settings import Settings
+from bitwright.zoo import DataSets
 from bitwright.zoo.dataset import Batch
+
+METRIC = "metric"
+"""What the user's own metric is called in a verdict."""
 
 
 class Meter:
@@ -22,6 +29,8 @@ class Meter:
         identity: of the calibrated graph, see :attr:`bitwright.flow.Bench.identity`.
         data: identity of the samples.
         seed: of the bootstrap intervals.
+        loss: see :func:`~bitwright.evaluation.evaluate`; part of the identity.
+        metrics: likewise.
 
     Attributes:
         measured: verdicts made by this object.
@@ -29,10 +38,19 @@ class Meter:
     """
 
     def __init__(
-        self, graph: Graph, batches: Iterable[Batch], store: RunStore, identity: str, data: str, seed: int
+        self,
+        graph: Graph,
+        batches: Iterable[Batch],
+        store: RunStore,
+        identity: str,
+        data: str,
+        seed: int,
+        loss: Callable[[Any, Any], Any] | None = None,
+        metrics: Mapping[str, Callable[[Any, Any], float]] | None = None,
     ) -> None:
         self._graph, self._batches, self._store = graph, batches, store
         self._identity, self._data, self._seed = identity, data, seed
+        self._loss, self._metrics = loss, metrics
         self._reference: Outputs | None = None
         self.measured = 0
         self.reused = 0
@@ -59,4 +77,33 @@ class Meter:
     def _measure(self, policy: Policy) -> Verdict:
         if self._reference is None:
             self._reference = float_outputs(self._graph, self._batches)
-        return evaluate(self._graph, policy, self._batches, reference=self._reference, seed=self._seed)
+        return evaluate(
+            self._graph,
+            policy,
+            self._batches,
+            loss=self._loss,
+            metrics=self._metrics,
+            reference=self._reference,
+            seed=self._seed,
+        )
+
+
+def named(function: Callable[..., Any] | None) -> str | None:
+    """What identifies a function of the user in keys of the store: its module and name."""
+    if function is None:
+        return None
+    kind = function if hasattr(function, "__qualname__") else type(function)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def meters(
+    graph: Graph, drawn: Drawn, data: DataSets, settings: Settings, store: RunStore, identity: str
+) -> tuple[Meter, Meter]:
+    """One meter for the held-out calibration samples, one for the evaluation data."""
+    metrics = {METRIC: settings.metric} if settings.metric is not None else None
+    rest = (settings.seed, settings.loss, metrics)
+    evaluation = data.evaluation.batches(settings.batch_size)
+    return (
+        Meter(graph, drawn.holdout, store, identity, "held-out calibration samples", *rest),
+        Meter(graph, evaluation, store, identity, data.evaluation.fingerprint(), *rest),
+    )

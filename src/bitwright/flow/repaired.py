@@ -8,39 +8,47 @@ from dataclasses import replace
 from typing import Any
 
 from bitwright.cost import default_costs
-from bitwright.debug import apply_recipe, cheapest_recipe, ladder_of
+from bitwright.debug import Told, apply_recipe, cheapest_recipe, ladder_of
 from bitwright.flow.bench import Bench
 from bitwright.flow.choose import Choice
-from bitwright.flow.meter import Meter
+from bitwright.flow.meter import meters
 from bitwright.flow.steps import Steps
 from bitwright.graph.pt2e import quiet
+from bitwright.repair import RepairReport
 from bitwright.store import content_key
 from bitwright.values import FLOAT, Candidate
-from bitwright.values.recipe import Recipe
+from bitwright.values.recipe import Action, Recipe
 
 
-def with_recipe(bench: Bench, recipe: Recipe, steps: Steps) -> Bench:
+def with_recipe(bench: Bench, recipe: Recipe, steps: Steps, told: Told | None = None) -> Bench:
     """The same bench with a graph that the recipe's repairs and ranges were applied to; measured under its own keys.
+
+    Args:
+        bench: the plain one.
+        recipe: what is applied to a copy of its graph.
+        steps: told how far it is.
+        told: called with each action when it is done, and what the repair reports.
 
     Raises:
         PolicyMismatch: the recipe was made for another graph.
         InvalidInput: a repair that refuses.
     """
-    with steps.step("apply the recipe"):
+    done = 0
+    with steps.step("apply the recipe", len(recipe.actions) or 1) as tell:
+
+        def one(action: Action, report: RepairReport | None) -> None:
+            nonlocal done
+            done += 1
+            tell(done)
+            if told is not None:
+                told(action, report)
+
         with quiet():
             graph = copy.deepcopy(bench.graph)
-        apply_recipe(graph, recipe, bench.drawn.calibration).apply(FLOAT)
+        apply_recipe(graph, recipe, bench.drawn.calibration, one).apply(FLOAT)
     identity = content_key(bench=bench.identity, recipe=recipe.to_dict())
-    data, seed, store = bench.data.evaluation, bench.settings.seed, bench.store
-    return replace(
-        bench,
-        graph=graph,
-        identity=identity,
-        holdout=Meter(graph, bench.drawn.holdout, store, identity, "held-out calibration samples", seed),
-        evaluation=Meter(
-            graph, data.batches(bench.settings.batch_size), store, identity, data.fingerprint(), seed
-        ),
-    )
+    holdout, evaluation = meters(graph, bench.drawn, bench.data, bench.settings, bench.store, identity)
+    return replace(bench, graph=graph, identity=identity, holdout=holdout, evaluation=evaluation)
 
 
 def given(bench: Bench, recipe: Recipe, predicted: float | None) -> Choice:
@@ -79,6 +87,7 @@ def cheapest_repaired(
             settings.drop,
             ranges=settings.ranges,
             ladder=ladder_of(settings.repairs),
+            loss=settings.loss,
             remember=_remembered(bench),
             progress=tell,
         )

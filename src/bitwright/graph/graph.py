@@ -18,7 +18,7 @@ from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.values import FLOAT, Policy, Sites
 
 # Repairs that change the network itself, not what was fitted to its ranges.
-_LASTING = ("cle", "smooth", "granularity")
+_LASTING = ("fold", "cle", "smooth", "granularity")
 
 
 class Graph:

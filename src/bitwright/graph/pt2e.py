@@ -14,7 +14,8 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from bitwright.errors import CaptureError, InvalidInput, MissingExtra
-from bitwright.graph.operations import EMBEDDING, WEIGHTED
+from bitwright.graph.names import layer_name
+from bitwright.graph.operations import EMBEDDING, WEIGHTED, aten
 from bitwright.graph.placement import place
 from bitwright.values import Scheme
 
@@ -96,7 +97,7 @@ def edge_quantizer(
 
 
 def named_quantizer(name: str) -> Any:
-    """A quantizer by the name that job files use: ``edge``, ``x86`` or ``xnnpack``.
+    """A quantizer by the name that job files use: ``edge``, ``edge-tensor``, ``x86`` or ``xnnpack``.
 
     Raises:
         MissingExtra: the backend's package is not installed.
@@ -104,6 +105,8 @@ def named_quantizer(name: str) -> Any:
     with quiet():
         if name == "edge":
             return edge_quantizer()
+        if name == "edge-tensor":
+            return edge_quantizer("tensor")
         if name == "x86":
             from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
@@ -115,7 +118,11 @@ def named_quantizer(name: str) -> Any:
                 raise MissingExtra("executorch", "xnnpack", "for quantizer='xnnpack'") from None
             config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
             return xnnpack.XNNPACKQuantizer().set_global(config)
-    raise InvalidInput(f"quantizer must be edge, x86 or xnnpack, or a PT2E Quantizer object, got '{name}'")
+    raise InvalidInput(f"quantizer must be edge, edge-tensor, x86 or xnnpack, or a PT2E Quantizer object, got '{name}'")
+
+
+BATCH_NORMS = "bitwright batch norms"
+"""Key of ``GraphModule.meta``: the names of the batch norms that the model had before any was folded."""
 
 
 def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
@@ -128,8 +135,11 @@ def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
         _tell_calls_apart(module)
+        norms = tuple(layer_name(node) for node in module.graph.nodes if node.target == aten.batch_norm.default)
         try:
-            return prepare_pt2e(module, quantizer)  # type: ignore[no-any-return]
+            prepared: GraphModule = prepare_pt2e(module, quantizer)
+            prepared.meta[BATCH_NORMS] = norms
+            return prepared
         except Exception as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             name = type(quantizer).__name__

@@ -3,19 +3,26 @@
 from bitwright.repair.adaround import adaround
 from bitwright.repair.bias import bias_correction
 from bitwright.repair.equalization import equalize
+from bitwright.repair.folding import fold
+from bitwright.repair.order import check_sequence
 from bitwright.repair.outliers import clip, smooth
 from bitwright.repair.ranges import set_granularity, set_ranges
-from bitwright.repair.repair import REPAIRS, repair
+from bitwright.repair.repair import ABOUT, REPAIRS, check_options, options_of, repair
 from bitwright.repair.report import Change, RepairReport
 
 __all__ = [
+    "ABOUT",
     "REPAIRS",
     "Change",
     "RepairReport",
     "adaround",
     "bias_correction",
+    "check_options",
+    "check_sequence",
     "clip",
     "equalize",
+    "fold",
+    "options_of",
     "repair",
     "set_granularity",
     "set_ranges",

@@ -53,8 +53,9 @@ def adaround(
         policy: the widths; None for the policy in force.
         iterations: steps of the optimizer for each layer or block.
         unit: ``"layer"``, or ``"block"`` to fit residual blocks as a whole (BRECQ, Li et al., ICLR 2021).
-        steps: ``"output"``: first choose each channel's step by the output error under sequential rounding;
-            ``"keep"``: stay on the grid that is there.
+        steps: ``"output"``: first choose each channel's step by the output error under sequential rounding (where a
+            layer ends up worse than it is now, its present grid is used after all); ``"keep"``: stay on the grid that
+            is there.
         learn_bias: also learn the bias that the layer has at this width.
         round_inside: let the activation sites between a layer and its target round while it is fitted.
         samples: calibration samples used, at most.
@@ -148,18 +149,22 @@ class _Work:
     def _layer(self, twins: Twins, layer: Layer) -> None:
         bits = layer.weight.bits
         assert bits is not None
-        before, present = self._start(twins, layer)
+        before, affine = self._start(twins, layer)
         learn = self.settings.learn_bias and layer.bias is not None
-        step = before.step
-        if self.steps == "output":
-            affine = fitted_affine(layer, bits, gram_of(before.inputs, learn))
-            present, step = affine, full_step(layer, affine)
-        plain = before.error(before.nearest(), before.bias)
-        problem = Problem(**{**before.__dict__, "step": step})
         settings = self.settings if learn else Settings(**{**self.settings.__dict__, "learn_bias": False})
-        found = learn_rounding(problem, settings)
+        plain = before.error(before.nearest(), before.bias)
+        found = None
+        if self.steps == "output":
+            fitted = fitted_affine(layer, bits, gram_of(before.inputs, learn))
+            found = learn_rounding(Problem(**{**before.__dict__, "step": full_step(layer, fitted)}), settings)
+            if found.error < plain:
+                affine = fitted
+            else:  # a step chosen under sequential rounding need not suit: the one that is there may
+                found = None
+        if found is None:
+            found = learn_rounding(before, settings)
         if found.error <= plain:
-            layer.weight.fix_rounding(bits, present, layer.from_matrix(found.integers))
+            layer.weight.fix_rounding(bits, affine, layer.from_matrix(found.integers))
             if learn and layer.bias is not None:
                 layer.bias.correct(bits, found.bias)
         self.changes.append(

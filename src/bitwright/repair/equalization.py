@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from bitwright.repair.order import check_order, checked_inputs
 from bitwright.repair.report import Change, RepairReport, Stopwatch
 from bitwright.values import FLOAT
 
-RELU6 = ("auto", "replace", "cap", "keep")
+RELU6 = ("auto", "replace", "bound", "cap", "keep")
 ROUNDS = 40
 SETTLED = 1e-3  # largest change of a scale, relative, at which the rounds end
 
@@ -65,9 +66,12 @@ def equalize(
             weight has a step for each channel already.
         absorb: absorb high biases.
         relu6: ``"replace"``: by ReLU, as the paper does, which changes the function where values were cut off;
-            ``"cap"``: by ReLU and a cap of its own for each channel, which is exact, but integer runtimes run the cap
-            on its own; ``"keep"``: leave pairs around a ReLU6 alone; ``"auto"``: replace where the calibration data
-            is never cut off, else cap.
+            ``"bound"``: it stays, channels that it cuts off on the calibration data keep their scale, and the others
+            are enlarged no further than up to it, which is exact on that data, and integer runtimes still run layer
+            and ReLU6 as one; ``"cap"``: by ReLU and a cap of its own for each channel, which is exact and leaves all
+            scales free, but integer runtimes run layer, ReLU and cap in float, several times as slowly; ``"keep"``:
+            leave pairs around a ReLU6 alone; ``"auto"``: replace where the calibration data is never cut off, else
+            bound; without data cap.
         samples: calibration samples used, at most.
 
     Returns:
@@ -79,6 +83,8 @@ def equalize(
     check_order(graph, "cle")
     if relu6 not in RELU6:
         raise InvalidInput(f"relu6 must be one of {', '.join(RELU6)}, got '{relu6}'")
+    if relu6 == "bound" and batches is None:
+        raise InvalidInput("relu6='bound' needs calibration data; pass batches, an iterable of (inputs, targets)")
     if activations and batches is None:
         raise InvalidInput("activations=True needs calibration data; pass batches, an iterable of (inputs, targets)")
     inputs = None if batches is None else checked_inputs(graph, "cle", batches, samples)
@@ -90,10 +96,10 @@ def equalize(
     before = _outputs(graph, inputs[:1]) if inputs else []
     seen = _Channels(graph, inputs, [pair.first.node for pair in pairs]) if inputs else None
     starts = {pair.name: precision(pair) for pair in pairs}
-    scales = _equalize(graph, pairs, seen if activations else None)
-    clipped = _replace_clamps(graph, pairs, scales, relu6, seen)
-    if clipped:
-        notes.append(clipped)
+    bounds = {pair.name: bound for pair in pairs if (bound := _bound(pair, relu6, seen)) is not None}
+    scales = _equalize(graph, pairs, seen if activations else None, bounds)
+    notes += _replace_clamps(graph, [pair for pair in pairs if pair.name not in bounds], scales, relu6, seen)
+    notes += _said(bounds)
     if absorb and inputs and pairs:
         notes += _absorb(graph, pairs, inputs)
     forgotten = forget_ranges(graph, {node for pair in pairs for node in pair.between})
@@ -129,7 +135,51 @@ def _spread(scales: Tensor) -> dict[str, float]:
     return {"smallest scale": float(scales.min()), "largest scale": float(scales.max())}
 
 
-def _equalize(graph: Graph, pairs: list[Pair], seen: _Channels | None) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class _Bound:
+    """What a ReLU6 that stays lets happen to the channels in front of it.
+
+    Attributes:
+        cut: (channels,) whether it cuts a channel off: such a channel keeps its scale.
+        least: (channels,) smallest scale, in all, at which no other channel comes to be cut off.
+    """
+
+    cut: Tensor
+    least: Tensor
+
+    def held(self, step: Tensor, so_far: Tensor) -> Tensor:
+        """The step as near to the one wanted as may be, both up to a common factor."""
+        if bool(self.cut.any()):
+            step = step / step[self.cut].log().mean().exp()
+        step = torch.where(self.cut, torch.ones_like(step), step)
+        return torch.maximum(step, self.least.to(step) / so_far)
+
+
+def _bound(pair: Pair, relu6: str, seen: _Channels | None) -> _Bound | None:
+    """The bound on a pair's scales; None where there is no ReLU6, or where it doesn't stay."""
+    if not pair.clamps or seen is None or relu6 not in ("auto", "bound"):
+        return None
+    cap = min(height for clamp in pair.clamps if (height := cap_of(clamp)) is not None)
+    high = seen.high[pair.first.node]
+    cut = high > cap
+    if relu6 == "auto" and not bool(cut.any()):
+        return None
+    return _Bound(cut, torch.where(cut, 1.0, (high / cap).clamp_min(0)))
+
+
+def _said(bounds: dict[str, _Bound]) -> list[str]:
+    if not bounds:
+        return []
+    cut, count = (
+        sum(numbers) for numbers in zip(*((int(b.cut.sum()), b.cut.numel()) for b in bounds.values()), strict=True)
+    )
+    return [
+        f"{len(bounds)} ReLU6 stay: {cut} of the {count} channels in front of them are cut off and keep their scale "
+        "(relu6='cap' scales them, too, but runs in float)"
+    ]
+
+
+def _equalize(graph: Graph, pairs: list[Pair], seen: _Channels | None, bounds: dict[str, _Bound]) -> dict[str, Tensor]:
     """Scale all pairs until nothing moves; what each channel was divided by in all."""
     scales = {pair.name: torch.ones_like(output_reach(pair.first)) for pair in pairs}
     for _ in range(ROUNDS):
@@ -137,6 +187,8 @@ def _equalize(graph: Graph, pairs: list[Pair], seen: _Channels | None) -> dict[s
         for pair in pairs:
             reach = None if seen is None else seen.reach[pair.first.node] / scales[pair.name]
             step = _scale(pair, reach)
+            if pair.name in bounds:
+                step = bounds[pair.name].held(step, scales[pair.name])
             moved = max(moved, float(step.log().abs().max()))
             scale_outputs(pair.first, 1 / step, bias_tensor(graph, pair.first))
             scale_inputs(pair.second, step, pair.repeats)
@@ -196,7 +248,7 @@ class _Channels(Interpreter):
 
 def _replace_clamps(
     graph: Graph, pairs: list[Pair], scales: dict[str, Tensor], relu6: str, seen: _Channels | None
-) -> str:
+) -> list[str]:
     """Put ReLU, and a cap for each channel where it is needed, in the place of each ReLU6; a note."""
     replaced = capped = 0
     nodes = graph.module.graph
@@ -224,8 +276,8 @@ def _replace_clamps(
     if replaced or capped:
         nodes.lint()
         graph.module.recompile()
-        return f"{replaced} ReLU6 replaced by ReLU, {capped} by ReLU with a cap for each channel"
-    return ""
+        return [f"{replaced} ReLU6 replaced by ReLU, {capped} by ReLU with a cap for each channel"]
+    return []
 
 
 def _shaped(caps: Tensor, clamp: Node, pair: Pair) -> Tensor:

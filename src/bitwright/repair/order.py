@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -48,9 +48,22 @@ REFUSED: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """Repair -> earlier repair -> why it must not follow it."""
 
 
+_KIND = {"blocks": "adaround"}
+
+
 def check_order(graph: Graph, name: str) -> None:
     """Raise :class:`InvalidInput` if a repair must not follow those that the graph has had."""
-    for earlier in graph.repairs:
+    _check(graph.repairs, name)
+
+
+def check_sequence(names: Sequence[str]) -> None:
+    """Raise :class:`InvalidInput` if some repairs must not follow one another in this order."""
+    for position, name in enumerate(names):
+        _check([_KIND.get(earlier, earlier) for earlier in names[:position]], name)
+
+
+def _check(done: Iterable[str], name: str) -> None:
+    for earlier in done:
         reason = REFUSED.get(name, {}).get(earlier)
         if reason is not None:
             raise InvalidInput(

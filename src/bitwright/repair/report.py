@@ -61,6 +61,22 @@ class RepairReport:
         said = "; ".join([*parts, *self.notes]) or "nothing to change"
         return f"{self.name}: {said} ({self.seconds:.1f} s)"
 
+    def changed(self) -> tuple[str, ...]:
+        """What was changed in words: for each quantity its mean over all places, and the place where it moved most."""
+        lines = []
+        for what in dict.fromkeys(change.what for change in self.changes):
+            mine = [change for change in self.changes if change.what == what]
+            if len(mine) == 1:
+                lines.append(f"{mine[0].site}: {what} from {mine[0].before:.3g} to {mine[0].after:.3g}")
+                continue
+            before, after = (sum(getattr(c, end) for c in mine) / len(mine) for end in ("before", "after"))
+            most = max(mine, key=lambda change: abs(change.after - change.before))
+            lines.append(
+                f"{len(mine)} places: {what} from {before:.3g} to {after:.3g} on average; "
+                f"most at {most.site}, from {most.before:.3g} to {most.after:.3g}"
+            )
+        return tuple(lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         changes = [{**change.__dict__, "details": dict(change.details)} for change in self.changes]

@@ -150,6 +150,10 @@ class SensitivityPanel:
     standard_error: tuple[tuple[float, ...], ...] | None
 
 
+_OF_FLOAT = "float "
+"""A verdict has the float model's value of a metric under the metric's name with this in front."""
+
+
 def _figure(measured: Measured, role: str, fallback: str) -> Figure:
     verdict = measured.verdict
     label = text.policy_label(measured.policy, fallback)
@@ -164,14 +168,15 @@ def _figure(measured: Measured, role: str, fallback: str) -> Figure:
         verdict.kl,
         verdict.loss,
         measured.costs,
-        verdict.metrics,
+        {name: value for name, value in verdict.metrics.items() if not name.startswith(_OF_FLOAT)},
     )
 
 
 def _float_figure(reference: Verdict | None, costs: Mapping[str, float]) -> Figure:
     if reference is None:
         return Figure("float", "float", None, None, None, None, None, costs, {})
-    return Figure("float", "float", reference.float_accuracy, None, None, None, reference.float_loss, costs, {})
+    metrics = {n.removeprefix(_OF_FLOAT): v for n, v in reference.metrics.items() if n.startswith(_OF_FLOAT)}
+    return Figure("float", "float", reference.float_accuracy, None, None, None, reference.float_loss, costs, metrics)
 
 
 def _interval_note(verdict: Verdict | None) -> str:

@@ -69,8 +69,11 @@ def verdict_table(report: RunReport) -> RenderableType:
     more.add_column("Policy", min_width=5, overflow="fold")
     for name in ("Agrees with float %", "KL to float, nats"):
         more.add_column(name, justify="right", no_wrap=True)
+    last = _table("")
+    last.add_column("Policy", min_width=5, overflow="fold")
+    last.add_column("Loss", justify="right", no_wrap=True)
     for name in panel.user_metrics:
-        more.add_column(Text(name), justify="right", overflow="fold")
+        last.add_column(Text(name), justify="right", overflow="fold")
     for row in panel.rows:
         style = "bold" if row.role == "chosen" else ""
         label = Text(f"{row.label} *" if row.role == "chosen" else row.label)
@@ -80,10 +83,12 @@ def verdict_table(report: RunReport) -> RenderableType:
         table.add_row(label, *(Text(cell) for cell in [*measured, *costed]), style=style)
         kl = text.number_interval(row.kl) if row.kl else "-"
         own = [text.significant(row.metrics[n]) if n in row.metrics else "-" for n in panel.user_metrics]
-        more.add_row(label, *(Text(cell) for cell in [_percent(row.agreement), kl, *own]), style=style)
+        loss = text.number_interval(row.loss) if row.loss else "-"
+        more.add_row(label, *(Text(cell) for cell in [_percent(row.agreement), kl]), style=style)
+        last.add_row(label, *(Text(cell) for cell in [loss, *own]), style=style)
     parts: list[RenderableType] = [table]
     if panel.samples:
-        parts.append(more)
+        parts += [more, last]
     if report.chosen:
         parts.append(Text("* the chosen policy", style="dim"))
     return Group(*parts)

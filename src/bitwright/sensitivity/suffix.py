@@ -170,7 +170,11 @@ class Variant:
 
 
 def run_variants(
-    graph: Graph, inputs: Sequence[tuple[Any, ...]], variants: Sequence[Variant], base: Policy = FLOAT
+    graph: Graph,
+    inputs: Sequence[tuple[Any, ...]],
+    variants: Sequence[Variant],
+    base: Policy = FLOAT,
+    with_base: bool = False,
 ) -> Iterator[tuple[int, int, Any]]:
     """Outputs of every variant on every batch.
 
@@ -179,6 +183,7 @@ def run_variants(
         inputs: the inputs of each batch; they walk together, see :func:`groups`.
         variants: in any order.
         base: the policy that they differ from.
+        with_base: at the end also the outputs of the base policy itself, as one more variant behind the others.
 
     Yields:
         (position of the variant, position of the batch, outputs), variants in the order of the graph.
@@ -198,6 +203,10 @@ def run_variants(
             graph.apply(variants[position].policy)
             for i, values in enumerate(walks):
                 yield position, i, suffixes.run(dict(values), here)
+        if with_base:
+            graph.apply(base)
+            for i, values in enumerate(walks):
+                yield len(variants), i, suffixes.run(values, here)
 
 
 def groups(graph: Graph, batches: Iterable[Any], held_bytes: int = HELD_BYTES) -> Iterator[list[Any]]:

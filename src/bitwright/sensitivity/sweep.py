@@ -74,11 +74,11 @@ def sweep(
         expected = [Expected(graph, batch, targets, loss) for batch, targets in group]
         for one in expected:
             reference.add(one, one.logits)
-        for i, one in enumerate(_base_outputs(graph, inputs, base, expected)):
-            tallies[-1].add(expected[i], one)
-        for position, i, outputs in run_variants(graph, inputs, variants, base):
+            if not base.bits:
+                tallies[-1].add(one, one.logits)
+        for position, i, outputs in run_variants(graph, inputs, variants, base, bool(base.bits)):
             tallies[position].add(expected[i], outputs)
-            if progress is not None and i + 1 == len(inputs):
+            if progress is not None and i + 1 == len(inputs) and position < len(chosen):
                 finished += 1
                 progress(before + (reference.samples - before) * finished // len(chosen), samples)
     rows = [tally.row(label, v) for (label, v), tally in zip(chosen, tallies, strict=False)]
@@ -138,13 +138,6 @@ def _variants(
     if not found:
         raise InvalidInput("there is nothing to sweep: no site would have other bits than in the base policy")
     return found
-
-
-def _base_outputs(graph: Graph, inputs: list[Any], base: Policy, expected: list[Expected]) -> Iterable[Any]:
-    if not base.bits:
-        return [one.logits for one in expected]
-    with graph.applied(base), torch.no_grad():
-        return [graph(*batch) for batch in inputs]
 
 
 class Expected:

@@ -52,7 +52,7 @@ class Step:
         sweep: the per-layer analysis of this step.
         tensors: the tensors that it looked at.
         seconds: what it cost.
-        passes: the same in float passes over the calibration data.
+        passes: processor time, in float passes over the calibration data.
     """
 
     number: int

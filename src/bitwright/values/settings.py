@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ class Settings:
     """How a run goes.
 
     Attributes:
-        quantizer: where tensors are quantized: ``"edge"``, ``"x86"``, ``"xnnpack"``, or a PT2E ``Quantizer``.
+        quantizer: where tensors are quantized: ``"edge"``, ``"edge-tensor"``, ``"x86"``, ``"xnnpack"``, or a PT2E
+            ``Quantizer``.
         batch_size: samples that run at once.
         calibration_samples: samples of the calibration data that set the ranges.
         score_samples: how many of these the sensitivity scores are made of.
@@ -33,6 +34,9 @@ class Settings:
         rounds: most searches with predictions that were corrected by measurements.
         runtime: what the model is exported for, or ``"none"``.
         seed: of everything drawn at random.
+        loss: (outputs, targets) -> (N,) losses, for scores and figures; None for cross-entropy.
+        metric: (outputs, targets) -> number over all samples at once, shown beside the other figures, as is the float
+            model's. The debugging flow decides by it, larger being better and a point 0.01 of it. None for accuracy.
     """
 
     quantizer: Any = "edge"
@@ -52,6 +56,8 @@ class Settings:
     rounds: int = 4
     runtime: str = "onnxruntime"
     seed: int = 0
+    loss: Callable[[Any, Any], Any] | None = None
+    metric: Callable[[Any, Any], float] | None = None
 
     @property
     def drop(self) -> float:

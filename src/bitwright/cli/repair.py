@@ -1,0 +1,198 @@
+"""``bitwright repair``: mending a quantized network with repairs that are named, one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, takes_job
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bitwright.cli.job import Job
+    from bitwright.flow.repairing import Repaired
+    from bitwright.repair import RepairReport
+    from bitwright.values import Sites
+    from bitwright.values.recipe import Action, Recipe
+
+Names = Annotated[
+    str | None,
+    typer.Argument(metavar="REPAIRS", help="e.g. cle, or bias,adaround; applied in this order.", show_default=False),
+]
+ListThem = Annotated[bool, typer.Option("--list", help="Show every repair with what it needs, changes and costs.")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="REPAIR.OPTION=VALUE", help="e.g. adaround.iterations=500 or bias.method=analytic."),
+]
+PolicyFile = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="POLICY",
+        help="A policy file, or e.g. W4A8. [default: policy.json of the output folder, where there is one, else W8A8]",
+    ),
+]
+
+
+@takes_job(*BASICS, *CALIBRATION)
+def repair(
+    job: Job,
+    repairs: Names = None,
+    policy: PolicyFile = None,
+    recipe: RecipeFile = None,
+    options: Option = None,
+    list_them: ListThem = False,
+) -> None:
+    """Mend a quantized network with the repairs that you name.
+
+    Says for each repair what it needed, what it changed and what it cost; then the network under the policy before
+    and after, against float, with intervals. Writes recipe.json, which bitwright run, evaluate and export apply with
+    --recipe, and repairs.json with every figure. An order that makes no sense is refused before anything is computed.
+
+    \b
+    Examples:
+      bitwright repair --list
+      bitwright repair bias,adaround --model mynet:build --data mydata:load --policy W4A8
+      bitwright repair cle --set cle.activations=true --job bitwright.toml
+      bitwright repair bias --recipe out/recipe.json --job bitwright.toml
+    """
+    from rich.console import Console
+
+    from bitwright.cli.load import load_policy, work
+    from bitwright.errors import InvalidInput
+    from bitwright.flow.repairing import check_repairs, repair_policy
+    from bitwright.store import folder as files
+    from bitwright.store import write_atomically
+    from bitwright.values.recipe import Recipe
+
+    console = Console(highlight=False)
+    if list_them:
+        print(catalogue())
+        return
+    if not repairs:
+        raise InvalidInput("name the repairs, e.g. `bitwright repair bias,adaround`; --list shows what there is")
+    begin: Recipe | None = Recipe.load(recipe) if recipe is not None else None
+    if begin is not None and policy is not None:
+        raise InvalidInput(f"a recipe brings its own policy, so --policy cannot be given, too, got {policy}")
+    added = actions(repairs, options or ())
+    check_repairs(begin.actions if begin is not None else (), added)
+    job.require("model", "data")
+    with work(job) as w:
+        if begin is None:
+            there = policy is not None or (job.output / files.POLICY).is_file()
+            target = load_policy(policy if there else "W8A8", job.output, w.bench.graph.sites)
+            begin = Recipe(target, job.ranges)
+        found = repair_policy(w.bench, begin, added, w.steps)
+        sites = w.bench.graph.sites
+        write_atomically(job.output / files.RECIPE, found.recipe.to_json())
+        write_atomically(job.output / files.REPAIRS, json.dumps(found.to_dict(), indent=1) + "\n")
+    show(console, found, begin, sites)
+    at = job.output / files.RECIPE
+    print(f"\nFiles in {job.output}:")
+    print(f"  {files.RECIPE:<14}apply it: bitwright export --recipe {at} ... (also run and evaluate)")
+    print(f"  {files.REPAIRS:<14}every figure as data")
+
+
+def actions(names: str, settings: Sequence[str]) -> tuple[Action, ...]:
+    """``"cle,bias"`` and ``["bias.method=analytic"]`` as the actions of a recipe.
+
+    Raises:
+        InvalidInput: no names, or options that are not of this form or belong to a repair that is not named.
+    """
+    from bitwright.errors import InvalidInput
+    from bitwright.values.recipe import Action
+
+    wanted = [part.strip() for part in names.split(",") if part.strip()]
+    if not wanted:
+        raise InvalidInput(f"name at least one repair, got '{names}'; --list shows what there is")
+    own: dict[str, dict[str, Any]] = {name: {} for name in wanted}
+    for setting in settings:
+        left, equals, value = setting.partition("=")
+        name, dot, option = left.strip().partition(".")
+        if not equals or not dot or not option:
+            raise InvalidInput(f"--set reads REPAIR.OPTION=VALUE, e.g. adaround.iterations=500, got '{setting}'")
+        if name not in own:
+            raise InvalidInput(f"--set {setting} is for the repair '{name}', which is not among {', '.join(wanted)}")
+        if option == "policy":
+            raise InvalidInput("the widths of a repair are those of --policy; leave out --set of a policy")
+        own[name][option] = _value(option, value.strip())
+    return tuple(Action("repair", {"name": name, **own[name]}) for name in wanted)
+
+
+def _value(option: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return [part.strip() for part in text.split(",")] if option == "sites" else text
+
+
+def catalogue() -> str:
+    """Every repair: what it does, needs, changes and costs, its options, and what it must not follow."""
+    from bitwright.repair import ABOUT, options_of
+    from bitwright.repair.order import REFUSED
+
+    lines = ["Repairs, in an order in which they can follow one another:"]
+    for name, about in ABOUT.items():
+        options = [f"{key}={_shown(value)}" for key, value in options_of(name).items() if key != "policy"]
+        lines += ["", f"{name}: {about.does}", f"  needs     {about.needs}", f"  changes   {about.changes}"]
+        lines.append(f"  costs     {about.costs}")
+        if options:
+            lines.append(f"  options   {', '.join(options)}")
+        if REFUSED.get(name):
+            lines.append(f"  not after {', '.join(REFUSED[name])}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def show(console: Console, found: Repaired, begin: Recipe, sites: Sites) -> None:
+    """What each repair did, and the figures before and after."""
+    from bitwright.cost import default_costs
+    from bitwright.report import Measured, RunReport
+    from bitwright.report.terminal import verdict_table
+    from bitwright.values import FLOAT
+
+    for report in found.reports:
+        print(report_lines(report, found.pass_seconds), end="\n\n")
+    models = default_costs()
+    before, after = begin.policy, found.recipe.policy
+    name = before.name or "policy"
+    measured = [
+        Measured(p.replaced({}, label), {m: cost.of(p, sites) for m, cost in models.items()}, verdict)
+        for p, label, verdict in ((before, name, found.before), (after, f"{name}, repaired", found.after))
+    ]
+    float_costs = {m: cost.of(FLOAT, sites) for m, cost in models.items()}
+    page = RunReport("repair", sites, float_costs=float_costs, chosen=measured[1], baselines=(measured[0],))
+    console.print(verdict_table(page))
+    print(outcome(found))
+
+
+def report_lines(report: RepairReport, pass_seconds: float) -> str:
+    """One repair in a few lines: what it needed, what it changed, what it cost."""
+    from bitwright.report import format as text
+
+    passes = report.processor_seconds / pass_seconds if pass_seconds > 0 else 0.0
+    lines = [f"{report.name}:", f"  needed   {report.needs}"]
+    lines += [f"  changed  {line}" for line in report.changed() or ("nothing",)]
+    lines += [f"  note     {note}" for note in report.notes]
+    lines.append(f"  cost     {text.duration(report.seconds)}, the processor time of {passes:,.1f} float passes")
+    return "\n".join(lines)
+
+
+def outcome(found: Repaired) -> str:
+    """Whether the repairs help, judged on held-out calibration samples, in one sentence."""
+    from bitwright.report import format as text
+
+    before, after = (text.number_interval(v.kl) for v in (found.held_before, found.held_after))
+    figures = f"KL to float on held-out calibration samples: {before} nats before, {after} after"
+    if found.held_after.kl.value == found.held_before.kl.value:
+        return f"The repairs change nothing. {figures}."
+    if found.helps:
+        return f"The repairs help. {figures}."
+    return f"The repairs do not help: leave them out. {figures}."

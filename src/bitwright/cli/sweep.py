@@ -1,0 +1,99 @@
+"""``bitwright sweep``: each quantizer alone on, and each alone off."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, takes_job
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from bitwright.cli.job import Job
+    from bitwright.report.panels_sweep import SweepPanel
+
+PolicyFile = Annotated[
+    str | None, typer.Option("--policy", metavar="POLICY", help="A policy file, or e.g. W4A8. [default: W8A8]")
+]
+Blocks = Annotated[
+    int, typer.Option("--blocks", metavar="DEPTH", help="Switch sites together whose names share DEPTH parts. 0: one.")
+]
+Top = Annotated[int, typer.Option("--top", metavar="N", help="Sites to show; 0 shows all.")]
+
+
+@takes_job(*BASICS, *CALIBRATION)
+def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks: Blocks = 0, top: Top = 15) -> None:
+    """Switch one quantizer at a time, and rank the sites by what that does to the output.
+
+    Each alone on with everything else in float, and each alone off with everything else quantized, at the bits of the
+    policy (with --recipe: after its repairs). One table, worst first by KL to float. Writes sweep.json and the page
+    sweep.html to the output folder.
+
+    \b
+    Examples:
+      bitwright sweep --model mynet:build --data mydata:load --policy W4A8
+      bitwright sweep --job bitwright.toml --policy W4A8 --blocks 2
+    """
+    from rich.console import Console
+
+    from bitwright.cli.load import load_target, work
+    from bitwright.cli.run import title
+    from bitwright.flow.samples import count
+    from bitwright.report.panels_sweep import sweep_panel
+    from bitwright.report.render_sweep import render_sweep
+    from bitwright.sensitivity import blocks as grouped
+    from bitwright.sensitivity import sweep as switch
+    from bitwright.store import content_key, write_atomically
+    from bitwright.store import folder as files
+    from bitwright.values import FLOAT, Policy
+    from bitwright.values.sweep import Sweep
+
+    if recipe is None and policy is None:
+        policy = "W8A8"
+    with work(job) as w:
+        chosen, bench = load_target(w, policy, recipe, job.output)
+        sites = None if blocks == 0 else grouped(bench.graph.sites, blocks)
+        batches = bench.drawn.calibration
+
+        def measured(name: str, bits: Policy | tuple[None], base: Policy) -> Sweep:
+            key = content_key(sweep=name, graph=bench.identity, policy=chosen, blocks=blocks, samples=count(batches))
+
+            def compute() -> dict[str, Any]:
+                with w.steps.step(f"each {name}", count(batches)) as tell:
+                    made = switch(
+                        bench.graph, batches, bits, base=base, sites=sites, loss=bench.settings.loss, progress=tell
+                    )
+                    return made.to_dict()
+
+            return Sweep.from_dict(bench.store.get_or_compute(key, "sweep", compute))
+
+        on, off = measured("alone on", chosen, FLOAT), measured("alone off", (None,), chosen)
+        text = json.dumps({"alone on": on.to_dict(), "alone off": off.to_dict()}, indent=1) + "\n"
+        write_atomically(job.output / files.SWEEP, text)
+        write_atomically(job.output / files.SWEEP_PAGE, render_sweep(on, off, f"{title(job)} at {chosen.name}"))
+    Console(highlight=False).print(table(sweep_panel(on, off), top or None))
+    print(f"{job.output / files.SWEEP_PAGE}: every site; {job.output / files.SWEEP}: the same as data")
+
+
+def table(panel: SweepPanel, top: int | None) -> RenderableType:
+    """The worst sites as a table for the terminal."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    drawn.add_column("Site", overflow="fold", min_width=16)
+    for name in ("Bits", "KL alone on", "Agreement", "KL falls by"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for row in panel.rows[:top]:
+        drawn.add_row(*(Text(cell) for cell in (row.site, row.width, row.kl, row.agreement, row.gain)))
+    rest = len(panel.rows) - len(panel.rows[:top])
+    more = [Text(f"... {rest} more", style="dim")] if rest else []
+    more.append(
+        Text("KL alone on: this one quantized. KL falls by: this one in float, all others quantized.", style="dim")
+    )
+    return Group(Text(panel.sentence, style="bold"), drawn, *more, *(Text(note, style="dim") for note in panel.notes))

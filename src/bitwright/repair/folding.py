@@ -1,0 +1,47 @@
+"""Batch norms folded into the layers in front of them: capture does it; here is said what was folded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.names import layer_name
+from bitwright.graph.operations import aten
+from bitwright.graph.pt2e import BATCH_NORMS
+from bitwright.repair.report import RepairReport, Stopwatch
+
+
+def fold(graph: Graph, batches: Any = None) -> RepairReport:
+    """Say which batch norms were folded, and which stay in float and why.
+
+    :func:`~bitwright.graph.capture` folds every batch norm that directly follows a convolution or a linear layer into
+    its weight and bias; the float function stays what it is. Nothing is left for this repair to change: it is here so
+    that the question has an answer.
+
+    Args:
+        graph: from :func:`~bitwright.graph.capture`.
+        batches: not needed.
+
+    Returns:
+        Notes with the names of the batch norms.
+    """
+    watch = Stopwatch()
+    left = [layer_name(node) for node in graph.module.graph.nodes if node.target == aten.batch_norm.default]
+    folded = [name for name in graph.module.meta.get(BATCH_NORMS, ()) if name not in left]
+    if folded:
+        notes = [f"capture has folded {_count(folded)} into the layers in front of them ({_listed(folded)})"]
+    else:
+        notes = ["there was no batch norm to fold" if not left else "no batch norm could be folded"]
+    if left:
+        verb = "stays" if len(left) == 1 else "stay"
+        notes.append(f"{_count(left)} with no convolution or linear layer in front {verb} in float ({_listed(left)})")
+    graph.repairs.append("fold")
+    return RepairReport("fold", "nothing", (), tuple(notes), 0, **watch.times())
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} batch norm{'s' if len(names) > 1 else ''}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]}, {names[1]}, ..., {names[-1]}"

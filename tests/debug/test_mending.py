@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import bitwright as bw
+from bitwright.debug import debug
+from bitwright.debug.bench import Bench
+from bitwright.debug.mending import Mending
+from bitwright.debug.state import State
+from bitwright.debug.words import listed, named, outliers_of
+from bitwright.evaluation.task import Task
+from bitwright.values import Policy
+from bitwright.values.recipe import Action, Recipe
+
+
+@pytest.fixture(scope="module")
+def graph(digits_model, digits_data):
+    return bw.capture(digits_model, digits_data[0][0][:2])
+
+
+def mending(graph, task, policy, ranges="mse"):
+    bench = Bench(graph, task, 0.5, 128, {})
+    return Mending(bench, State(Recipe(policy, ranges)))
+
+
+def ranges_by(method):
+    return Action("ranges", {"kind": "activation", "method": method})
+
+
+def test_the_best_of_alternatives_is_kept_alone(graph, digits_task):
+    mine = mending(graph, digits_task, Policy.uniform(graph.sites, None, 3), "minmax")
+    start = mine.kl
+    actions = [ranges_by("minmax"), ranges_by("mse"), Action("repair", {"name": "bias", "methd": 1})]
+    assert mine.attempt_one_of(actions)
+    before, minmax, mse, refused = mine.rows
+    assert before.kl == start
+    assert not minmax.kept
+    assert mse.kept
+    assert refused.note.startswith("refused: repair 'bias' has no option 'methd'")
+    assert mine.recipe.actions == (ranges_by("mse"),)
+    assert mine.kl == mse.kl < start
+    assert not mine.attempt_one_of([])
+
+
+def test_what_a_later_action_makes_needless_is_dropped(graph, digits_task):
+    mine = mending(graph, digits_task, Policy({"linear.weight": 2, "relu": 3}), "minmax")
+    assert mine.attempt(Action("bits", {"site": "relu", "bits": 4}))
+    assert mine.attempt(Action("bits", {"site": "linear.weight", "bits": 8}))
+    mine.kept.insert(0, ranges_by("minmax"))  # as good as nothing
+    mine.recipe = Recipe(mine.recipe.target, "minmax", (ranges_by("minmax"), *mine.recipe.actions))
+    mine.drop_needless()
+    assert [str(action) for action in mine.recipe.actions] == ["relu at 4 bits", "linear.weight at 8 bits"]
+    assert [row.kept for row in mine.rows if row.label.startswith("without")] == [True, False]
+
+
+def test_uneven_channels_in_front_of_the_activations_end_in_equalization_alone(digits_model, digits_task, digits_data):
+    """Scales per channel hide the weights; the activations collapse at several sites."""
+    model = copy.deepcopy(digits_model)
+    with torch.no_grad():
+        for block, channel, factor in ((model.layer1, 3, 400), (model.layer2, 5, 800)):
+            block.bn1.weight[channel] *= factor
+            block.bn1.bias[channel] *= factor
+            block.conv2.weight[:, channel] /= factor
+    graph = bw.capture(model, digits_data[0][0][:2])
+    findings = debug(graph, digits_task, 0.5, activations=6, model=model)
+    assert findings.step(2).at_fault == ("activation",)
+    assert findings.step(2).verdict.accuracy_change.value < -0.02
+    assert findings.holds
+    assert [str(action) for action in findings.recipe.actions] == ["repair cle (activations=True)"]
+    assert "The channels were uneven, most from layer" in findings.step(4).conclusion
+
+
+def test_outliers_are_described_where_there_are_any(outlier_model, digits_task, digits_data):
+    graph = bw.calibrate(bw.capture(outlier_model, digits_data[0][0][:2]), digits_task.calibration)
+    said = outliers_of(graph, "layer1.relu1")
+    assert said.startswith(" It has outliers: 90% of its values lie within ")
+    assert "the largest reaches" in said
+    assert outliers_of(graph, "layer2.relu1") == ""
+    assert outliers_of(graph, "linear.weight") == ""
+
+
+def test_actions_in_words():
+    cle = Action("repair", {"name": "cle", "activations": True})
+    limits = Action("limits", {"site": "relu", "low": 0.0, "high": 2.5})
+    assert named(cle) == "cross-layer equalization (repair cle (activations=True))"
+    assert named(limits) == "the range 0 to 2.5 at relu"
+    assert listed([cle, limits]) == f"{named(cle)}; {named(limits)}"
+    assert listed([limits] * 6).endswith("; and 3 more")
+
+
+def test_a_float_network_that_only_guesses_is_named_in_step_1(digits_model, digits_task, digits_data):
+    model = copy.deepcopy(digits_model)
+    with torch.no_grad():
+        model.linear.weight.zero_()
+        model.linear.bias.copy_(torch.arange(10.0))
+    graph = bw.capture(model, digits_data[0][0][:2])
+    task = Task(digits_task.calibration[:1], digits_task.evaluation)
+    said = debug(graph, task, 0.5, model=model).step(1).conclusion
+    assert "is hardly better than naming the most frequent class every time" in said
+    sound = debug(bw.capture(digits_model, digits_data[0][0][:2]), task, 5.0).step(1).conclusion
+    assert "most frequent class" not in sound
