@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -16,7 +15,6 @@ from bitwright.evaluation.outputs import Outputs, float_outputs
 from bitwright.evaluation.task import Task
 from bitwright.graph.batches import iterate
 from bitwright.graph.graph import Graph
-from bitwright.graph.pt2e import quiet
 from bitwright.repair import RepairReport
 from bitwright.sensitivity.suffix import Suffixes, groups, limited
 from bitwright.sensitivity.sweep import Expected, Tally
@@ -26,12 +24,6 @@ from bitwright.values.recipe import Action, Recipe
 KEPT_GRAPHS = 2
 Remember = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 """(key, compute) -> what was computed under the key before, or now."""
-
-
-def copied(graph: Graph) -> Graph:
-    """A graph of its own, with its own weights and ranges."""
-    with quiet():
-        return copy.deepcopy(graph)
 
 
 class Bench:
@@ -72,7 +64,7 @@ class Bench:
     @cached_property
     def float_graph(self) -> Graph:
         """An own copy of the user's graph, in float."""
-        return copied(self._source).apply(FLOAT)
+        return self._source.copy().apply(FLOAT)
 
     @cached_property
     def reference(self) -> Outputs:
@@ -97,7 +89,7 @@ class Bench:
     def graph(self, recipe: Recipe) -> Graph:
         """The network under a recipe; those used last are kept."""
         if recipe not in self._graphs:
-            self.keep(recipe, apply_recipe(copied(self._source), recipe, self.calibration))
+            self.keep(recipe, apply_recipe(self._source.copy(), recipe, self.calibration))
         return self._graphs[recipe]
 
     def keep(self, recipe: Recipe, graph: Graph) -> None:
@@ -112,7 +104,7 @@ class Bench:
         Raises:
             InvalidInput: the action refuses.
         """
-        graph = copied(self.graph(recipe))
+        graph = self.graph(recipe).copy()
         return graph, apply_action(graph, action, self.calibration)
 
     def measure(self, graph: Graph, policy: Policy | None = None) -> Verdict:
@@ -154,13 +146,13 @@ class Bench:
         The network in front of the site is run once for all of them. Actions start from what the action before left,
         so those that replace a range by another kind of range come first.
         """
-        graph = copied(self.graph(recipe))
+        graph = self.graph(recipe).copy()
         suffixes = Suffixes(graph)
         start = suffixes.start([site])
         tallies = [Tally() for _ in actions]
         for number, group in enumerate(groups(graph, self.calibration)):
             if number:  # the actions have changed the site's quantizer
-                graph = copied(self.graph(recipe))
+                graph = self.graph(recipe).copy()
                 suffixes = Suffixes(graph)
             expected = [Expected(graph, inputs, targets, self.task.loss) for inputs, targets in group]
             walks = [suffixes.begin(inputs) for inputs, _ in group]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,6 @@ from bitwright.flow.bench import Bench
 from bitwright.flow.choose import Choice
 from bitwright.flow.meter import meters
 from bitwright.flow.steps import Steps
-from bitwright.graph.pt2e import quiet
 from bitwright.repair import RepairReport
 from bitwright.store import content_key
 from bitwright.values import FLOAT, Candidate
@@ -43,8 +41,7 @@ def with_recipe(bench: Bench, recipe: Recipe, steps: Steps, told: Told | None = 
             if told is not None:
                 told(action, report)
 
-        with quiet():
-            graph = copy.deepcopy(bench.graph)
+        graph = bench.graph.copy()
         apply_recipe(graph, recipe, bench.drawn.calibration, one).apply(FLOAT)
     identity = content_key(bench=bench.identity, recipe=recipe.to_dict())
     holdout, evaluation = meters(graph, bench.drawn, bench.data, bench.settings, bench.store, identity)

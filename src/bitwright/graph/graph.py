@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.fx import GraphModule
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.additions import TieFreeSteps
+from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
@@ -52,6 +54,11 @@ class Graph:
             inputs = tuple(inputs[0])
         self.check(inputs)
         return self.module(*inputs)
+
+    def copy(self) -> Graph:
+        """A graph of its own, with its own weights, ranges and repairs."""
+        with quiet():
+            return copy.deepcopy(self)
 
     def check(self, inputs: tuple[Any, ...]) -> None:
         """Raise :class:`InvalidInput` unless the inputs have the number and shapes that the graph was captured with."""

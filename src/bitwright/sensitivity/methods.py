@@ -243,9 +243,8 @@ def _collect(
     squares: dict[str, list[Any]] = {method: [] for method in methods}
     products: dict[str, list[Any]] = {method: [] for method in methods}
     found_margins: list[Any] = []
-    workspace = Workspace()
     done = 0
-    with graph.applied(FLOAT):
+    with graph.applied(FLOAT), Workspace.of(graph) as workspace:
         for inputs, targets in _micro_batches(graph, batches, samples):
 
             def fit(outputs: Any, targets: Any = targets) -> Tensor:

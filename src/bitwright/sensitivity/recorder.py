@@ -62,7 +62,7 @@ class Recorder(Interpreter):
         if not value.requires_grad:
             value = value.detach().requires_grad_()
             self.leaves.append(value)
-        value = value.view_as(value)  # a name of its own, in case a reader before it watches the same tensor
+        value = value.view_as(value)  # what comes back along this way only: others may read the same tensor
         self.watched.append(value)
         self.readers.append(reader)
         return value
