@@ -1,0 +1,73 @@
+"""Batch norms behind grouped transposed convolutions, folded here because torchao's folding stops at them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from bitwright.graph.operations import aten
+
+_TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
+_GROUPS = 6  # position of the argument
+
+
+def fold_behind_grouped_transposed(module: GraphModule) -> None:
+    """Fold them into weight and bias, in float64; the tensors of the caller's model are replaced, not changed."""
+    for norm in [node for node in module.graph.nodes if node.target == aten.batch_norm.default]:
+        layer = norm.args[0]
+        if isinstance(layer, Node) and _foldable(module, layer, norm):
+            _fold(module, layer, norm)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _foldable(module: GraphModule, layer: Node, norm: Node) -> bool:
+    if layer.target not in _TRANSPOSED or len(layer.args) <= _GROUPS or layer.args[_GROUPS] == 1:
+        return False
+    weight = layer.args[1]
+    if not isinstance(weight, Node) or weight.op != "get_attr":
+        return False
+    same = [node for node in module.graph.nodes if node.op == "get_attr" and node.target == weight.target]
+    return len(layer.users) == 1 and norm.args[5] is False and len(same) == len(weight.users) == 1
+
+
+def _fold(module: GraphModule, layer: Node, norm: Node) -> None:
+    weight_node, groups = layer.args[1], int(str(layer.args[_GROUPS]))
+    assert isinstance(weight_node, Node)
+    weight = _value(module, weight_node)
+    gamma, beta, mean, variance = (_doubled(module, node) for node in norm.args[1:5])
+    assert mean is not None
+    assert variance is not None
+    scale = (variance + float(str(norm.args[7]))).rsqrt()
+    if gamma is not None:
+        scale = scale * gamma
+    bias = _doubled(module, layer.args[2])
+    shift = ((bias if bias is not None else 0.0) - mean) * scale + (beta if beta is not None else 0.0)
+    # Weights are (inputs, outputs of a group, ...): inputs of group g make outputs of group g.
+    folded = weight.double().reshape(groups, -1, *weight.shape[1:]) * scale.reshape(
+        groups, 1, -1, *[1] * (weight.dim() - 2)
+    )
+    target = str(weight_node.target)
+    path, _, attribute = target.rpartition(".")
+    setattr(module.get_submodule(path), attribute, nn.Parameter(folded.flatten(0, 1).to(weight.dtype)))
+    name = f"{path or norm.name}.folded_bias".replace(".", "_")
+    module.register_parameter(name, nn.Parameter(shift.to(weight.dtype)))
+    with module.graph.inserting_before(layer):
+        added = module.graph.get_attr(name)
+    like = norm.args[3]
+    added.meta["val"] = like.meta.get("val") if isinstance(like, Node) else None
+    layer.args = (*layer.args[:2], added, *layer.args[3:])
+    norm.replace_all_uses_with(layer)
+    module.graph.erase_node(norm)
+
+
+def _value(module: GraphModule, node: Node) -> Tensor:
+    found: object = module
+    for part in str(node.target).split("."):
+        found = getattr(found, part)
+    assert isinstance(found, Tensor)
+    return found.detach()
+
+
+def _doubled(module: GraphModule, node: object) -> Tensor | None:
+    return _value(module, node).double() if isinstance(node, Node) else None
