@@ -1,8 +1,10 @@
-"""Exported ResNet-20 in ONNX Runtime: predictions against the simulation, size and time against float.
+"""An exported CIFAR ResNet in ONNX Runtime: predictions against the simulation, size and time against float.
 
-    BITWRIGHT_DATA=DIR BITWRIGHT_WEIGHTS=DIR python benchmarks/export_parity.py [--output FILE]
+    BITWRIGHT_DATA=DIR BITWRIGHT_WEIGHTS=DIR python benchmarks/export_parity.py [--model resnet56]
+        [--output FILE]
 
-For each policy (uniform, and mixed with 2 to 8 bits drawn for each site): the share of test images with the same top-1
+For each policy (uniform, the one that search chooses for the BOPs of W4A4, and mixed with 2 to 8 bits drawn for each
+site): the share of test images with the same top-1
 with the runtime's graph optimisations off and on, the largest logit differences, the file's size as a share of float's,
 and for batch 1 and 32 the time as a share of float's in the same run, one thread.
 """
@@ -17,35 +19,42 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import random  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
+from collections.abc import Iterable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 
 from _environment import output_argument, write  # noqa: E402
-from bitwright.graph import calibrate, capture  # noqa: E402
+from bitwright.graph import Graph, calibrate, capture  # noqa: E402
 from bitwright.runtimes import export, latency, parity  # noqa: E402
-from bitwright.values import FLOAT, Policy, Sites  # noqa: E402
-from bitwright.zoo import load_data, resnet20_cifar10  # noqa: E402
+from bitwright.search import search  # noqa: E402
+from bitwright.sensitivity import sensitivity  # noqa: E402
+from bitwright.values import FLOAT, Policy  # noqa: E402
+from bitwright.zoo import load_data, resnet20_cifar10, resnet56_cifar10  # noqa: E402
+
+MODELS = {"resnet20": resnet20_cifar10, "resnet56": resnet56_cifar10}
 
 UNIFORM = ((8, 8), (4, 8), (4, 4), (3, 8), (2, 8), (16, 16), (None, 8), (4, None))
 
 
-def policies(sites: Sites, mixed: int, seed: int) -> list[Policy]:
-    drawn = random.Random(seed)
+def policies(graph: Graph, scored: Iterable[Any], mixed: int, seed: int) -> list[Policy]:
+    drawn, sites = random.Random(seed), graph.sites
     found = [Policy.uniform(sites, *widths) for widths in UNIFORM]
+    table = sensitivity(graph, scored, "fit", bits=(2, 3, 4, 5, 6, 8))
+    found.append(search(sites, table, budgets=["bops=W4A4"])[0].policy.replaced({}, "searched, bops=W4A4"))
     for i in range(mixed):
         found.append(Policy({site.name: drawn.randint(2, 8) for site in sites}, name=f"mixed {i}"))
     return found
 
 
-def measure(seconds: float, mixed: int, seed: int, folder: Path) -> dict[str, Any]:
+def measure(model: str, seconds: float, mixed: int, seed: int, folder: Path) -> dict[str, Any]:
     data = load_data(f"cifar10:{Path(os.environ['BITWRIGHT_DATA']) / 'cifar10'}")
-    graph = capture(resnet20_cifar10(), data.calibration.read(0, 2)[0])
+    graph = capture(MODELS[model](), data.calibration.read(0, 2)[0])
     calibrate(graph, data.calibration.batches(128, limit=512))
     plain = export(graph, folder / "float.onnx", policy=FLOAT)
     rows = {}
-    for policy in policies(graph.sites, mixed, seed):
+    for policy in policies(graph, data.calibration.batches(64, limit=256), mixed, seed):
         result = export(graph, folder / "quantized.onnx", policy=policy)
         compared = parity(graph, result.path, data.evaluation.batches(94))
         times = latency(result.path, plain.path, seconds=seconds)
@@ -65,6 +74,7 @@ def measure(seconds: float, mixed: int, seed: int, folder: Path) -> dict[str, An
 
 def main() -> None:
     parser = output_argument(__doc__)
+    parser.add_argument("--model", default="resnet20", choices=sorted(MODELS))
     parser.add_argument("--seconds", type=float, default=1.0, help="spent on each time (default 1)")
     parser.add_argument("--mixed", type=int, default=6, help="mixed policies (default 6)")
     parser.add_argument("--seed", type=int, default=0, help="of the mixed policies (default 0)")
@@ -74,7 +84,7 @@ def main() -> None:
         sys.exit(f"set {' and '.join(missing)} to the folders that hold the data and the weights")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(arguments.seconds, arguments.mixed, arguments.seed, Path(folder))
+        rows = measure(arguments.model, arguments.seconds, arguments.mixed, arguments.seed, Path(folder))
     write("export_parity", rows, arguments.output)
 
 
