@@ -178,6 +178,6 @@ def test_a_missing_extra_is_found_out_before_the_work(
 
 def test_the_report_says_where_it_ran(done) -> None:
     environment = done[1].environment
-    assert environment["torch"] == torch.__version__
+    assert environment["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert environment["threads"] == str(torch.get_num_threads())
     assert json.dumps(environment)

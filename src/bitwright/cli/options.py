@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -147,19 +147,15 @@ _FLAGS: dict[str, Any] = {
 }
 BASICS = ("model", "weights", "data", "output")
 MEASURES = ("loss", "metric")
-CALIBRATION = (
-    "ranges",
-    "calibration_samples",
-    "batch_size",
-    "quantizer",
-    "seed",
-    "threads",
-    "device",
-    "loss",
-    "metric",
-)
+CALIBRATION = ("ranges", "calibration_samples", "batch_size", "quantizer", "seed", "threads", "device", *MEASURES)
 SCORING = ("bits", "method", "score_samples")
 SEARCHING = ("budget", "cost", "pins", "points")
+
+
+def _annotated(hint: Any) -> Any:
+    """The hint that was written: Python 3.10 wraps those of parameters with the default None into another Optional."""
+    inner = get_args(hint)
+    return inner[0] if inner and get_origin(inner[0]) is Annotated else hint
 
 
 def takes_job(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -181,7 +177,7 @@ def takes_job(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
         parameters = [
             inspect.Parameter("job", kind, default=None, annotation=JobFile),
             *(inspect.Parameter(name, kind, default=None, annotation=_FLAGS[name]) for name in dict.fromkeys(names)),
-            *(p.replace(annotation=hints[p.name]) for p in own),
+            *(p.replace(annotation=_annotated(hints[p.name])) for p in own),
         ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
