@@ -95,7 +95,7 @@ def _correct(twins: Twins, layer: Layer, statistics: _Statistics | None) -> Chan
     layer.bias.correct(bits, bias - shift.to(bias.dtype))
     after = _mean_error(twins, layer)
     largest = {"largest shift": float(shift.abs().max())}
-    return Change(layer.name, "mean output error", _rms(before), _rms(after), largest)
+    return Change(layer.name, "shift of the mean output", _rms(before), _rms(after), largest)
 
 
 def _rms(values: Tensor) -> float:

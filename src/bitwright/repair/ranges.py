@@ -98,7 +98,7 @@ def set_ranges(
     graph.apply(in_force)
     graph.repairs.append("ranges")
     changes = tuple(
-        Change(name, "mean step", before[name], after)
+        Change(name, "step", before[name], after)
         for name in wanted
         if (after := _mean_step(graph.quantizers[name], policy)) != 0
     )
