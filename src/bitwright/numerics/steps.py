@@ -13,9 +13,9 @@ less matters little.
 
 Fused integer kernels need more: they multiply integer sums with step * step / step, a factor that float32 rounds. A sum
 that lies exactly in the middle between two points of the output's grid then goes either way. Such ties need a step
-ratio of small integers. So weights of up to 5 bits take steps whose mantissas have a large prime factor
-(:func:`tie_free`), which no other step is likely to share: no sum inside an output grid of 4 bits can be a tie then,
-and next to none in finer ones.
+ratio of small integers. So weights of up to 7 bits take steps whose mantissas have a large prime factor
+(:func:`tie_free`), which no other step is likely to share: with weights of up to 5 bits no sum inside an output grid of
+4 bits can be a tie then, and next to none in finer ones.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from torch import Tensor
 FRACTION_BITS = 6
 PER_OCTAVE = 1 << FRACTION_BITS
 SMALLEST_STEP = 2.0**-60
-# Mantissas in 64ths that are a prime, or twice a prime where the next ones are far away.
-_TIE_FREE_BITS = 5
-_PRIME_MANTISSAS = (67, 71, 73, 79, 83, 89, 94, 97, 101, 103, 107, 109, 113, 118, 122, 127)
+# Mantissas with a large prime factor, as multiples of the smallest difference that a grid's steps have: for grids of up
+# to 5 bits in 64ths (primes, or twice a prime where the next ones are far away), of 6 bits in 32nds, of 7 in 16ths.
+_APART = {
+    1: (67, 71, 73, 79, 83, 89, 94, 97, 101, 103, 107, 109, 113, 118, 122, 127),
+    2: (34, 37, 38, 41, 43, 46, 47, 51, 53, 58, 59, 61, 62),
+    4: (17, 19, 22, 23, 26, 29, 31),
+}
 
 
 def step_at(position: Tensor) -> Tensor:
@@ -66,21 +70,25 @@ def short_step(step: Tensor) -> Tensor:
 
 
 def tie_free(position: Tensor, low: int, high: int) -> Tensor:
-    """The nearest position whose mantissa has a large prime factor, for weights on a grid of up to 5 bits.
+    """A position near by whose mantissa has a large prime factor, for weights on a grid of up to 7 bits.
 
-    Steps grow by at most 4 % and shrink by at most 3 %, which takes no value half a step out of the range. Wider grids
-    keep their positions.
+    Up to 5 bits the nearest one: steps grow by at most 4 % and shrink by at most 3 %, which takes no value half a step
+    out of the range. At 6 and 7 bits the next larger one, by at most 10 %. Wider grids keep their positions: few
+    fraction bits leave no choice there, and ties are rare.
     """
-    if (high - low).bit_length() > _TIE_FREE_BITS:
+    apart = stride(low, high)
+    if apart not in _APART or high - low > 127:
         return position
     octave = torch.div(position, PER_OCTAVE, rounding_mode="floor") * PER_OCTAVE
-    return octave + _nearest_primes().to(position.device)[position - octave]
+    return octave + _apart(apart).to(position.device)[position - octave]
 
 
 @cache
-def _nearest_primes() -> Tensor:
-    """(64,) for each position in an octave the nearest one with a prime mantissa, by ratio."""
-    one = torch.tensor(_PRIME_MANTISSAS) - PER_OCTAVE
+def _apart(stride: int) -> Tensor:
+    """(64,) for each position in an octave the one that :func:`tie_free` gives."""
+    one = torch.tensor(_APART[stride]) * stride - PER_OCTAVE
     every = torch.cat([one - PER_OCTAVE, one, one + PER_OCTAVE])
     distance = step_at(every).log2() - step_at(torch.arange(PER_OCTAVE)).log2()[:, None]
+    if stride > 1:
+        distance[distance < 0] = torch.inf
     return every[distance.abs().argmin(1)]
