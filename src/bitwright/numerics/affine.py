@@ -41,6 +41,11 @@ class Affine:
             return self.low - zero, self.high - zero
         return self.low - self.zero_point, self.high - self.zero_point
 
+    @cached_property
+    def step(self) -> float:
+        """The step as a number, where there is one only."""
+        return float(self.scale)
+
     def to(self, device: torch.device) -> Affine:
         """The same grid on another device."""
         if self.scale.device == device:
@@ -98,7 +103,7 @@ def shortfall(tensor: Tensor, affine: Affine, out: Tensor) -> Tensor:
     if affine.scale.numel() != 1 or affine.group_size is not None:
         return torch.sub(tensor, _rounded(tensor, affine), out=out)
     torch.div(tensor, affine.scale, out=out).round_().clamp_(*affine.bounds)
-    return torch.sub(tensor, out, alpha=float(affine.scale), out=out)
+    return torch.sub(tensor, out, alpha=affine.step, out=out)
 
 
 class _StraightThrough(torch.autograd.Function):

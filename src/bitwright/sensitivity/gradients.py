@@ -24,7 +24,7 @@ from torch import Tensor
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.layout import PLAIN, Layout, Layouts
 from bitwright.sensitivity.per_sample import CHUNK_BYTES, reduced
-from bitwright.sensitivity.readers import Reader
+from bitwright.sensitivity.readers import ActivationReader, Reader
 from bitwright.sensitivity.recorder import Recorder
 from bitwright.sensitivity.rounding_errors import RoundingErrors
 from bitwright.sensitivity.workspace import Workspace
@@ -101,8 +101,7 @@ def gradient_moments(
 class _Collector:
     """Reduces gradients to moments while the backward passes run.
 
-    The last score's pass does the work. Gradients of the scores before it are kept until then, so that a site's
-    rounding errors are made once for all scores.
+    Gradients of activations wait for those of the last score, so that rounding errors are made once for all scores.
     """
 
     def __init__(
@@ -126,6 +125,7 @@ class _Collector:
         self._result = result
         self._samples = len(result[0].squares)
         self._kept: dict[int, list[tuple[int, Tensor]]] = {}
+        self._arranged: set[int] = set()
         self._last = len(result) - 1
         self._score = 0
         recorder.readers.clear()
@@ -163,8 +163,8 @@ class _Collector:
 
     def _hook(self, i: int) -> Callable[[Tensor], None]:
         def take(gradient: Tensor) -> None:
-            score = self._score
-            if score < self._last:
+            score, reader = self._score, self._readers[i]
+            if score < self._last and isinstance(reader, ActivationReader):
                 kept = self._workspace.take((score, i), gradient.shape, gradient).copy_(gradient)
                 self._kept.setdefault(i, []).append((score, kept))
             else:
@@ -176,10 +176,13 @@ class _Collector:
     def _reduce(self, i: int, found: list[tuple[int, Tensor]]) -> None:
         """Use up the gradients (score, gradient) at one watched tensor."""
         reader, layout = self._readers[i], self._layouts[i]
-        self._readers[i] = None  # and what it holds of the forward pass
         assert reader is not None
+        if self._score == self._last:
+            self._readers[i] = None  # and what it holds of the forward pass
         if layout != PLAIN:
-            reader.arrange(layout, self._samples)
+            if i not in self._arranged:
+                self._arranged.add(i)
+                reader.arrange(layout, self._samples)
             if layout.axis is not None:
                 found = [(k, layout.batch_first(gradient, self._samples)) for k, gradient in found]
         if reader.site in self._many:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bitwright.graph.graph import Graph
-from bitwright.numerics.affine import shortfall
+from bitwright.numerics.affine import Affine, shortfall
 from bitwright.quantizers.uniform import WeightQuantizer
 
 
@@ -19,6 +19,7 @@ class RoundingErrors:
         self.bits = tuple(bits)
         self._quantizers = graph.quantizers
         self._weights: dict[str, Tensor] = {}
+        self._grids: dict[tuple[str, int], Affine] = {}
 
     def of_weight(self, site: str) -> Tensor:
         """(B, numel) errors of a weight."""
@@ -32,4 +33,7 @@ class RoundingErrors:
 
     def turned(self, site: str, width: int, value: Tensor, out: Tensor) -> Tensor:
         """Errors of an activation at one of the widths with their sign turned, t - Q(t), written to ``out``."""
-        return shortfall(value, self._quantizers[site].affine(self.bits[width]).to(value.device), out)
+        grid = self._grids.get((site, width))
+        if grid is None:
+            grid = self._grids[site, width] = self._quantizers[site].affine(self.bits[width]).to(value.device)
+        return shortfall(value, grid, out)
