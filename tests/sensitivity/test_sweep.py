@@ -165,6 +165,16 @@ def test_worst_first_by_any_measure(branches):
     assert found.rows == found.ranking("kl")
 
 
+def test_the_worst_rows_that_cover_a_share(branches):
+    graph, data = branches
+    found = sweep(graph, data, (2,))
+    total = sum(row.kl for row in found)
+    for share in (0.1, 0.5, 0.8, 1.0):
+        count = found.covering(share)
+        assert sum(row.kl for row in found.rows[: count - 1]) < share * total
+        assert sum(row.kl for row in found.rows[:count]) >= share * total * (1 - 1e-12)
+
+
 def test_groups_bound_the_memory_and_change_nothing(branches):
     graph, data = branches
     one = sweep(graph, data, (3,), held_bytes=1)

@@ -26,11 +26,7 @@ def layer_by_layer(bench: Bench, state: State) -> Step:
     graph = bench.graph(state.recipe)
     analysis = sweep(graph, bench.calibration, graph.policy, loss=bench.task.loss)
     total = sum(row.kl for row in analysis)
-    most, reached = 0, 0.0
-    for row in analysis:
-        most, reached = most + 1, reached + row.kl
-        if reached >= 0.8 * total:
-            break
+    most = analysis.covering(0.8)
     worst = analysis.rows[0]
     conclusion = (
         f"The worst site is {worst.label} ({nats(worst.kl)} alone, {share(worst.kl, total)} of the sum); {most} of "

@@ -88,10 +88,8 @@ class Meter:
         )
 
 
-def named(function: Callable[..., Any] | None) -> str | None:
+def named(function: Callable[..., Any]) -> str:
     """What identifies a function of the user in keys of the store: its module and name."""
-    if function is None:
-        return None
     kind = function if hasattr(function, "__qualname__") else type(function)
     return f"{kind.__module__}.{kind.__qualname__}"
 

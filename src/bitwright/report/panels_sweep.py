@@ -75,11 +75,7 @@ def sweep_panel(on: Sweep, off: Sweep) -> SweepPanel:
         for rank, row in enumerate(on.rows, start=1)
     )
     total = sum(row.kl for row in on)
-    most, reached = 0, 0.0
-    for row in on:
-        most, reached = most + 1, reached + row.kl
-        if reached >= 0.8 * total:
-            break
+    most = on.covering(0.8)
     base = off.base_row
     sentence = (
         f"All together the KL to float is {text.significant(base.kl)} nats, the agreement with float "

@@ -110,6 +110,15 @@ class Sweep:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
+    def covering(self, share: float) -> int:
+        """How many of the worst rows make up this share of the sum of the KLs."""
+        total, reached = sum(row.kl for row in self.rows), 0.0
+        for count, row in enumerate(self.rows, start=1):
+            reached += row.kl
+            if reached >= share * total:
+                return count
+        return len(self.rows)
+
     def __iter__(self) -> Iterator[SweepRow]:
         return iter(self.rows)
 
