@@ -342,6 +342,17 @@ def test_products_are_gradients_times_rounding_errors(build, brute_products):
     torch.testing.assert_close(found.products, expected, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("length", [1, 3, 40], ids="{} positions".format)
+def test_products_of_linear_layers_hold_for_short_and_long_sequences(length, brute_products, brute_norms):
+    model = Last(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 4)).double().eval()
+    inputs = torch.randn(5, length, 7, dtype=torch.float64)
+    graph = calibrate(capture(model, inputs[:2]), [(inputs, None)])
+    bits = (2, 5, 8)
+    (found,) = gradient_moments(graph, (inputs,), [loss_of], RoundingErrors(graph, bits))
+    torch.testing.assert_close(found.squares, brute_norms(graph, (inputs,), loss_of), rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(found.products, brute_products(graph, (inputs,), loss_of, bits), rtol=1e-9, atol=1e-15)
+
+
 def test_two_scores_at_once_give_what_each_gives_alone():
     model = Branches().double().eval()
     inputs = torch.randn(3, *IMAGE, dtype=torch.float64)

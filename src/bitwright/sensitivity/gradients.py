@@ -23,8 +23,8 @@ from torch import Tensor
 
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.layout import PLAIN, Layout, Layouts
-from bitwright.sensitivity.per_sample import CHUNK_BYTES, reduced
-from bitwright.sensitivity.readers import ActivationReader, Reader
+from bitwright.sensitivity.per_sample import CHUNK_BYTES, Pair, joined, reduced
+from bitwright.sensitivity.readers import Reader
 from bitwright.sensitivity.recorder import Recorder
 from bitwright.sensitivity.rounding_errors import RoundingErrors
 from bitwright.sensitivity.workspace import Workspace
@@ -45,12 +45,14 @@ class Moments:
     squares: Tensor
     products: Tensor | None
 
-    def add(self, column: int, found: tuple[Tensor, Tensor | None], samples: slice = slice(None)) -> None:
-        """Add to one site's (n,) squares and (n, B) products."""
-        squares, products = found
-        self.squares[samples, column].add_(squares)
-        if products is not None and self.products is not None:
-            self.products[samples, column].add_(products)
+    @staticmethod
+    def of(columns: dict[int, Pair], sites: int, empty: Pair) -> Moments:
+        """Put the (N,) squares and (N, B) products of the sites side by side; ``empty`` is for sites without any."""
+        pairs = [columns.get(column, empty) for column in range(sites)]
+        squares = torch.stack([pair[0].double() for pair in pairs], 1)
+        if empty[1] is None:
+            return Moments(squares, None)
+        return Moments(squares, torch.stack([pair[1].double() for pair in pairs if pair[1] is not None], 1))
 
 
 def squared_norms(graph: Graph, inputs: tuple[Any, ...], *scores: Scores) -> list[Tensor]:
@@ -78,30 +80,24 @@ def gradient_moments(
     Returns:
         For each score its moments, float64, columns in the order of ``graph.sites``.
     """
-    shape = (inputs[0].shape[0], len(graph.sites))
-    device = inputs[0].device
-    result = [
-        Moments(
-            torch.zeros(shape, dtype=torch.float64, device=device),
-            torch.zeros(*shape, len(errors.bits), dtype=torch.float64, device=device) if errors else None,
-        )
-        for _ in scores
-    ]
+    samples, device = inputs[0].shape[0], inputs[0].device
     with torch.enable_grad():
         recorder = Recorder(graph)
         outputs = recorder.run(*inputs)
         values = [score(outputs) for score in scores]
         del outputs
         layouts = _layouts(graph, recorder, values[0])
-        collector = _Collector(graph, recorder, layouts, errors, workspace or Workspace(), result)
-        collector.collect(values)
-    return result
+        collector = _Collector(graph, recorder, layouts, errors, workspace or Workspace(), samples)
+        found = collector.collect(values)
+    squares = torch.zeros(samples, dtype=torch.float64, device=device)
+    empty = squares, squares.new_zeros(samples, len(errors.bits)) if errors else None
+    return [Moments.of(columns, len(graph.sites), empty) for columns in found]
 
 
 class _Collector:
     """Reduces gradients to moments while the backward passes run.
 
-    Gradients of activations wait for those of the last score, so that rounding errors are made once for all scores.
+    The gradients of some readers wait for those of the last score, so that work for all scores is done once.
     """
 
     def __init__(
@@ -111,7 +107,7 @@ class _Collector:
         layouts: list[Layout],
         errors: RoundingErrors | None,
         workspace: Workspace,
-        result: list[Moments],
+        samples: int,
     ) -> None:
         self._columns = {name: i for i, name in enumerate(graph.sites.names)}
         self._readers: list[Reader | None] = list(recorder.readers)
@@ -122,16 +118,17 @@ class _Collector:
         self._layouts = layouts
         self._errors = errors
         self._workspace = workspace
-        self._result = result
-        self._samples = len(result[0].squares)
+        self._samples = samples
+        self._result: list[dict[int, Pair]] = []
         self._kept: dict[int, list[tuple[int, Tensor]]] = {}
         self._arranged: set[int] = set()
-        self._last = len(result) - 1
-        self._score = 0
+        self._last = self._score = 0
         recorder.readers.clear()
 
-    def collect(self, scores: list[Tensor]) -> None:
-        """Run a backward pass for each score, (N,) each."""
+    def collect(self, scores: list[Tensor]) -> list[dict[int, Pair]]:
+        """Run a backward pass for each score, (N,) each; for each what was found, by the site's column."""
+        self._last = len(scores) - 1
+        self._result = [{} for _ in scores]
         same = [i for i, layout in enumerate(self._layouts) if layout.axis is None]
         for i, found in self._of_same(scores, same).items():
             self._kept[i] = found
@@ -149,6 +146,7 @@ class _Collector:
             for i in sorted(self._kept, reverse=True):
                 self._reduce(i, self._kept.pop(i))
             self._add_shared()
+        return self._result
 
     def _of_same(self, scores: list[Tensor], positions: list[int]) -> dict[int, list[tuple[int, Tensor]]]:
         """Gradients (N, ...) of values that are the same for all samples: one backward pass for each sample."""
@@ -164,7 +162,7 @@ class _Collector:
     def _hook(self, i: int) -> Callable[[Tensor], None]:
         def take(gradient: Tensor) -> None:
             score, reader = self._score, self._readers[i]
-            if score < self._last and isinstance(reader, ActivationReader):
+            if reader is not None and score < self._last and reader.together:
                 kept = self._workspace.take((score, i), gradient.shape, gradient).copy_(gradient)
                 self._kept.setdefault(i, []).append((score, kept))
             else:
@@ -190,20 +188,23 @@ class _Collector:
             return
         moments = reader.moments([gradient for _, gradient in found], self._errors, self._workspace)
         for (k, _), one in zip(found, moments, strict=True):
-            self._result[k].add(self._columns[reader.site], one)
+            self._result[k][self._columns[reader.site]] = one
 
     def _add_shared(self) -> None:
         """Weights that are used several times: the gradients of their uses add up before they are squared."""
         for site, users in self._shared.items():
             error = self._errors.of_weight(site) if self._errors else None
             chunk = max(1, CHUNK_BYTES // (8 * users[0][0].numel))
-            for k, moments in enumerate(self._result):
+            for k, columns in enumerate(self._result):
                 uses = [(reader, gradient) for reader, found in users for score, gradient in found if score == k]
+                parts: list[Pair] = []
                 for start in range(0, self._samples if uses else 0, chunk):
                     part = slice(start, start + chunk)
                     whole = sum(reader.materialized(gradient, part) for reader, gradient in uses)
                     assert isinstance(whole, Tensor)
-                    moments.add(self._columns[site], reduced(whole.flatten(1), error), part)
+                    parts.append(reduced(whole.flatten(1), error))
+                if parts:
+                    columns[self._columns[site]] = joined(parts)
 
 
 def _layouts(graph: Graph, recorder: Recorder, scores: Tensor) -> list[Layout]:

@@ -9,9 +9,19 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 1 << 23  # per-sample weight gradients held at once
+Pair = tuple[Tensor, Tensor | None]
+"""Squared norms (n,), and products with rounding errors (n, B) or None."""
 
 
-def reduced(gradients: Tensor, errors: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def joined(parts: list[Pair]) -> Pair:
+    """Pairs of chunks of samples, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    products = [product for _, product in parts if product is not None]
+    return torch.cat([square for square, _ in parts]), torch.cat(products) if products else None
+
+
+def reduced(gradients: Tensor, errors: Tensor | None) -> Pair:
     """Squared norms (n,) and products (n, B) of flattened per-sample gradients (n, numel)."""
     squares = torch.linalg.vector_norm(gradients, dim=1).square_()
     return squares, gradients @ errors.t() if errors is not None else None

@@ -11,8 +11,10 @@ from torch.fx import Node
 from bitwright.graph.operations import EMBEDDING, WEIGHTED
 from bitwright.sensitivity.layout import Layout
 from bitwright.sensitivity.per_sample import (
+    Pair,
     embedding_norms,
     embedding_products,
+    joined,
     linear_norms,
     linear_products,
     reduced,
@@ -22,11 +24,18 @@ from bitwright.sensitivity.per_sample import (
 from bitwright.sensitivity.rounding_errors import RoundingErrors
 from bitwright.sensitivity.workspace import Workspace
 
-Pair = tuple[Tensor, Tensor | None]
 MOST_SAMPLES, CACHE_BYTES = 32, 5 << 18
 """Samples whose weight gradients are formed at once, and the memory for them: about a processor's cache."""
 ERROR_BYTES = 5 << 20
 """Memory for the rounding errors of all widths."""
+DEVICE_BYTES = 1 << 28
+"""Memory for either on an accelerator, where few large operations are faster than many in the cache."""
+SLOW_READS = 8
+"""Reading an element of a gradient that is larger than the cache takes as long as so many multiplications."""
+
+
+def _bytes(cached: int, device: torch.device) -> int:
+    return cached if device.type == "cpu" else DEVICE_BYTES
 
 
 class Reader:
@@ -34,6 +43,8 @@ class Reader:
 
     site: str
     node: Node
+    together: bool
+    """Whether the gradients of several scores are best read together."""
 
     def arrange(self, layout: Layout, samples: int) -> None:
         """Bring what was kept of the forward pass into batch-first order."""
@@ -48,13 +59,15 @@ class Reader:
         """Number of elements of the weight."""
         raise NotImplementedError
 
-    def materialized(self, gradient: Tensor, part: slice) -> Tensor:
-        """(n, *weight.shape) gradients of some samples, for weights that are used more than once."""
+    def materialized(self, gradient: Tensor, part: slice, workspace: Workspace | None = None) -> Tensor:
+        """(n, *weight.shape) gradients of some samples; needed for weights that are used more than once."""
         raise NotImplementedError
 
 
 class ActivationReader(Reader):
     """Reads the gradient at an activation site."""
+
+    together = True  # rounding errors are made once for all scores
 
     def __init__(self, site: str, node: Node, value: Tensor) -> None:
         self.site = site
@@ -72,24 +85,25 @@ class ActivationReader(Reader):
         if errors is None:
             return [(square, None) for square in squares]
         samples, numel, widths = *flat[0].shape, len(errors.bits)
-        block = min(samples, max(1, ERROR_BYTES // (widths * numel * flat[0].element_size())))
-        left = workspace.take("gradients", (block, len(flat), numel), flat[0])
-        right = workspace.take("errors", (block, widths, numel), flat[0])
-        products = []
+        room = _bytes(ERROR_BYTES, flat[0].device)
+        block = min(samples, max(1, room // (widths * numel * flat[0].element_size())))
+        turned = workspace.take("errors", (block, widths, numel), flat[0])
+        products: list[list[Tensor]] = [[] for _ in flat]
         for start in range(0, samples, block):
             value = self.value[start : start + block]
-            n = len(value)
-            for i, g in enumerate(flat):
-                left[:n, i].copy_(g[start : start + block])
+            part = turned[: len(value)]
             for b in range(widths):
-                errors.turned(self.site, b, value, right[:n, b].view(value.shape))
-            products.append(torch.bmm(left[:n], right[:n].transpose(1, 2)))
-        whole = torch.cat(products).neg_()
-        return [(square, whole[:, i]) for i, square in enumerate(squares)]
+                errors.turned(self.site, b, value, part[:, b].view(value.shape))
+            part = part.transpose(1, 2)
+            for g, found in zip(flat, products, strict=True):
+                found.append(torch.bmm(g[start : start + block].unsqueeze(1), part).squeeze(1))
+        return [(square, torch.cat(found).neg_()) for square, found in zip(squares, products, strict=True)]
 
 
 class WeightReader(Reader):
     """Per-sample gradients of one use of a weight, from the operation's input and output gradient."""
+
+    together = False
 
     def __init__(self, site: str, node: Node, source: Tensor, weight: Tensor) -> None:
         self.site = site
@@ -107,31 +121,33 @@ class WeightReader(Reader):
         return [self._moments(gradient, error, workspace) for gradient in gradients]
 
     def _moments(self, gradient: Tensor, error: Tensor | None, workspace: Workspace) -> Pair:
-        if self.node.target == torch.ops.aten.linear.default:
-            return linear_norms(self.source, gradient), linear_products(self.source, gradient, error, self.weight)
         if self.node.target == EMBEDDING:
             return (
                 embedding_norms(self.source, gradient),
                 embedding_products(self.source, gradient, error, self.weight),
             )
-        rows = self.source.shape[1 : 1 + self.source.dim() - self.weight.dim()].numel()
+        rows = 1
+        if self.node.target == torch.ops.aten.linear.default:
+            length, widths = gradient.shape[1:-1].numel(), 0 if error is None else len(error)
+            if (widths - 1) * length <= SLOW_READS * widths:
+                return linear_norms(self.source, gradient), linear_products(self.source, gradient, error, self.weight)
+        else:
+            rows = self.source.shape[1 : 1 + self.source.dim() - self.weight.dim()].numel()
         per_sample = rows * self.weight.numel() * gradient.element_size()
-        chunk = max(1, min(MOST_SAMPLES, CACHE_BYTES // per_sample))
-        squares, products = [], []
+        chunk = max(1, min(MOST_SAMPLES, _bytes(CACHE_BYTES, gradient.device) // per_sample))
+        parts: list[Pair] = []
         for i in range(0, gradient.shape[0], chunk):
-            part = self._convolution(self.source[i : i + chunk], gradient[i : i + chunk], workspace).flatten(1)
-            square, product = reduced(part, error)
-            squares.append(square)
-            products.append(product)
-        return torch.cat(squares), torch.cat(products) if error is not None else None  # type: ignore[arg-type]
+            part = self.materialized(gradient, slice(i, i + chunk), workspace)
+            parts.append(reduced(part.flatten(1), error))
+        return joined(parts)
 
     @property
     def numel(self) -> int:
         """Number of elements of the weight."""
         return self.weight.numel()
 
-    def materialized(self, gradient: Tensor, part: slice) -> Tensor:
-        """(n, *weight.shape) gradients of some samples, for weights that are used more than once."""
+    def materialized(self, gradient: Tensor, part: slice, workspace: Workspace | None = None) -> Tensor:
+        """(n, *weight.shape) gradients of some samples."""
         source, gradient = self.source[part], gradient[part]
         if self.node.target == torch.ops.aten.linear.default:
             return torch.bmm(sequences(gradient).transpose(1, 2), sequences(source))
@@ -139,7 +155,7 @@ class WeightReader(Reader):
             index, values = tokens(source, gradient)
             result = gradient.new_zeros(len(index), *self.weight.shape)
             return result.scatter_add_(1, index[..., None].expand_as(values), values)
-        return self._convolution(source, gradient)
+        return self._convolution(source, gradient, workspace)
 
     def _convolution(self, a: Tensor, g: Tensor, workspace: Workspace | None = None) -> Tensor:
         """(n, *weight.shape): one grouped convolution, its groups being the samples (times the groups)."""
