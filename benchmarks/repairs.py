@@ -1,12 +1,13 @@
 """What post-training repairs give back, and what they cost; one thread.
 
-    python benchmarks/repairs.py --data cifar10:DIR [--repairs plain,bias,adaround,blocks] [--settings W4A8,...]
+    python benchmarks/repairs.py --data cifar10:DIR [--repairs plain,gptq,...] [--settings W4A8,...]
         [--output FILE]
 
 The trained ResNet-20 (BITWRIGHT_WEIGHTS), default placement, per-channel weights, ranges by mean squared error from 512
-calibration images; measured on the evaluation images, none of which is used for any choice. Every repair runs with its
-default options. Accuracy with its Wilson interval, KL to float and agreement with float; costs are processor time, in
-units of one float pass over the same 512 images in the same run (the median of passes before, between and after).
+calibration images; measured on the evaluation images, none of which is used for any choice. Repairs run with their
+default options, but "gptq-as-published", which takes the weights as they are and corrects biases analytically. Accuracy
+with its Wilson interval, KL to float and agreement with float; costs are processor time, in units of one float pass
+over the same 512 images in the same run (the median of passes before, between and after).
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from bitwright.zoo import load_data, resnet20_cifar10  # noqa: E402
 
 IMAGES, BATCH = 512, 128
 SETTINGS = "W8A8,W4A8,W4A4,W3A8,W2A8"
-REPAIRS: dict[str, tuple[str, ...]] = {
+REPAIRS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "plain": (),
-    "bias": ("bias",),
-    "adaround": ("adaround",),
-    "blocks": ("blocks",),
+    "bias": (("bias", {}),),
+    "gptq-as-published": (("gptq", {"refit": False, "learn_bias": False}), ("bias", {"method": "analytic"})),
+    "gptq": (("gptq", {}),),
+    "adaround": (("adaround", {}),),
+    "blocks": (("blocks", {}),),
 }
 
 
@@ -76,8 +79,8 @@ def main() -> None:
             graph = bw.calibrate(bw.capture(model, batches[0][0][:2]), batches)
             policy = policy_of(graph, setting)
             seconds = 0.0
-            for name in REPAIRS[label]:
-                seconds += bw.repair(graph, name, batches, policy=policy).processor_seconds
+            for name, options in REPAIRS[label]:
+                seconds += bw.repair(graph, name, batches, policy=policy, **options).processor_seconds
             float_pass()
             verdict = bw.evaluate(graph, policy, evaluation, reference=reference)
             spent.append(seconds)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from bitwright.report import RunReport
@@ -28,3 +29,27 @@ def test_bad_recipes_are_one_line(run, digits_flags, tmp_path: Path, capsys) -> 
     assert "it needs 'bitwright': 'recipe'" in capsys.readouterr().err
     assert run("run", *digits_flags, "--recipe", "missing.json") == 2
     assert "cannot read the recipe file 'missing.json'" in capsys.readouterr().err
+
+
+def test_what_was_fitted_is_applied_again_or_fitted_again_and_said(run, digits_flags, tmp_path: Path, capsys) -> None:
+    fast = ("--set", "adaround.iterations=5")
+    assert run("repair", "adaround", *digits_flags, *QUICK, *fast, "--policy", "W3A8", "-o", "out") == 0
+    path = tmp_path / "out" / "recipe.json"
+    fitted = Recipe.load(path).fitted
+    beside = path.with_name(f"recipe-{fitted.checksum[:8]}.npz")
+    assert f"{beside.name}   what was fitted for it" in capsys.readouterr().out
+    show = ("evaluate", *digits_flags, *QUICK, "--recipe", path, "--json", "-o")
+    verdicts = []
+    content = beside.read_bytes()
+    missing = f"note: the recipe file '{path}' names '{beside.name}', which is not beside it: applying it fits"
+    for folder, note in (("a", ""), ("b", missing)):
+        assert run(*show, folder) == 0
+        said = capsys.readouterr()
+        assert note in said.err
+        assert ("note:" in said.err) == bool(note)
+        verdicts.append(json.loads(said.out))
+        beside.unlink(missing_ok=True)
+    assert verdicts[0] == verdicts[1]  # the same data, on the same machine
+    beside.write_bytes(content[:-1])
+    assert run(*show, "c") == 2
+    assert f"error: '{beside}' is damaged" in capsys.readouterr().err

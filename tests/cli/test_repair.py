@@ -80,7 +80,7 @@ def test_list_names_every_repair_with_what_it_needs_changes_and_costs(run, capsy
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "error: name the repairs, e.g. `bitwright repair bias,adaround`"),
+        ((), "error: name the repairs, e.g. `bitwright repair gptq`"),
         (("adaround,cle",), "repair 'cle' cannot follow 'adaround': it rescales weights and activations"),
         (("blocks,cle",), "repair 'cle' cannot follow 'adaround'"),
         (("bais",), "got 'bais'; did you mean 'bias'"),

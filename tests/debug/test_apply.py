@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import bitwright as bw
-from bitwright.debug.apply import apply_action, apply_recipe
+from bitwright.debug.apply import apply_action, apply_recipe, keep_fitted
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.values.recipe import Action, Recipe
 
@@ -64,3 +64,30 @@ def test_bad_input_is_one_line(graph, data):
     ):
         with pytest.raises(InvalidInput, match=message):
             apply_recipe(graph, Recipe(target, "mse", (action,)), data)
+
+
+def test_a_recipe_with_its_fitted_values_needs_no_data(graph, data):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    target = bw.Policy.uniform(graph.sites, weights=4, activations=4)
+    weight = graph.sites.weights[0].name
+    recipe = Recipe(target).then("repair", name="adaround", iterations=5).then("bits", site=weight, bits=8)
+    with pytest.raises(InvalidInput, match="has no fitted values, so it is fitted when it is applied: pass batches"):
+        apply_recipe(graph.copy(), recipe)
+    fresh = graph.copy()
+    first = apply_recipe(graph, recipe, data)
+    kept = keep_fitted(first, recipe)
+    done = []
+    again = apply_recipe(fresh, kept, told=lambda action, report: done.append((action, report)))
+    assert dict(again.policy.bits) == dict(recipe.policy.bits)
+    assert done == [(action, None) for action in recipe.actions]
+    with torch.no_grad():
+        assert torch.equal(first(data[0][0]), again(data[0][0]))
+    with torch.no_grad():
+        model[0].weight.mul_(1.01)
+    other = bw.capture(model, torch.randn(2, 6), quantizer=bw.edge_quantizer("tensor"))
+    with pytest.raises(PolicyMismatch, match="made for graph"):
+        apply_recipe(other, kept)
+    anywhere = Recipe(bw.Policy(target.bits), actions=recipe.actions)
+    with pytest.raises(PolicyMismatch, match="was fitted to graph"):
+        apply_recipe(other, keep_fitted(first, anywhere))

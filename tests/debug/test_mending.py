@@ -10,7 +10,7 @@ from bitwright.debug import debug
 from bitwright.debug.bench import Bench
 from bitwright.debug.mending import Mending
 from bitwright.debug.state import State
-from bitwright.debug.words import listed, named, outliers_of
+from bitwright.debug.words import listed, named, outliers_of, points
 from bitwright.evaluation.task import Task
 from bitwright.values import Policy
 from bitwright.values.recipe import Action, Recipe
@@ -56,6 +56,78 @@ def test_what_a_later_action_makes_needless_is_dropped(graph, digits_task):
     assert [row.kept for row in mine.rows if row.label.startswith("without")] == [True, False]
 
 
+def test_a_fit_takes_the_place_of_the_one_before_it(graph, digits_task):
+    mine = mending(graph, digits_task, Policy.uniform(graph.sites, 2, 8), "minmax")
+    bias, gptq = (Action("repair", {"name": name}) for name in ("bias", "gptq"))
+    assert mine.attempt(bias)
+    assert mine.attempt(gptq)
+    assert mine.recipe.actions == (gptq,)
+    assert mine.kept == [gptq]
+    assert [row.kept for row in mine.rows] == [None, False, True]
+    alone = mending(graph, digits_task, Policy.uniform(graph.sites, 2, 8), "minmax")
+    alone.attempt(gptq)
+    assert alone.kl == mine.kl
+
+
+def test_what_was_kept_gives_way_to_something_better_from_the_start(graph, digits_task):
+    mine = mending(graph, digits_task, Policy({"linear.weight": 2, "relu": 3}), "minmax")
+    start = mine.recipe
+    assert mine.attempt(Action("bits", {"site": "relu", "bits": 4}))
+    worse = mine.kl
+    assert not mine.instead(start, [Action("bits", {"site": "relu", "bits": 3})])
+    assert [str(action) for action in mine.recipe.actions] == ["relu at 4 bits"]
+    assert mine.instead(start, [Action("bits", {"site": "linear.weight", "bits": 8})])
+    assert [str(action) for action in mine.recipe.actions] == ["linear.weight at 8 bits"]
+    assert mine.kept == list(mine.recipe.actions)
+    assert mine.kl < worse
+    assert [row.label for row in mine.rows if row.kept] == ["linear.weight at 8 bits"]
+
+
+def test_only_what_is_in_the_recipe_is_said_to_be_kept(graph, digits_task):
+    mine = mending(graph, digits_task, Policy({"linear.weight": 2, "relu": 3}), "minmax")
+    assert mine.attempt(Action("bits", {"site": "relu", "bits": 4}))
+    assert mine.attempt(Action("bits", {"site": "relu", "bits": 8}))
+    assert mine.kept == list(mine.recipe.actions)
+    assert [row.label for row in mine.rows if row.kept] == ["relu at 8 bits"]
+
+
+class Normalized(torch.nn.Module):
+    """A layer norm with a few huge channels that linear layers read with weights that much smaller."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = torch.nn.Linear(64, 32)
+        self.norm = torch.nn.LayerNorm(32)
+        self.hidden = torch.nn.Linear(32, 64)
+        self.head = torch.nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x.flatten(1)))
+        return 4 * self.head(torch.relu(self.hidden(x)))
+
+
+def test_a_layer_norm_with_outliers_in_a_few_channels_ends_in_smoothquant_alone(digits_data):
+    """Its range alone cannot mend it: the huge channels carry as much as the others."""
+    model = Normalized().eval()
+    with torch.no_grad():
+        factors = torch.ones(32)
+        factors[[3, 11, 20, 27]] = 300.0
+        model.norm.weight.mul_(factors)
+        model.norm.bias.mul_(factors)
+        model.hidden.weight.div_(factors)
+        labels = [model(x).argmax(1) for x, _ in digits_data]
+    (x, _), (test, _) = digits_data
+    task = Task([(x[:256], labels[0][:256])], [(test, labels[1])])
+    graph = bw.capture(model, x[:2])
+    findings = debug(graph, task, 5.0, weights=8, activations=8, model=model)
+    fourth = findings.step(4)
+    assert fourth.conclusion.startswith("The worst activation is norm")
+    assert any(row.label.startswith("range") and row.kl is not None for row in fourth.measured)
+    assert [str(action) for action in findings.recipe.actions] == ["repair smooth"]
+    assert findings.holds
+
+
 def test_uneven_channels_in_front_of_the_activations_end_in_equalization_alone(digits_model, digits_task, digits_data):
     """Scales per channel hide the weights; the activations collapse at several sites."""
     model = copy.deepcopy(digits_model)
@@ -80,6 +152,13 @@ def test_outliers_are_described_where_there_are_any(outlier_model, digits_task, 
     assert "the largest reaches" in said
     assert outliers_of(graph, "layer2.relu1") == ""
     assert outliers_of(graph, "linear.weight") == ""
+
+
+def test_a_drop_is_told_with_enough_digits_to_see_whether_the_target_holds():
+    assert points(0.4321, 0.5) == "0.43 points below"
+    assert points(100 * 3 / 597, 0.5) == "0.503 points below"
+    assert points(0.5, 0.5) == "0.50 points below"
+    assert points(-0.17, 0.0) == "0.17 points above"
 
 
 def test_actions_in_words():

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bitwright.debug import apply
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.flow import meter, run
+from bitwright.graph import capture
 from bitwright.report import RunReport
 from bitwright.values import Policy
 from bitwright.values.recipe import Recipe
@@ -83,3 +85,20 @@ def test_bad_input_is_one_line(digits_model, data, tmp_path) -> None:
         run(digits_model, data, tmp_path, settings, recipe=Recipe(Policy({"linear.weight": 4})))
     with pytest.raises(PolicyMismatch, match="made for graph other"):
         run(digits_model, data, tmp_path, QUICK, recipe=Recipe(Policy({"linear.weight": 4}, "other")))
+
+
+def test_what_was_fitted_is_written_and_not_fitted_again(digits_model, data, tmp_path, monkeypatch) -> None:
+    graph = capture(digits_model, next(iter(data.calibration.batches(2)))[0])
+    recipe = Recipe(Policy.uniform(graph.sites, 4, 8)).then("repair", name="adaround", iterations=5)
+    settings = replace(QUICK, target_drop=None)
+    first = run(digits_model, data, tmp_path / "first", settings, recipe=recipe)
+    kept = Recipe.load(tmp_path / "first" / "recipe.json")
+    assert kept.fitted is not None
+    monkeypatch.setattr(apply, "repair", None)  # no repair can be done any more
+    elsewhere = run(digits_model, data, tmp_path / "second", settings, recipe=kept)
+    assert elsewhere.chosen.verdict == first.chosen.verdict
+    assert Recipe.load(tmp_path / "second" / "recipe.json").fitted.checksum == kept.fitted.checksum
+    # In the folder where it was fitted, the store has it.
+    again = run(digits_model, data, tmp_path / "first", settings, recipe=recipe)
+    assert again.chosen == first.chosen
+    assert Recipe.load(tmp_path / "first" / "recipe.json").fitted.checksum == kept.fitted.checksum

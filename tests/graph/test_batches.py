@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bitwright.errors import InvalidData
-from bitwright.graph.batches import as_batches, check_targets, iterate, split
+from bitwright.errors import InvalidData, InvalidInput
+from bitwright.graph.batches import as_batches, check_target_shape, check_targets, iterate, split
 
 X, Y = torch.randn(3, 2), torch.tensor([0, 1, 2])
 
@@ -74,3 +74,18 @@ def test_targets(targets, message):
 def test_good_targets_pass():
     check_targets(torch.tensor([0, 1, 2]), 3)
     check_targets(torch.zeros(2, 4, 4, dtype=torch.uint8), 1)
+
+
+def test_classes_along_the_last_axis_are_told():
+    outputs, targets = torch.zeros(4, 7, 20), torch.zeros(4, 7, dtype=torch.long)
+    with pytest.raises(InvalidInput, match=r"classes must be axis 1 .* got shape \(4, 7, 20\) .*movedim\(-1, 1\)"):
+        check_target_shape(outputs, targets)
+    check_target_shape(outputs.movedim(-1, 1), targets)
+    check_target_shape(torch.zeros(4, 7, 7), targets)
+
+
+def test_one_hot_targets_are_told():
+    with pytest.raises(
+        InvalidData, match=r"targets must have shape \(4,\) for outputs of shape \(4, 3\), got \(4, 3\)"
+    ):
+        check_target_shape(torch.zeros(4, 3), torch.zeros(4, 3, dtype=torch.long))

@@ -677,3 +677,11 @@ def test_the_networks_of_the_zoo(name, untouched):
     names = {f"{n}.weight" for n, m in model.named_modules() if m in layers}
     assert {s.name for s in graph.sites.weights} == names
     assert untouched(model) == before
+
+
+def test_a_model_in_another_precision_is_told():
+    model = nn.Linear(4, 3).double().eval()
+    with pytest.raises(
+        InvalidInput, match=r"the model is in float64, the inputs are in float32: return model\.float\(\)"
+    ):
+        capture(model, torch.randn(2, 4))

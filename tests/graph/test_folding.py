@@ -53,3 +53,34 @@ def test_it_is_quantized_like_any_other():
     expected = model(x)
     errors = [(graph.apply(Policy.uniform(graph.sites, bits, bits))(x) - expected).square().mean() for bits in (4, 8)]
     assert errors[1] < 0.05 * errors[0]
+
+
+class Shared(nn.Module):
+    """Layers whose outputs or weights are read elsewhere than by the batch norm behind them."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.one, self.two = trained(nn.BatchNorm2d(3)), trained(nn.BatchNorm2d(3))
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.kind == "output":
+            return torch.cat([y, self.one(y)], 1)
+        if self.kind == "two norms":
+            return self.two(self.conv(self.one(y).relu()))
+        if self.kind == "no norm":
+            return self.conv(self.one(y).relu())
+        return self.one(self.conv(self.one(y).relu()))
+
+
+@pytest.mark.parametrize("quantizer", ["edge", "x86"])
+@pytest.mark.parametrize("kind", ["output", "two norms", "no norm", "same norm"])
+def test_a_layer_that_something_else_reads_is_not_folded_into(kind, quantizer):
+    torch.manual_seed(0)
+    model = Shared(kind).eval()
+    x = torch.randn(4, 3, 6, 6)
+    graph = capture(model, x, quantizer=quantizer)
+    torch.testing.assert_close(graph(x), model(x), rtol=1e-4, atol=1e-5)
+    assert ("batch_norm" in str(graph.module.graph)) == (kind != "same norm")

@@ -116,10 +116,28 @@ def test_high_biases_are_absorbed_where_that_is_exact(calibrated):
     high = graph.quantizers["1"].observed.high
     report = equalize(graph, [(x, None)])
     assert any("absorbed the high biases of 1 channels" in note for note in report.notes)
+    assert any(note.endswith("of their largest, on calibration data") for note in report.notes)
     assert torch.allclose(graph(x), network(x), atol=1e-4)
     assert graph.quantizers["1"].observed.high < 0.6 * high
     kept = calibrated(network, x)
     assert not any("absorbed" in note for note in equalize(kept, [(x, None)], absorb=False).notes)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_absorbed_biases_change_nothing_on_other_data(calibrated, seed):
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).double().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        network[0].bias += torch.linspace(0, 40, 16)
+    x, fresh = (torch.randn(count, 6, generator=generator).double() for count in (64, 2048))
+    graph = calibrated(network, x)
+    report = equalize(graph, [(x, None)])
+    assert any("absorbed" in note for note in report.notes)
+    with torch.no_grad():
+        expected, got = network(fresh), graph(fresh)
+    assert float((got - expected).abs().max() / expected.abs().max()) < 1e-12
 
 
 def test_relu6_is_replaced_where_it_never_cuts():

@@ -7,7 +7,15 @@ import torch
 from bitwright.graph import capture
 from bitwright.graph.layers import layers_of
 from bitwright.graph.pt2e import edge_quantizer
-from bitwright.repair.steps import fitted_affine, fitted_steps, full_step, gram_of, output_errors, sequential_rounding
+from bitwright.repair.steps import (
+    Feedback,
+    fitted_affine,
+    fitted_steps,
+    full_step,
+    gram_of,
+    output_errors,
+    sequential_rounding,
+)
 
 
 def case(groups=1, rows=6, columns=40, seed=0):
@@ -43,7 +51,7 @@ def test_gram_is_the_mean_of_outer_products():
 def test_sequential_rounding_is_gptq():
     weight, gram = case(groups=2, rows=2)
     step = torch.full((2, 2, 1), 0.4)
-    found = sequential_rounding(weight.double(), gram.double(), step.double(), -8, 7)
+    found = sequential_rounding(weight.double(), Feedback.of(gram.double()), step.double(), -8, 7)
     for group in range(2):
         for row in range(2):
             assert torch.equal(found[group, row], naive_sequential(weight[group, row], gram[group], 0.4, -8, 7))
@@ -52,7 +60,7 @@ def test_sequential_rounding_is_gptq():
 def test_sequential_rounding_beats_nearest():
     weight, gram = case()
     step = torch.full((1, 6, 1), 0.4)
-    found = sequential_rounding(weight, gram, step, -8, 7)
+    found = sequential_rounding(weight, Feedback.of(gram), step, -8, 7)
     nearest = (weight / step).round().clamp(-8, 7)
     mine, plain = (output_errors(q * step - weight, gram).sum() for q in (found, nearest))
     assert mine < 0.7 * plain
@@ -60,7 +68,7 @@ def test_sequential_rounding_beats_nearest():
 
 def test_fitted_steps_are_the_best_of_those_tried():
     weight, gram = case()
-    step = fitted_steps(weight, gram, -4, 3, sequential=False)
+    step = fitted_steps(weight, gram, -4, 3)
     errors = output_errors((weight / step).round().clamp(-4, 3) * step - weight, gram)
     for factor in (0.5, 0.75, 1.5, 2.0):
         other = step * factor
@@ -83,8 +91,8 @@ def test_every_granularity_gets_a_grid_of_its_shape():
         graph = capture(network, x, edge_quantizer(*options))
         (layer,) = layers_of(graph)
         gram = gram_of(torch.randn(1, 200, 36), True)
-        affine = fitted_affine(layer, 3, gram)
-        assert affine.scale.shape == layer.weight.affine(3).scale.shape
+        affine = fitted_affine(layer, 3, gram, feedback=Feedback.of(gram))
+        assert affine.scale.shape == layer.weight.affine(3).scale.shape == fitted_affine(layer, 3, gram).scale.shape
         assert full_step(layer, affine).shape == (1, 6, 36)
         layer.weight.fix(3, affine)
         layer.weight.bits = 3

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from bitwright.errors import InvalidInput, InvalidPolicy
+from bitwright.errors import InvalidInput, InvalidPolicy, StoreError
+from bitwright.files import write_atomically
 from bitwright.values import Policy
+from bitwright.values.fitted import Fitted
 from bitwright.values.recipe import Action, Recipe
 
 TARGET = Policy({"a": 4, "a.weight": 4, "b": 8}, "0123", "W4A8")
@@ -59,6 +63,16 @@ def test_fitting_can_be_set_aside_and_the_target_changed():
     assert aimed.actions == recipe.actions
 
 
+def test_what_a_later_fit_finds_anew_is_left_out():
+    recipe = _recipe().then("repair", name="bias")
+    gptq, adaround = (Action("repair", {"name": name}) for name in ("gptq", "adaround"))
+    assert recipe.without_replaced(gptq) == _recipe()
+    assert _recipe().without_replaced(gptq) == _recipe()
+    assert recipe.then("repair", name="gptq").without_replaced(adaround) == _recipe()
+    assert recipe.without_replaced(Action("repair", {"name": "bias"})) == recipe
+    assert recipe.without_replaced(Action("bits", {"site": "a", "bits": 8})) == recipe
+
+
 def test_actions_in_words():
     assert [str(action) for action in _recipe().actions] == [
         "repair cle",
@@ -86,3 +100,83 @@ def test_bad_input_is_one_line(tmp_path):
     data["target"]["bits"]["a"] = 1
     with pytest.raises(InvalidPolicy, match="between 2 and 16, got 1 for site 'a'"):
         Recipe.from_dict(data)
+
+
+def _with_fitted(value: float = 0.5) -> Recipe:
+    recipe = _recipe()
+    return recipe.with_fitted(Fitted("0123", recipe.digest, {}, {"scale/4/a": np.asarray(np.float32(value))}))
+
+
+def test_fitted_values_are_saved_beside_and_loaded_again(tmp_path):
+    recipe = _with_fitted()
+    beside = recipe.save(tmp_path / "recipe.json")
+    assert beside == tmp_path / f"recipe-{recipe.fitted.checksum[:8]}.npz"
+    again = Recipe.load(tmp_path / "recipe.json")
+    assert again == recipe == _recipe()  # what was fitted makes no other recipe of it
+    assert again.fitted.checksum == recipe.fitted.checksum
+    assert json.loads((tmp_path / "recipe.json").read_text())["fitted"]["file"] == beside.name
+    # Another save takes the place of both files, and of no others.
+    (tmp_path / "recipe-mine.npz").write_bytes(b"")
+    newer = _with_fitted(0.25).save(tmp_path / "recipe.json")
+    assert {p.name for p in tmp_path.iterdir()} == {"recipe.json", newer.name, "recipe-mine.npz"}
+    assert _recipe().save(tmp_path / "recipe.json") is None
+    assert {p.name for p in tmp_path.iterdir()} == {"recipe.json", "recipe-mine.npz"}
+    assert Recipe.load(tmp_path / "recipe.json").fitted is None
+
+
+def test_fitted_values_go_when_the_recipe_is_changed():
+    recipe = _with_fitted()
+    assert replace(recipe, name="other").fitted is recipe.fitted
+    assert recipe.with_fitted(None).fitted is None
+    for changed in (
+        recipe.then("repair", name="bias"),
+        recipe.aimed_at(Policy({"a": 8}, "0123")),
+        replace(recipe, ranges="mse"),
+        replace(recipe, actions=()),
+    ):
+        assert changed.fitted is None
+        assert changed.with_fitted(recipe.fitted).fitted is None
+
+
+def test_a_missing_file_and_an_edited_recipe_are_announced(tmp_path):
+    path = tmp_path / "recipe.json"
+    beside = _with_fitted().save(path)
+    path.write_text(path.read_text().replace('"low": -0.5', '"low": -0.75'))
+    with pytest.warns(UserWarning, match="was edited after it was fitted: applying it fits its repairs again"):
+        edited = Recipe.load(path)
+    assert edited.fitted is None
+    assert edited.actions[3].options["low"] == -0.75
+    beside.unlink()
+    with pytest.warns(UserWarning, match=f"names '{beside.name}', which is not beside it: applying it fits"):
+        assert Recipe.load(path).fitted is None
+
+
+def test_damaged_fitted_values_are_one_line(tmp_path):
+    path = tmp_path / "recipe.json"
+    beside = _with_fitted().save(path)
+    content = bytearray(beside.read_bytes())
+    content[len(content) // 2] ^= 1
+    beside.write_bytes(content)
+    with pytest.raises(InvalidInput, match="is damaged, or not the file that .* was saved with.*delete it"):
+        Recipe.load(path)
+    data = json.loads(path.read_text())
+    for entry in ({"file": "../x.npz", "sha256": "0"}, {"file": "x.npz"}, "x.npz"):
+        path.write_text(json.dumps({**data, "fitted": entry}))
+        with pytest.raises(InvalidInput, match="must hold 'file', the name of a file beside it, and its 'sha256'"):
+            Recipe.load(path)
+
+
+def test_a_save_that_fails_leaves_the_pair_of_before(tmp_path, monkeypatch):
+    path = tmp_path / "recipe.json"
+    before = _with_fitted()
+    before.save(path)
+
+    def fail(target, data):
+        if target == path:
+            raise StoreError("the disk is full")
+        return write_atomically(target, data)
+
+    monkeypatch.setattr("bitwright.values.recipe.write_atomically", fail)
+    with pytest.raises(StoreError):
+        _with_fitted(0.25).save(path)
+    assert Recipe.load(path).fitted.checksum == before.fitted.checksum

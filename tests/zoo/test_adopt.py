@@ -167,7 +167,7 @@ def test_a_stream_of_samples_needs_a_loader():
         ([X], r"a batch of p must be a pair \(inputs, targets\), got Tensor"),
         ([(X, Y, Y)], "must be a pair .* got 3 values"),
         ([{"x": X}], "must be a pair .* got dict"),
-        ([((X, X), Y)], "the inputs of p must be one tensor, got a tuple of tensors"),
+        ([((X, X[:4]), Y)], "the inputs of p must have as many samples each, got 10 and 4"),
         ([(X[:0], Y[:0])], "a batch of p has no samples"),
         ([(X, Y[:3])], "a batch of p has 10 inputs and 3 targets"),
         ([(X, Y.float())], "the targets of p must be integers .* got float32"),
@@ -184,3 +184,36 @@ def test_bad_batches(batches, message):
 def test_an_empty_torch_dataset():
     with pytest.raises(InvalidData, match="p has no samples"):
         as_dataset(TensorDataset(X[:0], Y[:0]), "p")
+
+
+SEVERAL = {
+    "batches": lambda: [((X[:4], Y[:4]), Y[:4]), ((X[4:], Y[4:]), Y[4:])],
+    "one batch": lambda: ((X, Y), Y),
+    "loader": lambda: DataLoader([((X[i], Y[i]), Y[i]) for i in range(10)], batch_size=4),
+    "torch data set": lambda: Several(),
+}
+
+
+class Several(torch.utils.data.Dataset):
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return (X[index], Y[index]), Y[index]
+
+
+@pytest.mark.parametrize("form", SEVERAL)
+def test_several_inputs(form):
+    part = as_dataset(SEVERAL[form](), "p")
+    assert len(part) == 10
+    (first, second), targets = list(part.batches(3))[1]
+    assert torch.equal(first, X[3:6])
+    assert torch.equal(second, Y[3:6])
+    assert torch.equal(targets, Y[3:6])
+    assert part.fingerprint() == as_dataset(SEVERAL[form](), "p").fingerprint()
+    assert torch.equal(part[7][0][0], X[7])
+
+
+def test_masks_stay_bool():
+    (_, mask), _ = next(iter(as_dataset([((X, Y > 3), Y)], "p").batches(10)))
+    assert torch.equal(mask, Y > 3)

@@ -43,7 +43,9 @@ def closing(report: RunReport, job: Job) -> str:
     lines = ["", f"Files in {job.output}:"]
     for name, what in present:
         size = text.cost("size", (job.output / name).stat().st_size)
-        lines.append(f"  {name:<18}{what} ({size})" if name == files.MODEL else f"  {name:<18}{what}")
+        lines.append(f"  {name:<22}{what} ({size})" if name == files.MODEL else f"  {name:<22}{what}")
+    for path in sorted(job.output.glob(f"{Path(files.RECIPE).stem}-*.npz")):
+        lines.append(f"  {path.name:<22}what was fitted for {files.RECIPE}: keep the two together")
     lines += ["", f"Took {text.duration(sum(report.timings.values()))}. Next, for example:"]
     lines += [f"  {command}" for command in suggestions(report, job)]
     return "\n".join(lines)

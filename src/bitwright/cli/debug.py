@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bitwright.store import RunStore
     from bitwright.values.recipe import Recipe
 
-DEFAULT_REPAIRS = "cle,granularity,bias,adaround,smooth,clip"
+DEFAULT_REPAIRS = "cle,granularity,bias,gptq,adaround,smooth,clip"
 
 Target = Annotated[
     str, typer.Option("--policy", metavar="POLICY", help="What is to be reached: a policy file, or e.g. W4A8.")
@@ -50,7 +50,7 @@ def debug(
     from rich.console import Console
     from torch import nn
 
-    from bitwright.cli.load import load_data, load_model, load_policy
+    from bitwright.cli.load import load_data, load_model, load_policy, load_recipe
     from bitwright.cli.progress import ProgressBars
     from bitwright.cli.run import title
     from bitwright.debug import debug as flow
@@ -60,12 +60,11 @@ def debug(
     from bitwright.report.terminal_debug import findings_lines, step_lines
     from bitwright.store import RunStore, write_atomically
     from bitwright.store import folder as files
-    from bitwright.values.recipe import Recipe
 
     job.require("model", "data")
     console = Console(highlight=False)
     chosen = tuple(name for name in (part.strip() for part in repairs.split(",")) if name and name != "none")
-    begin: Recipe | None = Recipe.load(recipe) if recipe is not None else None
+    begin: Recipe | None = load_recipe(recipe) if recipe is not None else None
     with RunStore(job.output) as store:
         model = load_model(job)
         with ProgressBars() as bars:
@@ -93,14 +92,16 @@ def debug(
             on_step=lambda step: console.print(step_lines(step)),
         )
         write_atomically(job.output / files.FINDINGS, findings.to_json())
-        write_atomically(job.output / files.RECIPE, findings.recipe.to_json())
+        fitted = findings.recipe.save(job.output / files.RECIPE)
         page = render_debug(findings, f"Debugging {title(job)}", applying(job, job.output / files.RECIPE))
         write_atomically(job.output / files.FINDINGS_PAGE, page)
     console.print(findings_lines(findings))
     print(f"\nFiles in {job.output}:")
-    print(f"  {files.FINDINGS_PAGE:<18}the flow: open it in a browser")
-    print(f"  {files.RECIPE:<18}policy, repairs and ranges")
-    print(f"  {files.FINDINGS:<18}every figure as data")
+    print(f"  {files.FINDINGS_PAGE:<22}the flow: open it in a browser")
+    print(f"  {files.RECIPE:<22}policy, repairs and ranges")
+    if fitted is not None:
+        print(f"  {fitted.name:<22}what was fitted for it: keep the two together")
+    print(f"  {files.FINDINGS:<22}every figure as data")
     print(f"\nTo apply the recipe and write the file for the runtime:\n  {applying(job, job.output / files.RECIPE)}")
 
 

@@ -39,7 +39,7 @@ def _texts(value: Any) -> Any:
 
 
 def _names(value: Any) -> Any:
-    """``"bias,adaround"`` as a list of names, ``"none"`` as an empty one; the rest as it is."""
+    """``"gptq,adaround"`` as a list of names, ``"none"`` as an empty one; the rest as it is."""
     if isinstance(value, str):
         return [part for part in re.split(r"[,\s]+", value.strip()) if part and part != "none"]
     return value

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bitwright.flow import Bench, Steps
     from bitwright.graph import Graph
     from bitwright.values import Policy, Sites
+    from bitwright.values.recipe import Recipe
     from bitwright.zoo import DataSets
 
 
@@ -62,10 +63,12 @@ def example_inputs(job: Job) -> Any:
     """A batch of two samples, of the data or of zeros."""
     import torch
 
+    from bitwright.zoo.inputs import as_tuple
+
     if job.data:
         data = load_data(job)
         inputs, _ = data.calibration.read(0, min(2, len(data.calibration)))
-        check_shape(job, tuple(inputs.shape[1:]), data.calibration.name)
+        check_shape(job, tuple(as_tuple(inputs)[0].shape[1:]), data.calibration.name)
         return inputs
     job.require("inputs")
     assert job.inputs is not None
@@ -123,7 +126,28 @@ def load_policy(text: str | None, folder: Path, sites: Sites) -> Policy:
     return policy
 
 
-def load_target(w: Work, policy: str | None, recipe: str | None, folder: Path) -> tuple[Policy, Bench]:
+def load_recipe(path: str) -> Recipe:
+    """The recipe that ``--recipe`` names; one line on stderr says where it has to be fitted again, and why.
+
+    Raises:
+        InvalidInput: no recipe, or damaged fitted values.
+    """
+    import warnings
+
+    from bitwright.cli.guard import say
+    from bitwright.values.recipe import Recipe
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        recipe = Recipe.load(path)
+    for warning in caught:
+        say(f"note: {warning.message}")
+    return recipe
+
+
+def load_target(
+    w: Work, policy: str | None, recipe: str | None, folder: Path, watch: bool = False
+) -> tuple[Policy, Bench]:
     """The policy that a command works on, and the bench with the repairs that come with it.
 
     Args:
@@ -131,6 +155,7 @@ def load_target(w: Work, policy: str | None, recipe: str | None, folder: Path) -
         policy: of ``--policy``.
         recipe: of ``--recipe``, or None.
         folder: the output folder.
+        watch: watch ranges for widths that the recipe does not have, too.
 
     Raises:
         InvalidInput: both were given, a file that is no recipe, or a repair that refuses.
@@ -143,7 +168,6 @@ def load_target(w: Work, policy: str | None, recipe: str | None, folder: Path) -
     if policy is not None:
         raise InvalidInput(f"a recipe brings its own policy, so --policy cannot be given, too, got {policy}")
     from bitwright.flow.repaired import with_recipe
-    from bitwright.values.recipe import Recipe
 
-    wanted = Recipe.load(recipe)
-    return wanted.policy, with_recipe(w.bench, wanted, w.steps)
+    wanted = load_recipe(recipe)
+    return wanted.policy, with_recipe(w.bench, wanted, w.steps, watch)

@@ -91,7 +91,7 @@ Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="e.
 Repairs = Annotated[
     str | None,
     typer.Option(
-        "--repairs", metavar="LIST", help="What --target-drop may do to hold, or none. [default: bias,adaround]"
+        "--repairs", metavar="LIST", help="What --target-drop may do to hold, or none. [default: gptq,adaround]"
     ),
 ]
 PolicyFile = Annotated[
@@ -102,7 +102,12 @@ PolicyFile = Annotated[
 ]
 
 RecipeFile = Annotated[
-    str | None, typer.Option("--recipe", metavar="FILE", help="A recipe: policy, repairs and ranges together.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="A recipe: policy, repairs and ranges together. What the .npz file beside it holds is not fitted again.",
+    ),
 ]
 
 Loss = Annotated[

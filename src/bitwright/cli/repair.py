@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Names = Annotated[
     str | None,
-    typer.Argument(metavar="REPAIRS", help="e.g. cle, or bias,adaround; applied in this order.", show_default=False),
+    typer.Argument(metavar="REPAIRS", help="e.g. gptq, or cle,adaround; applied in this order.", show_default=False),
 ]
 ListThem = Annotated[bool, typer.Option("--list", help="Show every repair with what it needs, changes and costs.")]
 Option = Annotated[
@@ -51,18 +51,19 @@ def repair(
 
     Says for each repair what it needed, what it changed and what it cost; then the network under the policy before
     and after, against float, with intervals. Writes recipe.json, which bitwright run, evaluate and export apply with
-    --recipe, and repairs.json with every figure. An order that makes no sense is refused before anything is computed.
+    --recipe, beside it what was fitted, so that this takes a second, and repairs.json with every figure. An order that
+    makes no sense is refused before anything is computed.
 
     \b
     Examples:
       bitwright repair --list
-      bitwright repair bias,adaround --model mynet:build --data mydata:load --policy W4A8
+      bitwright repair gptq --model mynet:build --data mydata:load --policy W4A8
       bitwright repair cle --set cle.activations=true --job bitwright.toml
       bitwright repair bias --recipe out/recipe.json --job bitwright.toml
     """
     from rich.console import Console
 
-    from bitwright.cli.load import load_policy, work
+    from bitwright.cli.load import load_policy, load_recipe, work
     from bitwright.errors import InvalidInput
     from bitwright.flow.repairing import check_repairs, repair_policy
     from bitwright.store import folder as files
@@ -74,8 +75,8 @@ def repair(
         print(catalogue())
         return
     if not repairs:
-        raise InvalidInput("name the repairs, e.g. `bitwright repair bias,adaround`; --list shows what there is")
-    begin: Recipe | None = Recipe.load(recipe) if recipe is not None else None
+        raise InvalidInput("name the repairs, e.g. `bitwright repair gptq`; --list shows what there is")
+    begin: Recipe | None = load_recipe(recipe) if recipe is not None else None
     if begin is not None and policy is not None:
         raise InvalidInput(f"a recipe brings its own policy, so --policy cannot be given, too, got {policy}")
     added = actions(repairs, options or ())
@@ -88,13 +89,15 @@ def repair(
             begin = Recipe(target, job.ranges)
         found = repair_policy(w.bench, begin, added, w.steps)
         sites = w.bench.graph.sites
-        write_atomically(job.output / files.RECIPE, found.recipe.to_json())
+        fitted = found.recipe.save(job.output / files.RECIPE)
         write_atomically(job.output / files.REPAIRS, json.dumps(found.to_dict(), indent=1) + "\n")
     show(console, found, begin, sites)
     at = job.output / files.RECIPE
     print(f"\nFiles in {job.output}:")
-    print(f"  {files.RECIPE:<14}apply it: bitwright export --recipe {at} ... (also run and evaluate)")
-    print(f"  {files.REPAIRS:<14}every figure as data")
+    print(f"  {files.RECIPE:<22}apply it: bitwright export --recipe {at} ... (also run and evaluate)")
+    if fitted is not None:
+        print(f"  {fitted.name:<22}what was fitted for it: keep the two together")
+    print(f"  {files.REPAIRS:<22}every figure as data")
 
 
 def actions(names: str, settings: Sequence[str]) -> tuple[Action, ...]:

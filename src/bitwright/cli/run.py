@@ -43,14 +43,14 @@ def main_job(job: Job, model: object, data: object, command: str, recipe: str | 
 
     from bitwright.cli.closing import closing, opening
     from bitwright.cli.job import JOB_FILE
+    from bitwright.cli.load import load_recipe
     from bitwright.cli.progress import ProgressBars
     from bitwright.flow import Asked
     from bitwright.flow import run as flow
     from bitwright.report.terminal import summary
     from bitwright.store import write_atomically
-    from bitwright.values.recipe import Recipe
 
-    wanted = None if recipe is None else Recipe.load(recipe)
+    wanted = None if recipe is None else load_recipe(recipe)
     kept = job.anchored().to_toml()
     write_atomically(job.output / JOB_FILE, kept)
     asked = Asked(title(job), settings=job.echo(), command=command, job_file=kept)

@@ -72,7 +72,7 @@ def tensor(
         policy = "W8A8"
     with work(job) as w:
         found = matching(w.bench.graph.sites, names)
-        chosen, bench = load_target(w, policy, recipe, job.output)
+        chosen, bench = load_target(w, policy, recipe, job.output, watch=True)
         views = []
         with w.steps.step("look at tensors", len(found)) as tell:
             for name in found:

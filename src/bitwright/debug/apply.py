@@ -11,20 +11,24 @@ from bitwright.graph.calibration import calibrate
 from bitwright.graph.graph import Graph
 from bitwright.numerics.ranges import Observed
 from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer
-from bitwright.repair import RepairReport, repair
+from bitwright.repair import RepairReport, put_fitted, repair, take_fitted
 from bitwright.values.recipe import Action, Recipe
 
 Told = Callable[[Action, RepairReport | None], None]
 """Called with each action of a recipe when it is done, and what the repair reports."""
 
 
-def apply_recipe(graph: Graph, recipe: Recipe, batches: Any, told: Told | None = None) -> Graph:
+def apply_recipe(graph: Graph, recipe: Recipe, batches: Any = None, told: Told | None = None) -> Graph:
     """Turn a captured float graph into the quantized network that a recipe describes.
+
+    A recipe that has its fitted values (``recipe.fitted``) is not fitted again: the result is the same to the last
+    bit, on any machine, and needs no data.
 
     Args:
         graph: from :func:`~bitwright.graph.capture`, of the model and with the placement that the recipe was made for.
         recipe: e.g. from :func:`~bitwright.debug.debug`.
-        batches: calibration data, the same as the recipe was made with if the result is to be the same.
+        batches: calibration data, the same as the recipe was made with if the result is to be the same. With fitted
+            values they only watch the ranges of other widths, for policies and repairs that are to follow.
         told: called with each action when it is done.
 
     Returns:
@@ -33,9 +37,17 @@ def apply_recipe(graph: Graph, recipe: Recipe, batches: Any, told: Told | None =
     Raises:
         PolicyMismatch: the recipe was made for another graph.
         InvalidPolicy: it names sites that the graph does not have.
-        InvalidInput: a repair that refuses.
+        InvalidInput: a repair that refuses, or no data for a recipe that has to be fitted.
     """
     recipe.target.check(graph.sites)
+    if recipe.fitted is not None:
+        put_fitted(graph, recipe.fitted, batches, recipe.ranges)
+        for action in recipe.actions:
+            if told is not None:
+                told(action, None)
+        return graph.apply(recipe.policy)
+    if batches is None:
+        raise InvalidInput("this recipe has no fitted values, so it is fitted when it is applied: pass batches")
     calibrate(graph, batches, ranges=recipe.ranges)
     graph.apply(recipe.target)
     for action in recipe.actions:
@@ -43,6 +55,16 @@ def apply_recipe(graph: Graph, recipe: Recipe, batches: Any, told: Told | None =
         if told is not None:
             told(action, report)
     return graph
+
+
+def keep_fitted(graph: Graph, recipe: Recipe) -> Recipe:
+    """The recipe with what it came to, so that :meth:`Recipe.save` keeps it.
+
+    Args:
+        graph: as :func:`apply_recipe` left it.
+        recipe: that was applied to it.
+    """
+    return recipe.with_fitted(take_fitted(graph, recipe.policy, recipe.digest))
 
 
 def apply_action(graph: Graph, action: Action, batches: Any) -> RepairReport | None:
@@ -86,7 +108,8 @@ def _limits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
 
 
 def _bits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
-    graph.apply(graph.policy.replaced({options["site"]: options["bits"]}))
+    policy = graph.policy
+    graph.apply(policy.replaced({options["site"]: options["bits"]}, policy.name.removesuffix("+") + "+"))
 
 
 _HOW: Mapping[str, Callable[[Graph, Mapping[str, Any], Any], RepairReport | None]] = MappingProxyType(

@@ -20,7 +20,7 @@ from bitwright.store import content_key
 from bitwright.values import Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
 
-REPAIRS = ("bias", "adaround")
+REPAIRS = ("gptq", "adaround")
 
 
 def ladder_of(repairs: Sequence[str]) -> tuple[tuple[Action, ...], ...]:
@@ -52,7 +52,8 @@ class Auto:
     """The outcome.
 
     Attributes:
-        recipe: the cheapest that holds, or the dearest policy with every repair where none does.
+        recipe: the cheapest that holds, or the dearest policy with every repair where none does; with what was fitted
+            where the network is still at hand.
         verdict: it on the held-out samples.
         holds: whether it keeps the target there.
         tried: everything that was measured, in this order.
@@ -163,7 +164,7 @@ def cheapest_recipe(
     assert found.verdict is not None
     with_what = ", ".join(str(action) for action in found.recipe.actions) or "no repair"
     return Auto(
-        found.recipe,
+        bench.with_fitted(found.recipe),
         found.verdict,
         True,
         tuple(tried),

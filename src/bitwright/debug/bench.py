@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bitwright.debug.apply import apply_action, apply_recipe
+from bitwright.debug.apply import apply_action, apply_recipe, keep_fitted
 from bitwright.evaluation.evaluate import evaluate
 from bitwright.evaluation.outputs import Outputs, float_outputs
 from bitwright.evaluation.task import Task
@@ -21,7 +21,7 @@ from bitwright.sensitivity.sweep import Expected, Tally
 from bitwright.values import FLOAT, Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
 
-KEPT_GRAPHS = 2
+KEPT_GRAPHS = 3
 Remember = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 """(key, compute) -> what was computed under the key before, or now."""
 
@@ -97,6 +97,11 @@ class Bench:
         while len(self._graphs) >= KEPT_GRAPHS:
             self._graphs.pop(next(iter(self._graphs)))
         self._graphs[recipe] = graph
+
+    def with_fitted(self, recipe: Recipe) -> Recipe:
+        """The recipe with what it came to, if its network is among those that are kept."""
+        graph = self._graphs.get(recipe)
+        return recipe if graph is None else keep_fitted(graph, recipe)
 
     def tried(self, recipe: Recipe, action: Action) -> tuple[Graph, RepairReport | None]:
         """A copy of the network under a recipe, with one more action, and what the action reports.

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from bitwright.debug.apply import keep_fitted
 from bitwright.debug.bench import Bench, Remember
 from bitwright.debug.state import State
 from bitwright.debug.steps_fix import fix_quantizers
@@ -30,6 +31,7 @@ from bitwright.numerics.ranges import check_method
 from bitwright.store import content_key
 from bitwright.values import Policy
 from bitwright.values.findings import Findings, Step
+from bitwright.values.fitted import Fitted
 from bitwright.values.recipe import Recipe
 
 STEPS: tuple[Callable[[Bench, State], Step], ...] = (
@@ -66,8 +68,8 @@ def debug(
     """Find out why a quantized network is bad, and mend it, with evidence at each step.
 
     Args:
-        graph: captured; it is not changed. The findings' recipe does to it what the flow did to its copy:
-            ``apply_recipe(graph, findings.recipe, task.calibration)``.
+        graph: captured; it is not changed. The findings' recipe does to it what the flow did to its copy, and has
+            what was fitted: ``apply_recipe(graph, findings.recipe)``.
         task: calibration data for every choice, evaluation data for the target.
         target_drop: points of accuracy (hundredths of the task's metric) that may be lost.
         weights: target bits of all weights; None: float.
@@ -75,7 +77,8 @@ def debug(
         policy: target bits site by site, instead of ``weights`` and ``activations``.
         model: the original model, to compare the graph with.
         ranges: how ranges are set to begin with.
-        repairs: which repairs steps 3 and 4 may use, of "cle", "granularity", "bias", "adaround", "clip" and "smooth";
+        repairs: which repairs steps 3 and 4 may use, of "cle", "granularity", "bias", "gptq", "adaround", "clip"
+            and "smooth";
             as a mapping: with their options.
         samples: calibration inputs to use; None: all.
         start_at: the step to begin with, 1 to 8.
@@ -107,6 +110,8 @@ def debug(
     state, steps = State(begin), []
     for number in range(start_at, len(STEPS) + 1):
         step = _taken(bench, state, number, model, remember)
+        if step.recipe == begin:
+            step = replace(step, recipe=begin)  # with what was fitted
         steps.append(step)
         if on_step is not None:
             on_step(step)
@@ -119,6 +124,8 @@ def debug(
         )
         if step.status == "failed" or step.holds:
             break
+    if steps[-1].status != "failed":
+        steps[-1] = replace(steps[-1], recipe=_with_fitted(bench, begin, steps[-1].recipe, remember))
     return _findings(bench, tuple(steps))
 
 
@@ -151,6 +158,7 @@ def _taken(bench: Bench, state: State, number: int, model: nn.Module | None, rem
         debug=number,
         graph=bench.graph_hash,
         recipe=state.recipe.to_dict(),
+        fitted=_checksum(state.recipe),
         at_fault=state.at_fault,
         swept=state.sweep is not None,
         target_drop=bench.target_drop,
@@ -159,6 +167,33 @@ def _taken(bench: Bench, state: State, number: int, model: nn.Module | None, rem
         model=model is not None,
     )
     return Step.from_dict(remember(key, take))
+
+
+def _with_fitted(bench: Bench, begin: Recipe, recipe: Recipe, remember: Remember | None) -> Recipe:
+    """The recipe with what it came to: known, remembered, or taken off the network that the flow ended with."""
+    if recipe.fitted is not None:
+        return recipe
+
+    def take() -> dict[str, Any]:
+        fitted = keep_fitted(bench.graph(recipe), recipe).fitted
+        assert fitted is not None
+        return fitted.to_dict()
+
+    if remember is None:
+        return keep_fitted(bench.graph(recipe), recipe)
+    key = content_key(
+        debug="fitted",
+        graph=bench.graph_hash,
+        begin=begin.to_dict(),
+        fitted=_checksum(begin),
+        recipe=recipe.to_dict(),
+        samples=bench.samples,
+    )
+    return recipe.with_fitted(Fitted.from_dict(remember(key, take)))
+
+
+def _checksum(recipe: Recipe) -> str:
+    return "" if recipe.fitted is None else recipe.fitted.checksum
 
 
 def _findings(bench: Bench, steps: tuple[Step, ...]) -> Findings:
@@ -178,7 +213,8 @@ def _findings(bench: Bench, steps: tuple[Step, ...]) -> Findings:
         changed = listed(last.recipe.actions)
         words = f"{last.conclusion} " + (f"So far: {changed}." if changed else "Nothing that was tried helped.")
     notes = (
-        "Choices are ranked by KL to float on calibration data: accuracy there is saturated, and ranks nothing.",
+        "Choices are ranked by KL to float on calibration data: accuracy on data that a network was trained on is "
+        "saturated, and ranks nothing.",
         "The evaluation data only decided when to stop.",
     )
     return Findings(steps, bench.target_drop, holds, words, notes, bench.graph_hash)

@@ -14,7 +14,7 @@ from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.repair import RepairReport
 from bitwright.values import Verdict
 from bitwright.values.findings import Measurement, Step
-from bitwright.values.recipe import FITTING, Action
+from bitwright.values.recipe import FITTING, Action, Recipe
 
 CLIPPING = tuple(2.0**-k for k in range(1, 17))
 """Shares of the observed range that the clipping search tries first, down to 1/65,536."""
@@ -51,7 +51,7 @@ class Mending:
         best: tuple[Action, Graph, Verdict, int] | None = None
         for action in actions:
             try:
-                graph, report = self.bench.tried(self.recipe, action)
+                graph, report = self.bench.tried(self.recipe.without_replaced(action), action)
             except InvalidInput as error:
                 self.rows.append(Measurement(str(action), kept=False, note=f"refused: {error}"))
                 continue
@@ -66,11 +66,33 @@ class Mending:
             return False
         action, graph, measured, row = best
         self.rows[row] = replace(self.rows[row], kept=True)
-        self.recipe = self.recipe.then(action.kind, **action.options)
+        self.recipe = self.recipe.without_replaced(action).then(action.kind, **action.options)
         self.bench.keep(self.recipe, graph)
         self.kl, self.verdict = measured.kl.value, None
+        self._let_go([earlier for earlier in self.kept if earlier not in self.recipe.actions])
         self.kept.append(action)
         return True
+
+    def _let_go(self, actions: Sequence[Action]) -> None:
+        """Say of some actions that were kept that something else has taken their place."""
+        labels = {str(action) for action in actions}
+        self.kept = [action for action in self.kept if action not in actions]
+        self.rows = [replace(row, kept=False) if row.kept and row.label in labels else row for row in self.rows]
+
+    def instead(self, start: Recipe, actions: Sequence[Action]) -> bool:
+        """Try each of some actions on the network as it was before what was kept; keep the best in its place if better.
+
+        Args:
+            start: the recipe before anything was kept.
+            actions: alternatives to everything that was kept.
+        """
+        recipe, kept, verdict = self.recipe, self.kept, self.verdict
+        self.recipe, self.kept = start, []
+        if self.attempt_one_of(actions):
+            self._let_go(kept)
+            return True
+        self.recipe, self.kept, self.verdict = recipe, kept, verdict
+        return False
 
     def drop_needless(self) -> None:
         """Take out what was kept earlier and no longer lowers the KL, now that the later actions are there."""
@@ -106,8 +128,7 @@ class Mending:
         if self.kept[-1].kind == "limits":
             low, high = self.kept[-1].options["low"], self.kept[-1].options["high"]
             finer = [Action("limits", {"site": site, "low": low * f, "high": high * f}) for f in FINER]
-            if self.best_of(site, finer):
-                del self.kept[-2]
+            self.best_of(site, finer)
         return True
 
     def step(self, number: int, title: str, rule: str, state: State, start: float) -> Step:

@@ -15,6 +15,10 @@ SANE_KL = 0.01
 """Step 1: largest KL to float with all weights, or all activations, at 16 bits, nats."""
 GUESSING_MARGIN = 0.01
 """Step 1: a float network that beats always naming the most frequent class by no more than this is suspect."""
+SATURATED = 0.99
+"""Step 1: accuracy of the float network on calibration data from which it is said to be saturated."""
+OVERFITTED = 0.02
+"""Step 1: the same of accuracy that lies so far above the one on evaluation data."""
 FAULT_SHARE = 0.2
 """Step 2: a side is at fault from this share of the KL that both sides alone add up to."""
 IMPROVEMENT = 0.05

@@ -13,15 +13,16 @@ from bitwright.sensitivity.sweep import sweep
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Action, Recipe
 
-FITTED = ("bias", "adaround")
+FITTED = ("bias", "gptq", "adaround")
 WEIGHT_REPAIRS = ("cle", "granularity", *FITTED)
 ACTIVATION_REPAIRS = ("smooth", "clip")
 
 
 def mend_weights(bench: Bench, state: State) -> Step:
-    """Step 3: cross-layer equalization, scales per channel, bias correction, adaptive rounding, in this order.
+    """Step 3: cross-layer equalization, scales per channel, bias correction, GPTQ, AdaRound, in this order.
 
-    The first two rescale or regrid the weights, the others fit them to the grids that are then there.
+    The first two rescale or regrid the weights, the others fit them to the grids that are then there, each in the place
+    of the one before it.
     """
     title = "Weights at fault: what mends them?"
     rule = f"a change is kept when it lowers the KL to float of the whole network by {IMPROVEMENT:.0%} or more"
@@ -44,8 +45,9 @@ def mend_activations(bench: Bench, state: State) -> Step:
     """Step 4: the range of the one site that does the harm, or other range settings for all."""
     title = "Activations at fault: what mends them?"
     rule = (
-        f"one site with {CONCENTRATED:.0%} or more of the activations' one-site KL is mended alone, else all ranges "
-        f"are set otherwise; a change is kept when it lowers the KL to float by {IMPROVEMENT:.0%} or more"
+        f"one site with {CONCENTRATED:.0%} or more of the activations' one-site KL is mended alone; where that is not "
+        "enough, or no site stands out, all activations are mended; a change is kept when it lowers the KL to float "
+        f"by {IMPROVEMENT:.0%} or more"
     )
     sides: list[Measurement] = []
     if state.recipe.actions:  # what was mended since step 2 may have left the other side with most of the harm
@@ -65,8 +67,11 @@ def mend_activations(bench: Bench, state: State) -> Step:
     said += outliers_of(graph, worst.label)
     if alone:
         mending.own_range(worst.label)
+    only = bool(mending.kept)
+    if only and not mending.holds():
+        only = not mending.instead(state.recipe, _rescaling(bench, state.recipe))
     # What is set for all sites would undo the range of the one.
-    rest = _after_one(bench, mending.recipe) if mending.kept else _for_all(bench, mending.recipe)
+    rest = _after_one(bench, mending.recipe) if only else _for_all(bench, mending.recipe)
     if not mending.kept or not mending.holds():
         for actions in rest:
             if mending.attempt_one_of(actions) and mending.holds():
@@ -88,13 +93,20 @@ def _for_all(bench: Bench, recipe: Recipe) -> list[list[Action]]:
             continue
         options = {"kind": "activation", "method": method, **({"percentile": percentile} if percentile else {})}
         ranges.append(Action("ranges", options))
-    found = [ranges]
-    if "cle" in bench.repairs and not recipe.repaired("cle"):
-        found.append([Action("repair", {"name": "cle", "activations": True, **bench.repairs["cle"]})])
-    for name in ACTIVATION_REPAIRS:
-        if name in bench.repairs and not recipe.repaired(name):
-            found.append([Action("repair", {"name": name, **bench.repairs[name]})])
+    found = [ranges, *([action] for action in _rescaling(bench, recipe))]
+    if "clip" in bench.repairs and not recipe.repaired("clip"):
+        found.append([Action("repair", {"name": "clip", **bench.repairs["clip"]})])
     return found + _fitting(bench, recipe)
+
+
+def _rescaling(bench: Bench, recipe: Recipe) -> list[Action]:
+    """Repairs that move outliers of activations into weights, which leaves the float function what it is."""
+    found = []
+    if "cle" in bench.repairs and not recipe.repaired("cle"):
+        found.append(Action("repair", {"name": "cle", "activations": True, **bench.repairs["cle"]}))
+    if "smooth" in bench.repairs and not recipe.repaired("smooth"):
+        found.append(Action("repair", {"name": "smooth", **bench.repairs["smooth"]}))
+    return found
 
 
 def _after_one(bench: Bench, recipe: Recipe) -> list[list[Action]]:

@@ -6,7 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from bitwright.debug.bench import Bench
-from bitwright.debug.state import FAULT_SHARE, GUESSING_MARGIN, SANE_DIFFERENCE, SANE_KL, State, measurement
+from bitwright.debug.state import (
+    FAULT_SHARE,
+    GUESSING_MARGIN,
+    OVERFITTED,
+    SANE_DIFFERENCE,
+    SANE_KL,
+    SATURATED,
+    State,
+    measurement,
+)
 from bitwright.debug.words import drop_of, nats, share
 from bitwright.evaluation.outputs import Outputs
 from bitwright.values import Policy
@@ -57,8 +66,7 @@ def float_sanity(bench: Bench, state: State, model: nn.Module | None = None) -> 
             f" But on the evaluation data the float network ({test.accuracy:.1%}) is hardly better than naming the "
             f"most frequent class every time ({guessing:.1%}): look at its weights and at the data's preparation first."
         )
-    saturated = reference.accuracy - test.accuracy > 0.02
-    if saturated:
+    if reference.accuracy >= SATURATED or reference.accuracy - test.accuracy > OVERFITTED:
         conclusion += (
             f" Accuracy on the calibration data ({reference.accuracy:.1%}) is saturated: it ranks nothing, so all "
             "choices are ranked by KL to float."

@@ -18,6 +18,7 @@ NAMES = {
     "cle": "cross-layer equalization",
     "granularity": "one step for each channel of the weights",
     "bias": "bias correction",
+    "gptq": "GPTQ",
     "adaround": "AdaRound",
     "blocks": "AdaRound by blocks",
     "smooth": "SmoothQuant",
@@ -67,13 +68,17 @@ def share(part: float, whole: float) -> str:
 
 def drop_of(bench: Bench, verdict: Verdict) -> str:
     """What is lost on the evaluation data, with its interval where there is one."""
-    drop = bench.drop(verdict)
+    drop = points(bench.drop(verdict), bench.target_drop)
     if bench.task.metric is not None:
-        return f"metric {verdict.metrics['metric']:.4g}, {_points(drop)} float's"
+        return f"metric {verdict.metrics['metric']:.4g}, {drop} float's"
     change = verdict.accuracy_change
     interval = f"{100 * change.low:+.2f} to {100 * change.high:+.2f} at {change.level:.0%}"
-    return f"accuracy {verdict.accuracy.value:.2%}, {_points(drop)} float's ({interval})"
+    return f"accuracy {verdict.accuracy.value:.2%}, {drop} float's ({interval})"
 
 
-def _points(drop: float) -> str:
-    return f"{abs(drop):.2f} points {'above' if drop < 0 else 'below'}"
+def points(drop: float, target: float) -> str:
+    """A drop in points, with as many digits as it takes to see on which side of the target it lies."""
+    digits = 2
+    while digits < 6 and drop > target >= round(drop, digits):
+        digits += 1
+    return f"{abs(drop):.{digits}f} points {'above' if drop < 0 else 'below'}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.graph.batches import check_targets, iterate
+from bitwright.graph.batches import check_target_shape, check_targets, iterate
 from bitwright.graph.graph import Graph
 from bitwright.values import FLOAT
 
@@ -105,12 +105,8 @@ def log_probabilities(outputs: Any, targets: Any) -> Tensor:
         )
     if not bool(torch.isfinite(outputs).all()):
         raise InvalidData("the model's outputs hold NaN or infinite values; check weights and inputs")
+    check_target_shape(outputs, targets)
     check_targets(targets, outputs.shape[1])
-    wanted = (outputs.shape[0], *outputs.shape[2:])
-    if tuple(targets.shape) != wanted:
-        raise InvalidData(
-            f"targets must have shape {wanted} for outputs of shape {tuple(outputs.shape)}, got {tuple(targets.shape)}"
-        )
     return outputs.double().log_softmax(1)
 
 

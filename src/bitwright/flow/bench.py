@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 import bitwright
 from bitwright.flow.meter import Meter, meters, named
 from bitwright.flow.samples import Drawn, count, draw
@@ -12,9 +14,11 @@ from bitwright.flow.steps import Steps
 from bitwright.graph import Graph, calibrate, capture
 from bitwright.sensitivity import METHODS, sensitivities
 from bitwright.store import RunStore, content_key
-from bitwright.values import SensitivityTable
+from bitwright.values import FLOAT, SensitivityTable
+from bitwright.values.recipe import Recipe
 from bitwright.values.settings import Settings
 from bitwright.zoo import DataSets
+from bitwright.zoo.inputs import as_tuple, select
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Bench:
         identity: names the graph with its ranges by content: model, placement, calibration data and settings.
         holdout: measures policies on held-out calibration samples; candidates are ranked by it.
         evaluation: measures policies on the evaluation data; nothing is chosen by it.
+        recipe: that was applied to the graph, with what was fitted; None for the plain bench.
     """
 
     graph: Graph
@@ -40,6 +45,7 @@ class Bench:
     identity: str
     holdout: Meter
     evaluation: Meter
+    recipe: Recipe | None = None
 
 
 def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, steps: Steps) -> Bench:
@@ -60,7 +66,7 @@ def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, ste
     with steps.step("draw samples"):
         drawn = draw(data.calibration, settings)
     with steps.step("capture"):
-        graph = capture(model, drawn.calibration[0][0][:2], quantizer=settings.quantizer)
+        graph = capture(model, select(drawn.calibration[0][0], slice(0, 2)), quantizer=settings.quantizer)
     batches = drawn.calibration
     with steps.step("calibrate", count(batches)):
         calibrate(graph, batches, ranges=settings.ranges, seed=settings.seed)
@@ -85,7 +91,8 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
 
     Args:
         bench: from :func:`prepare`.
-        methods: see :data:`bitwright.sensitivity.METHODS`.
+        methods: see :data:`bitwright.sensitivity.METHODS`. Those that need one prediction for each sample give way to
+            FIT where the outputs are of another shape, such as a segmentation's.
         steps: told how far it is.
 
     Raises:
@@ -93,6 +100,8 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
         InvalidData: targets outside the classes, or gradients that are not finite.
     """
     samples = count(bench.drawn.scores)
+    if not one_prediction(bench):
+        methods = tuple(dict.fromkeys("fit" if method == "margin-fit" else method for method in methods))
     keys = {
         method: content_key(graph=bench.identity, method=method, bits=bench.settings.bits, samples=samples)
         for method in methods
@@ -114,3 +123,12 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
                 found[method] = table.to_dict()
                 bench.store.put(keys[method], "sensitivity", table.to_dict())
     return tuple(SensitivityTable.from_dict(found[method] or {}) for method in methods)
+
+
+def one_prediction(bench: Bench) -> bool:
+    """Whether the network makes one prediction for each sample: logits of shape (batch, classes)."""
+    with bench.graph.applied(FLOAT), torch.no_grad():
+        outputs = bench.graph(
+            *(v.to(bench.graph.device) for v in as_tuple(select(bench.drawn.scores[0][0], slice(0, 2))))
+        )
+    return not isinstance(outputs, torch.Tensor) or outputs.dim() < 3

@@ -12,6 +12,7 @@ from bitwright.report import format as text
 from bitwright.store import folder as files
 from bitwright.store import write_atomically
 from bitwright.values import FLOAT, Latency, Parity, Policy
+from bitwright.zoo.inputs import as_tuple, select
 
 FUSED_AGREEMENT = 0.995
 """Share of equal predictions below which a run warns: fused integer kernels round a few values the other way."""
@@ -58,7 +59,8 @@ def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Deliver
     with steps.step("time it"), tempfile.TemporaryDirectory() as temporary:
         plain = Path(temporary) / "float.onnx"
         export(graph, plain, runtime=bench.settings.runtime, policy=FLOAT)
-        times = latency(target, plain)
+        sample = as_tuple(select(bench.drawn.calibration[0][0], slice(0, 1)))
+        times = latency(target, plain, inputs=sample)
     ours, plain_size = (text.cost("size", size) for size in (exported.bytes, exported.float_bytes))
     notes = (
         f"{target.name} takes {ours}, the float model in the same format {plain_size}",

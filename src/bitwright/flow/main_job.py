@@ -110,8 +110,8 @@ def run(
         front, policy = with_choices(refined.front, choices), choices[0].candidate.policy
         outputs.write_front(output, front)
         outputs.write_policy(output, policy)
-        if recipe is not None:
-            outputs.write_recipe(output, recipe)
+        if final.recipe is not None:
+            outputs.write_recipe(output, final.recipe)
         figures = evaluate_all(bench, final, choices, refined, front, steps)
         delivery = deliver(final, policy, Path(output), steps)
         report = RunReport(

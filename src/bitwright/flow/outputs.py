@@ -68,8 +68,8 @@ def write_policy(folder: str | Path, policy: Policy) -> None:
 
 
 def write_recipe(folder: str | Path, recipe: Recipe) -> None:
-    """The policy with its repairs and ranges, to be applied again."""
-    write_atomically(Path(folder) / files.RECIPE, recipe.to_json())
+    """The policy with its repairs and ranges, to be applied again, and what was fitted."""
+    recipe.save(Path(folder) / files.RECIPE)
 
 
 def write_report(folder: str | Path, report: RunReport) -> None:

@@ -2,50 +2,76 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from bitwright.cost import default_costs
-from bitwright.debug import Told, apply_recipe, cheapest_recipe, ladder_of
+from bitwright.debug import apply_recipe, cheapest_recipe, keep_fitted, ladder_of
 from bitwright.flow.bench import Bench
 from bitwright.flow.choose import Choice
 from bitwright.flow.meter import meters
 from bitwright.flow.steps import Steps
-from bitwright.repair import RepairReport
+from bitwright.graph import Graph
 from bitwright.store import content_key
 from bitwright.values import FLOAT, Candidate
-from bitwright.values.recipe import Action, Recipe
+from bitwright.values.fitted import FITTED_VERSION, Fitted
+from bitwright.values.recipe import Recipe
 
 
-def with_recipe(bench: Bench, recipe: Recipe, steps: Steps, told: Told | None = None) -> Bench:
+def with_recipe(bench: Bench, recipe: Recipe, steps: Steps, watch: bool = False) -> Bench:
     """The same bench with a graph that the recipe's repairs and ranges were applied to; measured under its own keys.
+
+    What was fitted comes with the recipe or from the store; else it is fitted now and kept there.
 
     Args:
         bench: the plain one.
         recipe: what is applied to a copy of its graph.
         steps: told how far it is.
-        told: called with each action when it is done, and what the repair reports.
+        watch: watch ranges for other widths and further repairs, too; what is fitted now has them in any case.
 
     Raises:
         PolicyMismatch: the recipe was made for another graph.
         InvalidInput: a repair that refuses.
     """
-    done = 0
+    recipe = recalled(bench, recipe)
+    graph = bench.graph.copy()
     with steps.step("apply the recipe", len(recipe.actions) or 1) as tell:
+        data = bench.drawn.calibration if watch or recipe.fitted is None else None
+        done = itertools.count(1)
+        apply_recipe(graph, recipe, data, lambda action, report: tell(next(done)))
+    if recipe.fitted is None:
+        recipe = remembered(bench, keep_fitted(graph, recipe))
+    return measuring(bench, graph, recipe)
 
-        def one(action: Action, report: RepairReport | None) -> None:
-            nonlocal done
-            done += 1
-            tell(done)
-            if told is not None:
-                told(action, report)
 
-        graph = bench.graph.copy()
-        apply_recipe(graph, recipe, bench.drawn.calibration, one).apply(FLOAT)
-    identity = content_key(bench=bench.identity, recipe=recipe.to_dict())
+def measuring(bench: Bench, graph: Graph, recipe: Recipe) -> Bench:
+    """The bench with a graph that a recipe was applied to; the recipe has what was fitted."""
+    assert recipe.fitted is not None
+    graph.apply(FLOAT)
+    identity = content_key(bench=bench.identity, recipe=recipe.to_dict(), fitted=recipe.fitted.checksum)
     holdout, evaluation = meters(graph, bench.drawn, bench.data, bench.settings, bench.store, identity)
-    return replace(bench, graph=graph, identity=identity, holdout=holdout, evaluation=evaluation)
+    return replace(bench, graph=graph, identity=identity, holdout=holdout, evaluation=evaluation, recipe=recipe)
+
+
+def recalled(bench: Bench, recipe: Recipe) -> Recipe:
+    """The recipe with what was fitted, if it has it or the store does."""
+    if recipe.fitted is not None:
+        return recipe
+    found = bench.store.get(_place(bench, recipe))
+    return recipe if found is None else recipe.with_fitted(Fitted.from_dict(found))
+
+
+def remembered(bench: Bench, recipe: Recipe) -> Recipe:
+    """The recipe itself; what was fitted on this bench is put into the store."""
+    if recipe.fitted is not None:
+        bench.store.put(_place(bench, recipe), "fitted", recipe.fitted.to_dict())
+    return recipe
+
+
+def _place(bench: Bench, recipe: Recipe) -> str:
+    return content_key(fitted=FITTED_VERSION, bench=bench.identity, recipe=recipe.digest)
 
 
 def given(bench: Bench, recipe: Recipe, predicted: float | None) -> Choice:
@@ -93,7 +119,7 @@ def cheapest_repaired(
     if not found.recipe.actions:
         return replace(plain, reason=f"{plain.reason} Repairs make no cheaper one hold."), None
     chosen = next(c for c in candidates if c.policy == found.recipe.target)
-    return Choice(replace(chosen, verdict=found.verdict), found.reason), found.recipe
+    return Choice(replace(chosen, verdict=found.verdict), found.reason), remembered(bench, found.recipe)
 
 
 def _remembered(bench: Bench) -> Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]:

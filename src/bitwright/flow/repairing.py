@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from bitwright.debug import apply_action, apply_recipe, keep_fitted
 from bitwright.errors import InvalidInput
 from bitwright.flow.bench import Bench
-from bitwright.flow.repaired import with_recipe
+from bitwright.flow.repaired import measuring, recalled, with_recipe
 from bitwright.flow.steps import Steps
 from bitwright.repair import RepairReport, check_options, check_sequence
 from bitwright.store import content_key
 from bitwright.values import FLOAT, Verdict
+from bitwright.values.fitted import Fitted
 from bitwright.values.recipe import Action, Recipe
 
 
@@ -110,18 +112,23 @@ def repair_policy(bench: Bench, begin: Recipe, added: Sequence[Action], steps: S
     recipe = begin
     for action in added:
         recipe = recipe.then(action.kind, **action.options)
-    key = content_key(repairs=1, graph=bench.identity, begin=begin.to_dict(), recipe=recipe.to_dict())
+    begin = recalled(bench, begin)
+    key = content_key(
+        repairs=2,
+        graph=bench.identity,
+        begin=begin.to_dict(),
+        fitted="" if begin.fitted is None else begin.fitted.checksum,
+        recipe=recipe.to_dict(),
+    )
 
     def compute() -> dict[str, Any]:
-        plain = not begin.actions and begin.ranges == bench.settings.ranges
-        first = bench if plain else with_recipe(bench, begin, steps)
+        plain = not begin.actions and begin.ranges == bench.settings.ranges and begin.fitted is None
+        first = bench if plain else with_recipe(bench, begin, steps, watch=True)
         reports: list[RepairReport] = []
-
-        def told(action: Action, report: RepairReport | None) -> None:
-            if report is not None:
-                reports.append(report)
-
-        last = with_recipe(bench, recipe, steps, told)
+        last = _further(bench, first, begin, recipe, reports, steps)
+        assert last.recipe is not None
+        assert last.recipe.fitted is not None
+        bench.store.put(content_key(fitted=key), "fitted", last.recipe.fitted.to_dict())
         with steps.step("evaluate", 4) as tell:
             held_before = first.holdout(begin.policy)
             tell(1)
@@ -130,10 +137,30 @@ def repair_policy(bench: Bench, begin: Recipe, added: Sequence[Action], steps: S
             before = first.evaluation(begin.policy)
             tell(3)
             after = last.evaluation(recipe.policy)
-        mine = tuple(reports[len(reports) - len(added) :])
-        return Repaired(recipe, mine, before, after, held_before, held_after, _pass_seconds(bench)).to_dict()
+        return Repaired(recipe, tuple(reports), before, after, held_before, held_after, _pass_seconds(bench)).to_dict()
 
-    return Repaired.from_dict(bench.store.get_or_compute(key, "repairs", compute))
+    found = Repaired.from_dict(bench.store.get_or_compute(key, "repairs", compute))
+    kept = bench.store.get(content_key(fitted=key))
+    fitted = None if kept is None else Fitted.from_dict(kept)
+    return replace(found, recipe=recipe.with_fitted(fitted))
+
+
+def _further(
+    bench: Bench, first: Bench, begin: Recipe, recipe: Recipe, reports: list[RepairReport], steps: Steps
+) -> Bench:
+    """The bench with the rest of a recipe, after its beginning."""
+    batches = bench.drawn.calibration
+    added = recipe.actions[len(begin.actions) :]
+    with steps.step("repair", len(added)) as tell:
+        if first is bench:
+            graph = apply_recipe(bench.graph.copy(), begin, batches)
+        else:
+            graph = first.graph.copy().apply(begin.policy)
+        for number, action in enumerate(added, start=1):
+            report = apply_action(graph, action, batches)
+            reports += [] if report is None else [report]
+            tell(number)
+    return measuring(bench, graph, keep_fitted(graph, recipe))
 
 
 def _pass_seconds(bench: Bench) -> float:

@@ -11,6 +11,7 @@ from bitwright.errors import InvalidData
 from bitwright.values.settings import Settings
 from bitwright.zoo.adopt import BatchStream
 from bitwright.zoo.dataset import Batch, Dataset
+from bitwright.zoo.inputs import join, samples_in, select
 
 LEAST = 8
 """Fewest samples of calibration data: 4 to calibrate with, 4 to hold out."""
@@ -36,7 +37,7 @@ class Drawn:
 
 def count(batches: tuple[Batch, ...]) -> int:
     """Number of samples."""
-    return sum(len(inputs) for inputs, _ in batches)
+    return sum(samples_in(inputs) for inputs, _ in batches)
 
 
 def draw(dataset: Dataset, settings: Settings) -> Drawn:
@@ -74,8 +75,8 @@ def draw(dataset: Dataset, settings: Settings) -> Drawn:
     def batches(start: int, stop: int) -> tuple[Batch, ...]:
         edges = range(start, stop, settings.batch_size)
         return tuple(
-            (inputs[i : min(i + settings.batch_size, stop)], targets[i : min(i + settings.batch_size, stop)])
-            for i in edges
+            (select(inputs, chosen), targets[chosen])
+            for chosen in (slice(i, min(i + settings.batch_size, stop)) for i in edges)
         )
 
     return Drawn(batches(0, calibrate), batches(0, score), batches(first, first + held), notes)
@@ -88,11 +89,12 @@ def pick(dataset: Dataset, positions: np.ndarray) -> Batch:
     if isinstance(dataset, BatchStream):  # a stream is read once from its beginning, whatever is asked of it
         parts, first = [], 0
         for inputs, targets in dataset.stream(CHUNK, int(ascending[-1]) + 1):
-            wanted = torch.from_numpy(ascending[(ascending >= first) & (ascending < first + len(inputs))] - first)
-            parts.append((inputs[wanted], targets[wanted]))
-            first += len(inputs)
+            size = samples_in(inputs)
+            wanted = torch.from_numpy(ascending[(ascending >= first) & (ascending < first + size)] - first)
+            parts.append((select(inputs, wanted), targets[wanted]))
+            first += size
     else:
         parts = [dataset.read(int(i), int(i) + 1) for i in ascending]
-    inputs, targets = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    inputs, targets = join([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     back = torch.from_numpy(np.argsort(order, kind="stable"))
-    return inputs[back], targets[back]
+    return select(inputs, back), targets[back]

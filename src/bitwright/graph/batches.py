@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitwright.errors import InvalidData
+from bitwright.errors import InvalidData, InvalidInput
 
 Batch = tuple[tuple[Any, ...], Any]
 
@@ -69,6 +69,25 @@ def iterate(batches: Iterable[Any], device: torch.device | None = None, purpose:
         raise InvalidData(
             f"batches are empty: {purpose} needs at least one batch (an iterator that was used up is empty)"
         )
+
+
+def check_target_shape(outputs: Tensor, targets: Any) -> None:
+    """One class number for each sample, or for each position of each sample.
+
+    Raises:
+        InvalidInput: targets that fit outputs whose classes are the last axis, and only those.
+        InvalidData: targets of any other shape.
+    """
+    shape = tuple(outputs.shape)
+    wanted = (shape[0], *shape[2:])
+    if not isinstance(targets, Tensor) or tuple(targets.shape) == wanted:
+        return
+    if len(shape) > 2 and tuple(targets.shape) == shape[:-1]:
+        raise InvalidInput(
+            f"classes must be axis 1 of the logits, (batch, classes, ...), got shape {shape} for targets of shape "
+            f"{shape[:-1]}; wrap the model so that it returns logits.movedim(-1, 1)"
+        )
+    raise InvalidData(f"targets must have shape {wanted} for outputs of shape {shape}, got {tuple(targets.shape)}")
 
 
 def check_targets(targets: Any, classes: int) -> None:

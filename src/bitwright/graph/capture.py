@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from bitwright.errors import CaptureError, InvalidData, InvalidInput
 from bitwright.graph import pt2e
+from bitwright.graph.constants import fold_computed_weights
 from bitwright.graph.decompositions import decompose
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import Names, activation_name, layer_name, module_path
@@ -112,6 +113,7 @@ def _export(model: Any, inputs: Inputs) -> tuple[GraphModule, Any]:
             shapes = ", ".join(str(tuple(v.shape)) for v in inputs)
             raise InvalidInput(
                 f"the model does not run on example_inputs of shape {shapes}: {_first_line(error)}"
+                f"{_other_precision(model, inputs)}"
             ) from error
         batch = torch.export.Dim("batch", min=1)
         dynamic: tuple[Any, ...] = tuple({0: batch} for _ in inputs)
@@ -130,7 +132,18 @@ def _export(model: Any, inputs: Inputs) -> tuple[GraphModule, Any]:
             program = program.run_decompositions({})  # makes everything functional
         module = program.module()
         _without_mutation(module)
-        return copy.deepcopy(module), expected
+        module = copy.deepcopy(module)
+        fold_computed_weights(module)
+        return module, expected
+
+
+def _other_precision(model: nn.Module, inputs: Inputs) -> str:
+    """A hint where the model's weights are of another precision than its inputs."""
+    kinds = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()})
+    given = sorted({str(v.dtype).removeprefix("torch.") for v in inputs if v.is_floating_point()})
+    if not kinds or not given or kinds == given:
+        return ""
+    return f"; the model is in {' and '.join(kinds)}, the inputs are in {' and '.join(given)}: return model.float()"
 
 
 def _check_free_batch(program: torch.export.ExportedProgram) -> None:

@@ -1,7 +1,7 @@
 """Operations that hide matrix products are opened up, so that the products get sites.
 
-Attention becomes matmul, softmax, matmul. Recurrent layers (LSTM, GRU) become linear layers that share one weight, as
-PyTorch's own decompositions unroll them.
+Attention becomes matmul, softmax, matmul; an einsum becomes permutations and a batched matmul. Recurrent layers (LSTM,
+GRU) become linear layers that share one weight, as PyTorch's own decompositions unroll them.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ def attention(
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
-    """Open up attention and recurrent layers; a program without them is returned as it is."""
+    """Open up attention, einsums and recurrent layers; a program without them is returned as it is."""
     targets = {node.target for node in program.graph.nodes if node.op == "call_function"}
     table: dict[Any, Any] = {}
     if aten.scaled_dot_product_attention.default in targets:
         table[aten.scaled_dot_product_attention.default] = attention
+    if aten.einsum.default in targets:
+        table[aten.einsum.default] = torch.export.default_decompositions()[aten.einsum.default]
     recurrent = [op for op in _RECURRENT if op in targets]
     if recurrent:
         from torch._decomp import get_decompositions

@@ -1,11 +1,15 @@
-"""Batch norms behind grouped transposed convolutions, folded here because torchao's folding stops at them."""
+"""What torchao's folding of batch norms gets wrong, put right here.
+
+It stops at grouped transposed convolutions, and it folds where it must not: into a convolution whose output, or whose
+weight, something else reads as well (DenseNet's first layer), which then reads the changed values.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from bitwright.graph.operations import aten
+from bitwright.graph.operations import WEIGHTED, aten
 
 _TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
 _GROUPS = 6  # position of the argument
@@ -19,6 +23,43 @@ def fold_behind_grouped_transposed(module: GraphModule) -> None:
             _fold(module, layer, norm)
     module.graph.eliminate_dead_code()
     module.recompile()
+
+
+def keep_shared_layers(module: GraphModule) -> None:
+    """Keep torchao from folding a batch norm into a layer that is not the batch norm's alone.
+
+    A layer is its alone if nothing else reads the output, and behind every other use of the weight stands the same
+    batch norm. An ``alias`` in front of any other batch norm hides the layer from torchao.
+    """
+    for norm in [node for node in module.graph.nodes if node.target == aten.batch_norm.default]:
+        layer = norm.args[0]
+        if isinstance(layer, Node) and layer.target in WEIGHTED and not _alone(module, layer):
+            with module.graph.inserting_before(norm):
+                alias = module.graph.call_function(aten.alias.default, (layer,))
+            alias.meta["val"] = layer.meta.get("val")  # and no module: no part of the layer's pattern
+            norm.replace_input_with(layer, alias)
+    module.recompile()
+
+
+def _alone(module: GraphModule, layer: Node) -> bool:
+    weight = layer.args[1]
+    if not isinstance(weight, Node) or weight.op != "get_attr":
+        return False
+    uses = [
+        user
+        for node in module.graph.nodes
+        if node.op == "get_attr" and node.target == weight.target
+        for user in node.users
+    ]
+    return all(_behind(use) == _behind(layer) is not None for use in uses)
+
+
+def _behind(layer: Node) -> tuple[object, ...] | None:
+    """The tensors of the batch norm that alone reads a layer's output, or None."""
+    users = list(layer.users)
+    if len(users) != 1 or users[0].target != aten.batch_norm.default or users[0].args[0] is not layer:
+        return None
+    return tuple(arg.target if isinstance(arg, Node) else arg for arg in users[0].args[1:])
 
 
 def _foldable(module: GraphModule, layer: Node, norm: Node) -> bool:

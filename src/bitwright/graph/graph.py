@@ -102,12 +102,11 @@ class Graph:
             InvalidInput: an activation has no range yet (see :func:`calibrate`).
         """
         policy.check(self.sites)
-        for name in policy:
-            if not self.quantizers[name].calibrated:
-                raise InvalidInput(
-                    f"site '{name}' has no range yet; call bw.calibrate(graph, batches) before applying a policy"
-                )
         bits = policy.bits
+        for name, width in bits.items():
+            quantizer = self.quantizers[name]
+            if isinstance(quantizer, ActivationQuantizer):
+                quantizer.check_range(width)
         for name, quantizer in self.quantizers.items():
             quantizer.bits = bits.get(name)
         self._tie_free_steps.settle(self.quantizers)

@@ -7,7 +7,8 @@
 - a linear layer or matrix product that makes a network output leaves it in float (logits are compared, not
   computed on);
 - constants, values made from constants alone (masks, initial states) and integer inputs (token ids) are left alone;
-- a softmax reads what a float operation made, such as masked scores, as it is: a mask's -inf would stretch any range.
+- a softmax reads what a float operation made, and sums of scores and masks, as they are: a mask's -inf would stretch
+  any range.
 """
 
 from __future__ import annotations
@@ -102,17 +103,32 @@ def place(module: GraphModule) -> Placement:
         if node.target == EMBEDDING and isinstance(node.args[0], Node) and node.args[0].op == "get_attr":
             placement.weights[(node.args[0], node)] = None
             continue
-        if not _is_tensor_operation(node, varying) or not _is_float(node):
+        if not _is_tensor_operation(node, varying) or not _is_float(node) or _masks_scores(node):
             continue
         if node.target in WEIGHTED:
             weight = node.args[WEIGHTED[node.target].weight]
-            if isinstance(weight, Node):
+            if isinstance(weight, Node) and weight.op == "get_attr":
                 placement.weights[(weight, node)] = None
+            elif isinstance(weight, Node) and weight in varying:  # another layer made it
+                _quantize_operand(placement, weight, node)
         for operand in _operands(node):
             if operand in varying:
                 _quantize_operand(placement, operand, node)
         _quantize_result(placement, node)
     return placement
+
+
+def _masks_scores(node: Node) -> bool:
+    """Whether it adds to scores that only a softmax reads: a mask, whose -inf would stretch any range."""
+    return BINARY.get(node.target) == "add" and _only_feeds_softmax(node)
+
+
+def _only_feeds_softmax(node: Node) -> bool:
+    return bool(node.users) and all(
+        user.target == torch.ops.aten.softmax.int
+        or ((moves_only(user) or BINARY.get(user.target) == "add") and _only_feeds_softmax(user))
+        for user in node.users
+    )
 
 
 def _quantize_operand(placement: Placement, operand: Node, user: Node) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from bitwright.errors import CaptureError, InvalidInput, MissingExtra
-from bitwright.graph.folding import fold_behind_grouped_transposed
+from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_layers
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import EMBEDDING, WEIGHTED, aten
 from bitwright.graph.placement import place
@@ -138,6 +138,7 @@ def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
         _tell_calls_apart(module)
         norms = tuple(layer_name(node) for node in module.graph.nodes if node.target == aten.batch_norm.default)
         fold_behind_grouped_transposed(module)
+        keep_shared_layers(module)
         try:
             prepared: GraphModule = prepare_pt2e(module, quantizer)
             prepared.meta[BATCH_NORMS] = norms

@@ -41,6 +41,19 @@ class UniformQuantizer(Quantizer):
         self._fixed[bits] = affine
         self.reset()
 
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """The widths whose grid was fixed."""
+        return tuple(self._fixed)
+
+    def fixed_integers(self, bits: int) -> Tensor | None:
+        """The integers that were fixed along with the grid at a width, in their smallest type; None: the nearest."""
+        return None
+
+    def own_affine(self, bits: int) -> Affine:
+        """The grid at a width as it was chosen or fixed, before it is adjusted to those of other sites."""
+        return self.affine(bits)
+
     def reset(self) -> None:
         """Forget the grids, after something that they depend on has changed."""
         self._affines = {}
@@ -92,11 +105,27 @@ class ActivationQuantizer(UniformQuantizer):
             return self._settled[1]
         return super().affine(bits)
 
-    def _make(self, bits: int) -> Affine:
-        if self.observed is None:
+    def own_affine(self, bits: int) -> Affine:
+        """The grid at a width as it was chosen or fixed, before :meth:`settle` replaced it."""
+        return super().affine(bits)
+
+    def check_range(self, bits: int) -> None:
+        """Raise :class:`InvalidInput` if there is no range from which a grid at this width can be made."""
+        if self.observed is not None or bits in self._fixed:
+            return
+        if self._fixed:
+            widths = ", ".join(str(width) for width in sorted(self._fixed))
             raise InvalidInput(
-                f"site '{self.site.name}' has no range yet; call bw.calibrate(graph, batches) before applying a policy"
+                f"site '{self.site.name}' has a range at {widths} bits only, as its recipe fitted it, got {bits}; pass "
+                "batches to apply_recipe to have ranges for other widths"
             )
+        raise InvalidInput(
+            f"site '{self.site.name}' has no range yet; call bw.calibrate(graph, batches) before applying a policy"
+        )
+
+    def _make(self, bits: int) -> Affine:
+        self.check_range(bits)
+        assert self.observed is not None
         scheme = self.site.scheme
         low, high = scheme.integer_range(bits)
         return activation_affine(self.observed, low, high, scheme.symmetric, self.ranges, self.percentile)
@@ -158,11 +187,20 @@ class WeightQuantizer(UniformQuantizer):
 
     def affine(self, bits: int) -> Affine:
         """The grid at a width; made anew when the float weight was changed in place."""
+        self._notice_changes()
+        return super().affine(bits)
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """The widths whose grid was fixed."""
+        self._notice_changes()
+        return super().fixed
+
+    def _notice_changes(self) -> None:
         if self.weight._version != self._seen:
             self._seen = self.weight._version
             self._forget_learned()
             self.reset()
-        return super().affine(bits)
 
     def set_ranges(self, method: str, percentile: float = 99.99) -> None:
         """Choose how ranges are set from now on, and forget grids and roundings that were fixed."""
@@ -199,6 +237,11 @@ class WeightQuantizer(UniformQuantizer):
         self.affine(bits)  # takes note of the weight's present version
         self.fix(bits, affine)
         self._learned[bits] = rounded.detach().to(torch.int8 if bits <= 8 else torch.int16)
+
+    def fixed_integers(self, bits: int) -> Tensor | None:
+        """The integers that were learned at a width, as int8 or int16; None: the nearest."""
+        self._notice_changes()
+        return self._learned.get(bits)
 
     def learned(self, bits: int) -> bool:
         """Whether the rounding at a width was learned by a repair."""

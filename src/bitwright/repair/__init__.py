@@ -3,7 +3,9 @@
 from bitwright.repair.adaround import adaround
 from bitwright.repair.bias import bias_correction
 from bitwright.repair.equalization import equalize
+from bitwright.repair.fitted import put_fitted, take_fitted
 from bitwright.repair.folding import fold
+from bitwright.repair.gptq import gptq
 from bitwright.repair.order import check_sequence
 from bitwright.repair.outliers import clip, smooth
 from bitwright.repair.ranges import set_granularity, set_ranges
@@ -22,9 +24,12 @@ __all__ = [
     "clip",
     "equalize",
     "fold",
+    "gptq",
     "options_of",
+    "put_fitted",
     "repair",
     "set_granularity",
     "set_ranges",
     "smooth",
+    "take_fitted",
 ]

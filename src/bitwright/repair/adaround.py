@@ -10,11 +10,12 @@ from torch import Tensor
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions, layers_of
+from bitwright.numerics.affine import Affine
 from bitwright.repair.blocks import Block, blocks_of, learn_block
 from bitwright.repair.order import check_order, checked_inputs, checked_policy
 from bitwright.repair.report import Change, RepairReport, Stopwatch
 from bitwright.repair.rounding import Problem, Settings, learn_rounding
-from bitwright.repair.steps import fitted_affine, full_step, gram_of
+from bitwright.repair.steps import Feedback, fitted_affine, full_step, gram_of
 from bitwright.repair.tails import Tail, tail_of
 from bitwright.repair.twins import Twins
 from bitwright.values import Policy
@@ -155,7 +156,7 @@ class _Work:
         plain = before.error(before.nearest(), before.bias)
         found = None
         if self.steps == "output":
-            fitted = fitted_affine(layer, bits, gram_of(before.inputs, learn))
+            fitted = _fitted(layer, bits, gram_of(before.inputs, learn))
             found = learn_rounding(Problem(**{**before.__dict__, "step": full_step(layer, fitted)}), settings)
             if found.error < plain:
                 affine = fitted
@@ -224,7 +225,7 @@ class _Work:
         assert bits is not None
         before, _ = self._start(twins, layer)
         if self.steps == "output":
-            layer.weight.fix(bits, fitted_affine(layer, bits, gram_of(before.inputs, self.settings.learn_bias)))
+            layer.weight.fix(bits, _fitted(layer, bits, gram_of(before.inputs, self.settings.learn_bias)))
 
     def _block(self, twins: Twins, block: Block, layers: dict[Any, Layer]) -> None:
         mine = [layers[node] for node in block.layers]
@@ -235,3 +236,8 @@ class _Work:
         twins.redo(inner)
         twins.release(freed)
         twins.let_go(block.start, block.end)
+
+
+def _fitted(layer: Layer, bits: int, gram: Tensor) -> Affine:
+    """The grid with the smallest output error under sequential rounding."""
+    return fitted_affine(layer, bits, gram, feedback=Feedback.of(gram))

@@ -30,6 +30,7 @@ from bitwright.repair.order import check_order, checked_inputs
 from bitwright.repair.report import Change, RepairReport, Stopwatch
 from bitwright.values import FLOAT
 
+SPARE = 1.0  # absorbed are values that lie below the smallest one seen by this much of its distance from the mean
 RELU6 = ("auto", "replace", "bound", "cap", "keep")
 ROUNDS = 40
 SETTLED = 1e-3  # largest change of a scale, relative, at which the rounds end
@@ -51,9 +52,10 @@ def equalize(
     the largest absolute weights: both then have the same range (eq. 11). Pairs are gone over until nothing moves.
     Convolutions, depthwise and transposed ones, and linear layers take part. The float function stays what it is.
 
-    Where a ReLU leaves a whole channel untouched (all its values lie above c > 0 on the calibration data), c moves
-    from the first bias into the second (section 4.1.3, with c no larger than the smallest value seen, so that nothing
-    changes on that data). Not in front of padded convolutions, where it wouldn't be exact.
+    Where a ReLU leaves a whole channel untouched (all its values lie far above c > 0 on the calibration data), c moves
+    from the first bias into the second (section 4.1.3, but with c twice as far below the mean as the smallest value
+    seen, so that nothing changes on other data either). Not in front of padded convolutions, where it wouldn't be
+    exact.
 
     ReLU6 doesn't scale along: see ``relu6``.
 
@@ -111,7 +113,8 @@ def equalize(
         refresh(graph, None, changed.values())
         notes.append("ranges of changed activations are forgotten and the graph is in float: call bw.calibrate")
     else:
-        notes.append(f"float outputs moved by {_moved(before, _outputs(graph, inputs[:1])):.1e} of their largest")
+        moved = _moved(before, _outputs(graph, inputs[:1]))
+        notes.append(f"float outputs moved by {moved:.1e} of their largest, on calibration data")
         refresh(graph, inputs, changed.values())
         graph.apply(policy)
     graph.repairs.append("cle")
@@ -296,7 +299,8 @@ def _absorb(graph: Graph, pairs: list[Pair], inputs: list[tuple[Any, ...]]) -> l
     amounts = {}
     for pair in mine:
         node = pair.first.node
-        least = torch.minimum(seen.mean[node] - 3 * seen.deviation[node], seen.low[node])
+        reached = torch.minimum(seen.mean[node] - 3 * seen.deviation[node], seen.low[node])
+        least = reached - SPARE * (seen.mean[node] - reached)
         if bool((least > 0).any()):
             amounts[pair.name] = least.clamp_min(0)
     if not amounts:

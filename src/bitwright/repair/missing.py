@@ -37,6 +37,12 @@ def ensure_biases(graph: Graph, layers: Iterable[Layer]) -> list[str]:
     return notes
 
 
+def zeros_of(graph: Graph, label: str) -> nn.Parameter | None:
+    """The zeros of a bias that was given to a layer without one; None for a bias of the model."""
+    found = getattr(graph.module.get_submodule("biases"), f"{label}_zeros", None)
+    return found if isinstance(found, nn.Parameter) else None
+
+
 def _name(layer: Layer) -> str:
     return f"{layer.weight.site.name.rpartition('.')[0] or layer.name}.bias"
 

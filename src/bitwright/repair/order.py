@@ -15,6 +15,7 @@ from bitwright.values import Policy
 _RESCALES = "rescales weights and activations"
 _MOVES_GRIDS = "moves the grids"
 _ROUNDING = "would undo the rounding that adaround learned"
+_SEQUENTIAL = "would undo the rounding that gptq found"
 _CORRECTION = "would make the bias correction, measured on the present weights and grids, wrong"
 _GRIDS = "would make the ranges, set for the present weights and activations, wrong"
 
@@ -22,24 +23,29 @@ REFUSED: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "cle": {
             "adaround": f"{_RESCALES}, which {_ROUNDING}",
+            "gptq": f"{_RESCALES}, which {_SEQUENTIAL}",
             "bias": f"{_RESCALES}, which {_CORRECTION}",
             "ranges": f"{_RESCALES}, which {_GRIDS}",
             "clip": f"{_RESCALES}, which {_GRIDS}",
         },
         "smooth": {
             "adaround": f"{_RESCALES}, which {_ROUNDING}",
+            "gptq": f"{_RESCALES}, which {_SEQUENTIAL}",
             "bias": f"{_RESCALES}, which {_CORRECTION}",
             "ranges": f"{_RESCALES}, which {_GRIDS}",
             "clip": f"{_RESCALES}, which {_GRIDS}",
         },
         "granularity": {
             "adaround": f"{_MOVES_GRIDS} of weights, which {_ROUNDING}",
+            "gptq": f"{_MOVES_GRIDS} of weights, which {_SEQUENTIAL}",
             "bias": f"{_MOVES_GRIDS} of weights, which {_CORRECTION}",
         },
         "ranges": {
             "adaround": f"{_MOVES_GRIDS} of weights, which {_ROUNDING}",
+            "gptq": f"{_MOVES_GRIDS} of weights, which {_SEQUENTIAL}",
             "bias": f"{_MOVES_GRIDS}, which {_CORRECTION}",
         },
+        "gptq": {"adaround": _ROUNDING},
         "clip": {
             "bias": f"{_MOVES_GRIDS} of activations, which {_CORRECTION}",
         },

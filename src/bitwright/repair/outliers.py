@@ -69,6 +69,11 @@ def clip(
             if not isinstance(site, ActivationQuantizer) or site.bits is None:
                 continue
             if names is None or site.site.name in names:
+                if site.observed is None:
+                    raise InvalidInput(
+                        f"the clipping search needs what calibration saw at site '{site.site.name}'; pass batches to "
+                        "apply_recipe, too"
+                    )
                 stops[node] = site
         layers = {layer.node: layer for layer in layers_of(graph)}
         twins = Twins(graph, inputs)

@@ -20,12 +20,12 @@ from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.uniform import UniformQuantizer, WeightQuantizer
 from bitwright.repair.order import check_order, checked_inputs, checked_policy
 from bitwright.repair.report import Change, RepairReport, Stopwatch
-from bitwright.repair.steps import fitted_affine, full_step, gram_of, output_errors, sequential_rounding
+from bitwright.repair.steps import fitted_affine, full_step, gram_of, output_errors
 from bitwright.repair.twins import Twins, inputs_dependent
 from bitwright.values import Policy
 from bitwright.values.site import Granularity
 
-FITTED = ("output", "sequential", "cross-entropy")
+FITTED = ("output", "cross-entropy")
 ROWS = 8192
 FACTORS = tuple(2.0 ** (-k / 8) for k in range(-2, 15))  # of the present step that cross-entropy tries
 
@@ -49,7 +49,6 @@ def set_ranges(
 
     - ``"output"`` (weights): each channel's step by the output error (w - q) H (w - q)^T, H the second moments of the
       inputs that the layer meets in the quantized network, rounding to nearest;
-    - ``"sequential"`` (weights): the same under sequential rounding (GPTQ), whose integers are kept;
     - ``"cross-entropy"`` (the last layers): the step with the smallest cross-entropy between the float network's
       probabilities and those with this site alone quantized. The network behind the site is run for each step that is
       tried, so this is for the last weight, its input, or the logits.
@@ -184,7 +183,7 @@ def _wanted(graph: Graph, weights: str | None, activations: str | None, sites: M
             continue
         if method not in (*METHODS, *FITTED):
             raise InvalidInput(f"method must be one of {', '.join((*METHODS, *FITTED))}, got '{method}'")
-        if method in ("output", "sequential") and site.name not in layers:
+        if method == "output" and site.name not in layers:
             if site.name in sites or site.kind == "activation":
                 raise InvalidInput(f"'{method}' is for the weights of layers, site '{site.name}' holds none")
             continue
@@ -205,7 +204,7 @@ def _fit_weights(graph: Graph, inputs: list[tuple[Any, ...]], methods: Mapping[s
     met: set[str] = set()
     for layer in layers_of(graph):
         name = layer.weight.site.name
-        if methods.get(name) in ("output", "sequential") and name not in met:
+        if methods.get(name) == "output" and name not in met:
             layers[layer.node] = layer
         met.add(name)
     if not layers:
@@ -223,24 +222,19 @@ def _fit_weights(graph: Graph, inputs: list[tuple[Any, ...]], methods: Mapping[s
             for output, value in zip(twins.float[node], twins.quantized[node.args[0]], strict=True)  # type: ignore[index]
         ]
         gram = gram_of(torch.cat(rows, 1), False)
-        sequential = methods[layer.weight.site.name] == "sequential"
         matrix = layer.matrix(layer.weight.weight.detach()).float()
-        present = layer.weight.affine(bits)
-        affine = fitted_affine(layer, bits, gram, sequential)
-        low, high = affine.low, affine.high
-
-        def nearest(grid: Affine, layer: Layer = layer, matrix: Tensor = matrix, gram: Tensor = gram) -> float:
-            step = full_step(layer, grid)
-            rounded = (matrix / step).round().clamp(grid.low, grid.high) * step
-            return float(output_errors(rounded - matrix, gram).sum())
-
-        if sequential:
-            step = full_step(layer, affine)
-            integers = sequential_rounding(matrix.contiguous(), gram, step, low, high)
-            if float(output_errors(integers * step - matrix, gram).sum()) <= nearest(present):
-                layer.weight.fix_rounding(bits, affine, layer.from_matrix(integers))
-        elif nearest(affine) <= nearest(present):
+        affine = fitted_affine(layer, bits, gram)
+        if _nearest_error(layer, affine, matrix, gram) <= _nearest_error(
+            layer, layer.weight.affine(bits), matrix, gram
+        ):
             layer.weight.fix(bits, affine)
+
+
+def _nearest_error(layer: Layer, grid: Affine, matrix: Tensor, gram: Tensor) -> float:
+    """Squared output error of rounding to nearest on a grid, summed over channels."""
+    step = full_step(layer, grid)
+    rounded = (matrix / step).round().clamp(grid.low, grid.high) * step
+    return float(output_errors(rounded - matrix, gram).sum())
 
 
 def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) -> None:

@@ -14,6 +14,7 @@ from bitwright.repair.adaround import adaround
 from bitwright.repair.bias import bias_correction
 from bitwright.repair.equalization import equalize
 from bitwright.repair.folding import fold
+from bitwright.repair.gptq import gptq
 from bitwright.repair.outliers import clip, smooth
 from bitwright.repair.ranges import set_granularity, set_ranges
 from bitwright.repair.report import RepairReport
@@ -32,6 +33,7 @@ REPAIRS: Mapping[str, Callable[..., RepairReport]] = MappingProxyType(
         "granularity": set_granularity,
         "ranges": set_ranges,
         "clip": clip,
+        "gptq": gptq,
         "adaround": adaround,
         "blocks": brecq,
         "bias": bias_correction,
@@ -84,16 +86,22 @@ ABOUT: Mapping[str, About] = MappingProxyType(
             "next to nothing",
         ),
         "ranges": About(
-            "Ranges are set by another method: minmax, percentile, mse, output, sequential (GPTQ), cross-entropy.",
+            "Ranges are set by another method: minmax, percentile, mse, output, cross-entropy.",
             "calibration data; a policy for the fitted methods",
             "the grids of all sites, of one kind, or of single sites",
-            "nothing (minmax) to about ten float passes (sequential)",
+            "nothing (minmax) to about ten float passes (output)",
         ),
         "clip": About(
             "A search for how much of each activation's range to keep.",
             "calibration data and a policy",
             "ranges of activations",
             "about twenty float passes",
+        ),
+        "gptq": About(
+            "GPTQ: weights are rounded one after the other, each error made good in those still to come.",
+            "calibration data and a policy",
+            "integers and biases of weights at the policy's widths; the float network stays what it is",
+            "about ten float passes",
         ),
         "adaround": About(
             "AdaRound: it is learned, layer by layer, which weights are rounded up and which down.",
@@ -125,8 +133,8 @@ def repair(graph: Graph, name: str, batches: Any = None, **options: Any) -> Repa
 
     Args:
         graph: from :func:`~bitwright.graph.capture`; for all repairs but ``"fold"`` and ``"cle"`` calibrated.
-        name: ``"fold"``, ``"cle"``, ``"smooth"``, ``"granularity"``, ``"ranges"``, ``"clip"``, ``"adaround"``,
-            ``"blocks"`` or ``"bias"``.
+        name: ``"fold"``, ``"cle"``, ``"smooth"``, ``"granularity"``, ``"ranges"``, ``"clip"``, ``"gptq"``,
+            ``"adaround"``, ``"blocks"`` or ``"bias"``.
         batches: calibration data, an iterable of (inputs, targets).
         options: of the repair: see the functions in :data:`REPAIRS`.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,32 @@ def gram_of(rows: Tensor, centered: bool) -> Tensor:
     return gram
 
 
-def sequential_rounding(matrix: Tensor, gram: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+@dataclass(frozen=True)
+class Feedback:
+    """How the error of each column is made good in those still to come, from the second moments H of the inputs.
+
+    Attributes:
+        order: (G, K) columns, those with the largest inputs first.
+        factor: (G, K, K) upper Cholesky factor of the inverse of H, damped and in that order.
+    """
+
+    order: Tensor
+    factor: Tensor
+
+    @staticmethod
+    def of(gram: Tensor, damping: float = DAMPING) -> Feedback:
+        """From (G, K, K) second moments; ``damping`` is a share of their mean diagonal."""
+        diagonal = gram.diagonal(dim1=1, dim2=2)
+        order = diagonal.argsort(dim=1, descending=True)
+        least = (damping * diagonal.mean(1)).clamp_min(1e-12)
+        ordered = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
+        ordered = ordered.double()
+        ordered.diagonal(dim1=1, dim2=2).add_(least[:, None])
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
+        return Feedback(order, torch.linalg.cholesky(inverse, upper=True).to(gram.dtype))
+
+
+def sequential_rounding(matrix: Tensor, feedback: Feedback, step: Tensor, low: int, high: int) -> Tensor:
     """Round column after column, each error being made good in the columns that are still to come.
 
     GPTQ (Frantar et al., ICLR 2023), i.e. optimal brain quantization in one fixed order for all rows; columns with the
@@ -33,7 +60,7 @@ def sequential_rounding(matrix: Tensor, gram: Tensor, step: Tensor, low: int, hi
 
     Args:
         matrix: (G, R, K) weights.
-        gram: (G, K, K), H.
+        feedback: of the (G, K, K) second moments H.
         step: broadcastable to ``matrix``.
         low: smallest integer.
         high: largest integer.
@@ -42,14 +69,8 @@ def sequential_rounding(matrix: Tensor, gram: Tensor, step: Tensor, low: int, hi
         (G, R, K) integers as floats; they can lie more than one step away from the nearest rounding.
     """
     groups, rows, columns = matrix.shape
-    diagonal = gram.diagonal(dim1=1, dim2=2)
-    order = diagonal.argsort(dim=1, descending=True)
-    damping = (DAMPING * diagonal.mean(1)).clamp_min(1e-12)
-    ordered = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram)).double()
-    ordered.diagonal(dim1=1, dim2=2).add_(damping[:, None])
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
-    factor = torch.linalg.cholesky(inverse, upper=True).to(matrix.dtype)
-    index = order[:, None, :].expand(groups, rows, columns)
+    factor = feedback.factor
+    index = feedback.order[:, None, :].expand(groups, rows, columns)
     left = matrix.gather(2, index)
     steps = step.expand_as(matrix).gather(2, index)
     result = torch.empty_like(left)
@@ -72,7 +93,7 @@ def output_errors(error: Tensor, gram: Tensor) -> Tensor:
 
 
 def fitted_steps(
-    matrix: Tensor, gram: Tensor, low: int, high: int, shared: tuple[int, ...] = (), sequential: bool = True
+    matrix: Tensor, gram: Tensor, low: int, high: int, shared: tuple[int, ...] = (), feedback: Feedback | None = None
 ) -> Tensor:
     """(G, R, 1) steps with the smallest output error, searched among short steps below the min-max step.
 
@@ -82,7 +103,7 @@ def fitted_steps(
         low: smallest integer.
         high: largest integer.
         shared: dimensions of (G, R) along which all rows have one step.
-        sequential: judge steps by sequential instead of nearest rounding.
+        feedback: judge steps by sequential rounding with it; None for nearest rounding.
     """
     reach = torch.maximum(matrix.amax(2).clamp_min(0) / max(high, 1), -matrix.amin(2).clamp_max(0) / max(-low, 1))
     if shared:
@@ -101,8 +122,8 @@ def fitted_steps(
         count, groups, rows = steps.shape
         many = matrix[:, None].expand(groups, count, *matrix.shape[1:]).reshape(groups, count * rows, -1)
         step = steps.transpose(0, 1).reshape(groups, count * rows, 1)
-        if sequential:
-            rounded = sequential_rounding(many, gram, step, low, high)
+        if feedback is not None:
+            rounded = sequential_rounding(many, feedback, step, low, high)
         else:
             rounded = (many / step).round_().clamp_(low, high)
         errors = output_errors(rounded * step - many, gram).reshape(groups, count, rows).transpose(0, 1)
@@ -124,15 +145,25 @@ def full_step(layer: Layer, affine: Affine) -> Tensor:
     return layer.matrix(scale.expand_as(weight).contiguous())
 
 
-def fitted_affine(layer: Layer, bits: int, gram: Tensor, sequential: bool = True) -> Affine:
+def fitted_affine(
+    layer: Layer, bits: int, gram: Tensor, *, matrix: Tensor | None = None, feedback: Feedback | None = None
+) -> Affine:
     """The grid of a layer's weight with the smallest output error, whatever its granularity.
 
     Per group the errors of a group are judged on their own (the diagonal blocks of the Gram matrix).
+
+    Args:
+        layer: the layer.
+        bits: width.
+        gram: (G, K, K) second moments of the inputs.
+        matrix: (G, R, K) weights to fit instead of the layer's own.
+        feedback: judge by sequential rounding with it; None for nearest rounding.
     """
     quantizer: WeightQuantizer = layer.weight
     scheme = quantizer.site.scheme
     low, high = scheme.integer_range(bits)
-    matrix = layer.matrix(quantizer.weight.detach()).float()
+    if matrix is None:
+        matrix = layer.matrix(quantizer.weight.detach()).float()
     present = quantizer.affine(bits)
     if scheme.granularity == "group":
         if scheme.group_size is None or layer.transposed or layer.groups > 1:
@@ -142,12 +173,13 @@ def fitted_affine(layer: Layer, bits: int, gram: Tensor, sequential: bool = True
         missing = wide.shape[1] * size - columns
         padded = torch.nn.functional.pad(gram[0], (0, missing, 0, missing))
         blocks = torch.stack([padded[i : i + size, i : i + size] for i in range(0, columns + missing, size)])
-        step = fitted_steps(wide.transpose(0, 1).contiguous(), blocks, low, high, (), sequential)
+        inside = None if feedback is None else Feedback.of(blocks)
+        step = fitted_steps(wide.transpose(0, 1).contiguous(), blocks, low, high, (), inside)
         scale = step.transpose(0, 1).reshape(present.scale.shape)
     elif scheme.granularity == "tensor":
-        scale = fitted_steps(matrix, gram, low, high, (0, 1), sequential)[0, 0, 0].reshape(present.scale.shape)
+        scale = fitted_steps(matrix, gram, low, high, (0, 1), feedback)[0, 0, 0].reshape(present.scale.shape)
     else:
         shared = (0,) if layer.transposed and layer.groups > 1 else ()
-        scale = fitted_steps(matrix, gram, low, high, shared, sequential)
+        scale = fitted_steps(matrix, gram, low, high, shared, feedback)
         scale = (scale[0] if shared else scale).reshape(present.scale.shape)
     return Affine(scale, torch.zeros_like(scale), low, high, present.group_size)

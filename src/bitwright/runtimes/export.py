@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.errors import ExportError, InvalidInput, nearest
+from bitwright.files import write_atomically
 from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
 from bitwright.runtimes.activations import insert_activation
@@ -18,7 +19,6 @@ from bitwright.runtimes.guards import keep_float_weights
 from bitwright.runtimes.trace import DOMAIN, Marked, mark
 from bitwright.runtimes.translate import translate
 from bitwright.runtimes.weights import insert_bias, insert_weight
-from bitwright.store.files import write_atomically
 from bitwright.values import Policy
 
 RUNTIMES: tuple[str, ...] = ("onnxruntime",)

@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput, nearest
-from bitwright.graph.batches import as_batches, check_targets, iterate
+from bitwright.graph.batches import as_batches, check_target_shape, check_targets, iterate
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.gradients import gradient_moments
 from bitwright.sensitivity.noise import check_noise, checked_widths, noise_of_sites
@@ -45,6 +45,7 @@ def per_sample_loss(loss: Loss | None, outputs: Any, targets: Any) -> Tensor:
     if loss is None:
         if not isinstance(outputs, Tensor) or outputs.dim() < 2:
             raise InvalidInput("the default loss needs logits of shape (batch, classes, ...); pass loss=")
+        check_target_shape(outputs, targets)
         check_targets(targets, outputs.shape[1])
         values = functional.cross_entropy(outputs, targets, reduction="none")
         return values.flatten(1).mean(1) if values.dim() > 1 else values
@@ -61,9 +62,12 @@ def per_sample_loss(loss: Loss | None, outputs: Any, targets: Any) -> Tensor:
 def margins(outputs: Any) -> Tensor:
     """(N,) difference of the two largest logits of each sample."""
     if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] < 2:
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        got: Any = type(outputs).__name__
+        way_out = "wrap the model so that it returns its logits"
+        if isinstance(outputs, Tensor):
+            got, way_out = tuple(outputs.shape), "use method='fit'"
         raise InvalidInput(
-            f"margin-fit needs logits of shape (batch, classes) with at least 2 classes, got {shape}; use method='fit'"
+            f"margin-fit needs logits of shape (batch, classes) with at least 2 classes, got {got}; {way_out}"
         )
     top = outputs.topk(2, dim=1).values
     return top[:, 0] - top[:, 1]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.graph.batches import as_batches, check_targets, iterate
+from bitwright.graph.batches import as_batches, check_target_shape, check_targets, iterate
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.suffix import HELD_BYTES, Variant, groups, limited, run_variants
 from bitwright.values import FLOAT, Policy, Sites, check_bits
@@ -153,6 +153,7 @@ class Expected:
                 "wrap the model so that it returns its logits"
             )
         if targets is not None:
+            check_target_shape(outputs, targets)
             check_targets(targets, outputs.shape[1])
         self.logits = outputs
         self.targets = targets

@@ -1,6 +1,6 @@
 """The run store: every measurement of a run, kept through kill -9, and files written whole or not at all."""
 
-from bitwright.store.files import atomic_path, write_atomically
+from bitwright.files import atomic_path, write_atomically
 from bitwright.store.keys import content_key
 from bitwright.store.run_store import STORE_NAME, Record, RunStore
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from bitwright.errors import InvalidInput, nearest
+from bitwright.files import write_atomically
+from bitwright.values.fitted import Fitted
 from bitwright.values.policy import Policy
 
 RECIPE_VERSION = 1
@@ -25,8 +30,8 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
 """What a recipe can do, with the options of each."""
 
 
-FITTING = ("bias", "adaround", "blocks")
-"""Repairs that fit biases and rounding to the grids that are there."""
+FITTING = ("bias", "gptq", "adaround", "blocks")
+"""Repairs that fit biases and rounding to the grids that are there; each finds anew what those in front of it found."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,30 @@ class Recipe:
         ranges: how every range is set before anything else is done.
         actions: repairs, ranges and bits, in their order.
         name: a word for tables.
+        fitted: what all this came to, so that it need not be fitted again; None where that is not known. Recipes are
+            equal whether or not they have it, and it goes when anything else is changed.
     """
 
     target: Policy
     ranges: str = "mse"
     actions: tuple[Action, ...] = ()
     name: str = ""
+    fitted: Fitted | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.fitted is not None and self.fitted.recipe != self.digest:
+            object.__setattr__(self, "fitted", None)
+
+    @property
+    def digest(self) -> str:
+        """Identifies target, ranges and actions, 16 hexadecimal digits."""
+        data = {key: value for key, value in self.to_dict().items() if key != "name"}
+        data["target"] = data["target"]["bits"]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+    def with_fitted(self, fitted: Fitted | None) -> Recipe:
+        """The same recipe with what it came to; None to have it fitted again when it is applied."""
+        return replace(self, fitted=fitted)
 
     @property
     def policy(self) -> Policy:
@@ -110,6 +133,15 @@ class Recipe:
         fitting = tuple(a for a in self.actions if a.kind == "repair" and a.options.get("name") in FITTING)
         kept = tuple(a for a in self.actions if a not in fitting)
         return Recipe(self.target, self.ranges, kept, self.name), fitting
+
+    def without_replaced(self, action: Action) -> Recipe:
+        """The recipe without earlier repairs of which an action would find anew all that they found."""
+        name = action.options.get("name") if action.kind == "repair" else None
+        if name not in FITTING:
+            return self
+        gone = FITTING[: FITTING.index(name)]
+        kept = tuple(a for a in self.actions if a.kind != "repair" or a.options.get("name") not in gone)
+        return self if kept == self.actions else Recipe(self.target, self.ranges, kept, self.name)
 
     def aimed_at(self, target: Policy) -> Recipe:
         """The same actions for another target."""
@@ -151,11 +183,17 @@ class Recipe:
         )
         return cls(target, str(data.get("ranges", "mse")), actions, str(data.get("name", "")))
 
-    def to_json(self) -> str:
-        """Readable JSON: one action a line, one site a line."""
+    def to_json(self, fitted: Mapping[str, str] | None = None) -> str:
+        """Readable JSON: one action a line, one site a line.
+
+        Args:
+            fitted: name and checksum of the file beside it that holds what was fitted, see :meth:`save`.
+        """
         data = self.to_dict()
         target = data.pop("target")
         actions = data.pop("actions")
+        if fitted is not None:
+            data["fitted"] = dict(fitted)
         lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in data.items()]
         listed = ",".join(f"\n    {json.dumps(a)}" for a in actions)
         lines.append(f'  "actions": [{listed}\n  ],' if actions else '  "actions": [],')
@@ -166,21 +204,99 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str, source: str = "recipe") -> Recipe:
         """Read what :meth:`to_json` wrote; errors as in :meth:`from_dict`."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InvalidInput(f"{source} is not valid JSON: {error}") from None
-        return cls.from_dict(data, source)
+        return cls.from_dict(_parsed(text, source), source)
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """Read a recipe file."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise InvalidInput(f"cannot read the recipe file '{path}': {error.strerror}") from None
-        return cls.from_json(text, f"the recipe file '{path}'")
+        """Read a recipe file, with what was fitted from the file beside it that it names.
 
-    def save(self, path: str | Path) -> None:
-        """Write the recipe as readable JSON."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        Where that file is missing, or the recipe was edited after it was fitted, a warning says that applying the
+        recipe will fit again.
+
+        Raises:
+            InvalidInput: a file that cannot be read, no recipe, or fitted values that are damaged.
+            InvalidPolicy: bits out of range.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise InvalidInput(f"cannot read the recipe file '{path}': {reason}") from None
+        source = f"the recipe file '{path}'"
+        data = _parsed(text, source)
+        recipe = cls.from_dict(data, source)
+        if data.get("fitted") is None:
+            return recipe
+        beside, checksum = _named(data["fitted"], path)
+        again = "applying it fits its repairs again, which takes as long as the first time and may give other figures"
+        try:
+            content = beside.read_bytes()
+        except FileNotFoundError:
+            warnings.warn(f"{source} names '{beside.name}', which is not beside it: {again}", stacklevel=2)
+            return recipe
+        except OSError as error:
+            raise InvalidInput(f"cannot read '{beside}', which {source} names: {error.strerror}") from None
+        if hashlib.sha256(content).hexdigest() != checksum:
+            raise InvalidInput(
+                f"'{beside}' is damaged, or not the file that {source} was saved with (its SHA-256 is another); "
+                "put the right file back, or delete it to have the repairs fitted again"
+            )
+        recipe = recipe.with_fitted(Fitted.from_bytes(content, f"'{beside}'"))
+        if recipe.fitted is None:
+            warnings.warn(f"{source} was edited after it was fitted: {again}", stacklevel=2)
+        return recipe
+
+    def save(self, path: str | Path) -> Path | None:
+        """Write the recipe as readable JSON, and what was fitted to an ``.npz`` file beside it that the JSON names.
+
+        Each file is there whole or not at all. The second one is named by its content, so a reader finds the old pair
+        or the new one; the one that a recipe overwritten here has named goes.
+
+        Returns:
+            The path of the second file, None where nothing is known to be fitted.
+
+        Raises:
+            StoreError: the disk is full, or the folder cannot be written.
+        """
+        path, beside, reference = Path(path), None, None
+        if self.fitted is not None:
+            content = self.fitted.to_bytes()
+            beside = path.with_name(f"{path.stem}-{self.fitted.checksum[:8]}.npz")
+            write_atomically(beside, content)
+            reference = {"file": beside.name, "sha256": hashlib.sha256(content).hexdigest()}
+        before = _named_before(path)
+        write_atomically(path, self.to_json(reference))
+        if before is not None and before != beside:
+            with contextlib.suppress(OSError):
+                before.unlink(missing_ok=True)
+        return beside
+
+
+def _parsed(text: str, source: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"{source} is not valid JSON: {error}") from None
+
+
+def _named(entry: Any, path: Path) -> tuple[Path, str]:
+    """The file beside a recipe that its entry 'fitted' names, and its checksum."""
+    name = entry.get("file") if isinstance(entry, Mapping) else None
+    checksum = entry.get("sha256") if isinstance(entry, Mapping) else None
+    if not isinstance(name, str) or not isinstance(checksum, str) or not name or Path(name).name != name:
+        raise InvalidInput(
+            f"'fitted' in the recipe file '{path}' must hold 'file', the name of a file beside it, and its 'sha256', "
+            f"got {json.dumps(entry)}; take the entry out to have the repairs fitted again"
+        )
+    return path.with_name(name), checksum
+
+
+def _named_before(path: Path) -> Path | None:
+    """The file that the recipe now at ``path`` names, if :meth:`Recipe.save` wrote both."""
+    try:
+        beside, _ = _named(json.loads(path.read_text(encoding="utf-8"))["fitted"], path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    ours = beside.name.startswith(f"{path.stem}-") and beside.suffix == ".npz"
+    return beside if ours else None

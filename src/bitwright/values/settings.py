@@ -49,7 +49,7 @@ class Settings:
     bits: tuple[int, ...] = (2, 3, 4, 5, 6, 8)
     budget: tuple[str, ...] = ()
     target_drop: float | None = None
-    repairs: tuple[str, ...] = ("bias", "adaround")
+    repairs: tuple[str, ...] = ("gptq", "adaround")
     cost: str = "bops"
     pins: Mapping[str, int | str] = field(default_factory=dict)
     points: int = 20

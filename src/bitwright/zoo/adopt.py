@@ -1,7 +1,8 @@
 """Data that a user's own code makes, in the form that Bitwright works on.
 
 Taken as one part of the data: a Bitwright `Dataset`; a pair of arrays or tensors ``(inputs, targets)``; a torch
-``Dataset`` of samples; a ``DataLoader``; any other iterable of batches ``(inputs, targets)``.
+``Dataset`` of samples; a ``DataLoader``; any other iterable of batches ``(inputs, targets)``. For a network with
+several inputs, ``inputs`` is a tuple of tensors.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.utils import data as torch_data
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.zoo.array_dataset import ArrayDataset
 from bitwright.zoo.dataset import Batch, Dataset, DataSets, check_lengths, digest, to_inputs, to_targets
+from bitwright.zoo.inputs import Inputs, as_tuple, join, samples_in, select
 
 __all__ = ["BatchStream", "SampleDataset", "as_data", "as_dataset"]
 
@@ -63,6 +65,8 @@ def as_dataset(part: Any, name: str) -> Dataset:
     if isinstance(part, list | tuple) and len(part) == 2 and all(_is_array(value) for value in part):
         inputs, targets = part
         return ArrayDataset(name, lambda: (inputs, targets))
+    if isinstance(part, list | tuple) and len(part) == 2 and _is_array(part[1]):
+        return BatchStream(name, [part])  # several inputs: ((ids, mask), targets)
     if isinstance(part, torch_data.DataLoader):
         return _from_loader(part, name)
     if isinstance(part, torch_data.Dataset) and not isinstance(part, torch_data.IterableDataset):
@@ -128,8 +132,8 @@ class SampleDataset(Dataset):
     def fingerprint(self) -> str:
         """A digest of the number of samples and of 64 of them, evenly spaced."""
         step = max(1, len(self) // FINGERPRINT_SAMPLES)
-        content = (tensor for index in range(0, len(self), step) for tensor in self.read(index, index + 1))
-        return digest(len(self), *content)
+        read = (self.read(index, index + 1) for index in range(0, len(self), step))
+        return digest(len(self), *(tensor for inputs, targets in read for tensor in (*as_tuple(inputs), targets)))
 
 
 class BatchStream(Dataset):
@@ -173,39 +177,41 @@ class BatchStream(Dataset):
         held: list[Batch] = []
         count = 0
         for inputs, targets, first in self._batches():
-            low, high = max(start - first, 0), min(stop - first, len(inputs))
+            size = samples_in(inputs)
+            low, high = max(start - first, 0), min(stop - first, size)
             while low < high:
                 taken = min(high - low, batch_size - count)
-                held.append((inputs[low : low + taken], targets[low : low + taken]))
+                held.append((select(inputs, slice(low, low + taken)), targets[low : low + taken]))
                 low, count = low + taken, count + taken
                 if count == batch_size:
                     yield self._joined(held)
                     held, count = [], 0
-            if first + len(inputs) >= stop:
+            if first + size >= stop:
                 break
         if held:
             yield self._joined(held)
 
     def _joined(self, held: list[Batch]) -> Batch:
-        shapes = {tuple(inputs.shape[1:]) for inputs, _ in held}
-        if len(shapes) > 1:
-            listed = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
-            raise InvalidData(f"the samples of {self.name} must have one shape, got {listed}")
-        return torch.cat([inputs for inputs, _ in held]), torch.cat([targets for _, targets in held])
+        for values in zip(*(as_tuple(inputs) for inputs, _ in held), strict=False):
+            shapes = {tuple(value.shape[1:]) for value in values}
+            if len(shapes) > 1:
+                listed = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
+                raise InvalidData(f"the samples of {self.name} must have one shape, got {listed}")
+        return join([inputs for inputs, _ in held]), torch.cat([targets for _, targets in held])
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+    def _batches(self) -> Iterator[tuple[Inputs, Tensor, int]]:
         first = 0
         for batch in self.source:
             inputs, targets = _checked(batch, self.name, first)
             yield inputs, targets, first
-            first += len(inputs)
+            first += samples_in(inputs)
 
     @cached_property
     def _size_and_digest(self) -> tuple[int, str]:
         size, total = 0, ""
         for inputs, targets, _ in self._batches():
-            size += len(inputs)
-            total = digest(total, inputs, targets)
+            size += samples_in(inputs)
+            total = digest(total, *as_tuple(inputs), targets)
         if size == 0:
             raise InvalidData(f"{self.name} has no samples")
         return size, total

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bitwright.errors import InvalidData
-from bitwright.zoo.dataset import Batch, Dataset, check_lengths, digest, to_inputs, to_targets
+from bitwright.zoo.dataset import Batch, Dataset, check_lengths, digest, to_input, to_targets
 
 __all__ = ["ArrayDataset", "Preparation", "fixed_order"]
 
@@ -68,7 +68,7 @@ class ArrayDataset(Dataset):
     def read(self, start: int, stop: int) -> Batch:
         """Return the samples ``start`` to ``stop - 1``, normalised."""
         x, y = self._arrays
-        inputs = to_inputs(x[start:stop], self.name, first=start)
+        inputs = to_input(x[start:stop], self.name, first=start)
         inputs = self._normalise(inputs)
         return inputs, to_targets(y[start:stop], self.name, self.classes, first=start)
 

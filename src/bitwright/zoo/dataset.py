@@ -1,8 +1,9 @@
 """What every data set here is: a sized, indexable object that gives checked batches as often as asked.
 
-A batch is a pair ``(inputs, targets)`` of tensors with the samples along the first axis. Inputs are float32, or
-int64 where the data holds whole numbers such as token ids; 8-bit unsigned integers are taken as pixels and scaled
-to [0, 1]. Targets are int64 class numbers from 0, one for each sample or, for segmentation, one for each pixel.
+A batch is a pair ``(inputs, targets)`` of tensors with the samples along the first axis; for a network with several
+inputs, ``inputs`` is a tuple of tensors. Inputs are float32, or int64 where the data holds whole numbers such as token
+ids, or bool; 8-bit unsigned integers are taken as pixels and scaled to [0, 1]. Targets are int64 class
+numbers from 0, one for each sample or, for segmentation, one for each pixel.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.zoo.inputs import Inputs, samples_in, select
 
 __all__ = ["Batch", "Batches", "DataSets", "Dataset", "to_inputs", "to_targets"]
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs (N, ...) and targets (N,) or (N, H, W)."""
+Batch = tuple[Inputs, Tensor]
+"""Inputs (N, ...), or a tuple of such, and targets (N,) or (N, H, W)."""
 
 
 class Dataset(ABC):
@@ -61,7 +63,7 @@ class Dataset(ABC):
         if not -size <= index < size:
             raise IndexError(f"{self.name} has {size} samples, index {index} is outside")
         inputs, targets = self.read(index % size, index % size + 1)
-        return inputs[0], targets[0]
+        return select(inputs, 0), targets[0]
 
     def batches(self, batch_size: int, limit: int | None = None) -> Batches:
         """Return an iterable over the first ``limit`` samples (None: all), which starts anew each time.
@@ -117,8 +119,23 @@ class DataSets:
     evaluation: Dataset
 
 
-def to_inputs(values: Any, name: str, first: int = 0) -> Tensor:
-    """Return ``values`` as a float32 tensor (or int64 for whole numbers wider than 8 bits), checked.
+def to_inputs(values: Any, name: str, first: int = 0) -> Inputs:
+    """Return the inputs of a batch, checked: one tensor, or a tuple where there are several; see :func:`to_input`.
+
+    Raises:
+        InvalidData: one of them is unusable, or they have different numbers of samples.
+    """
+    if not isinstance(values, list | tuple) or not values or not isinstance(values[0], Tensor | np.ndarray):
+        return to_input(values, name, first)
+    tensors = tuple(to_input(value, name, first) for value in values)
+    sizes = [len(tensor) for tensor in tensors]
+    if len(set(sizes)) > 1:
+        raise InvalidData(f"the inputs of {name} must have as many samples each, got {' and '.join(map(str, sizes))}")
+    return tensors if len(tensors) > 1 else tensors[0]
+
+
+def to_input(values: Any, name: str, first: int = 0) -> Tensor:
+    """Return ``values`` as a float32 tensor (or int64 for whole numbers wider than 8 bits, or bool), checked.
 
     Args:
         values: a tensor or array with the samples along the first axis; uint8 is scaled to [0, 1].
@@ -132,7 +149,7 @@ def to_inputs(values: Any, name: str, first: int = 0) -> Tensor:
     if tensor.dtype == torch.uint8:
         return tensor.to(torch.float32).div_(255)
     if not tensor.is_floating_point():
-        return tensor.to(torch.int64)
+        return tensor if tensor.dtype == torch.bool else tensor.to(torch.int64)
     tensor = tensor.to(torch.float32)
     # the sum is finite only if every value is, and needs no memory; overflow is settled by the exact test
     if not bool(torch.isfinite(tensor.sum())):
@@ -165,9 +182,10 @@ def to_targets(values: Any, name: str, classes: int | None = None, first: int = 
 
 def check_lengths(inputs: Any, targets: Any, name: str) -> None:
     """Raise `InvalidData` unless both have the same number of samples, at least one."""
-    if len(inputs) != len(targets):
-        raise InvalidData(f"{name} has {len(inputs)} inputs and {len(targets)} targets: they must be as many")
-    if len(inputs) == 0:
+    size = samples_in(inputs)
+    if size != len(targets):
+        raise InvalidData(f"{name} has {size} inputs and {len(targets)} targets: they must be as many")
+    if size == 0:
         raise InvalidData(f"{name} has no samples")
 
 

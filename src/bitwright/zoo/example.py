@@ -36,6 +36,7 @@ def train_digits_network(seed: int = 0, progress: Callable[[int, int], None] | N
     """
     training = load_digits().calibration
     inputs, targets = training.read(0, len(training))
+    assert isinstance(inputs, Tensor)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

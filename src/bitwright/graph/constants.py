@@ -1,0 +1,143 @@
+"""Weights that a model computes from its parameters alone become plain weights, so that they get sites.
+
+Weight norm, spectral norm in evaluation, normalized class vectors, ``x @ self.weight``: all of them are layers with a
+constant weight. What depends on the input is left as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from bitwright.graph.names import module_path
+from bitwright.graph.operations import MATMUL, WEIGHTED, aten
+
+
+def fold_computed_weights(module: GraphModule) -> None:
+    """Make products with constants linear layers, and constants of weights and biases parameters.
+
+    Args:
+        module: an exported graph, every node with its ``val``; it is changed, so it must own its tensors.
+    """
+    values: dict[Node, Tensor | None] = {}
+    for node in list(module.graph.nodes):
+        if node.target in MATMUL:
+            _as_linear(module, node, values)
+    stored: list[tuple[Node, str]] = []
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or node.target not in WEIGHTED:
+            continue
+        operation = WEIGHTED[node.target]
+        for position, label in ((operation.weight, "weight"), (operation.bias, "bias")):
+            given = node.args[position] if position is not None and len(node.args) > position else None
+            if isinstance(given, Node) and given.op == "call_function":
+                value = _value(module, given, values)
+                if value is not None:
+                    stored.append((_store(module, node, given, value, label), _only_parameter(module, given)))
+    if stored:
+        module.graph.eliminate_dead_code()
+        _delete_unused(module)
+        for constant, wanted in stored:
+            _rename(module, constant, wanted)
+    module.graph.lint()
+    module.recompile()
+
+
+def _as_linear(module: GraphModule, node: Node, values: dict[Node, Tensor | None]) -> None:
+    """``x @ w`` with a constant matrix ``w`` becomes ``linear(x, w.t())``."""
+    left, right = node.args[:2]
+    assert isinstance(left, Node)
+    assert isinstance(right, Node)
+    weight = _value(module, right, values)
+    if weight is None or _value(module, left, values) is not None or not weight.is_floating_point():
+        return
+    if not (weight.dim() == 2 or (weight.dim() == 3 and weight.shape[0] == 1 and node.target == aten.bmm.default)):
+        return
+    with module.graph.inserting_before(node):
+        matrix = right
+        if weight.dim() == 3:
+            matrix = module.graph.call_function(aten.squeeze.dim, (right, 0))
+            matrix.meta["val"] = right.meta["val"].squeeze(0)
+        turned = module.graph.call_function(aten.t.default, (matrix,))
+        turned.meta["val"] = matrix.meta["val"].t()
+        linear = module.graph.call_function(aten.linear.default, (left, turned))
+    linear.meta = dict(node.meta)
+    node.replace_all_uses_with(linear)
+    module.graph.erase_node(node)
+
+
+def _value(module: GraphModule, node: Node, values: dict[Node, Tensor | None]) -> Tensor | None:
+    """The value of a node that is computed from parameters and buffers alone; None for any other."""
+    if node in values:
+        return values[node]
+    result: Any = None
+    if node.op == "get_attr":
+        result = _attribute(module, str(node.target))
+    elif node.op == "call_function" and isinstance(node.meta.get("val"), Tensor) and node.all_input_nodes:
+        given = {source: _value(module, source, values) for source in node.all_input_nodes}
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if not random and all(value is not None for value in given.values()):
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda source: given[source])
+            with torch.no_grad():
+                result = node.target(*args, **kwargs)  # type: ignore[operator]
+    values[node] = result if isinstance(result, Tensor) else None
+    return values[node]
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    owner, _, name = path.rpartition(".")
+    return getattr(module.get_submodule(owner), name)
+
+
+def _only_parameter(module: GraphModule, node: Node) -> str:
+    """Name of the one parameter that a value is computed from; "" where there are several."""
+    parameters, found, queue = dict(module.named_parameters(remove_duplicate=False)), set(), [node]
+    while queue:
+        source = queue.pop()
+        queue.extend(source.all_input_nodes)
+        if source.op == "get_attr" and str(source.target) in parameters:
+            found.add(str(source.target))
+    name = found.pop() if len(found) == 1 else ""
+    return "" if ".parametrizations." in f".{name}" else name
+
+
+def _rename(module: GraphModule, constant: Node, name: str) -> None:
+    """Give a folded weight the name of the parameter that it was computed from, if nothing else reads that one."""
+    owner, _, attribute = name.rpartition(".")
+    if not name or hasattr(module.get_submodule(owner), attribute):
+        return
+    module.get_submodule(owner).register_parameter(attribute, _attribute(module, str(constant.target)))
+    old, _, last = str(constant.target).rpartition(".")
+    delattr(module.get_submodule(old), last)
+    constant.target = name
+
+
+def _store(module: GraphModule, layer: Node, given: Node, value: Tensor, label: str) -> Node:
+    path = module_path(layer)[0]
+    try:
+        owner: nn.Module = module.get_submodule(path)
+    except AttributeError:  # a module without parameters of its own
+        path, owner = "", module
+    name, count = label, 0
+    while hasattr(owner, name):
+        count += 1
+        name = f"{label}_{count}"
+    owner.register_parameter(name, nn.Parameter(value.detach().clone().contiguous(), requires_grad=False))
+    with module.graph.inserting_before(layer):
+        constant = module.graph.get_attr(f"{path}.{name}" if path else name)
+    constant.meta["val"] = given.meta["val"]
+    users = [user for user in given.users if user.target in WEIGHTED]
+    for user in users:
+        user.replace_input_with(given, constant)
+    return constant
+
+
+def _delete_unused(module: GraphModule) -> None:
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name, _ in list(module.named_parameters(remove_duplicate=False)):
+        if name not in used:
+            owner, _, attribute = name.rpartition(".")
+            delattr(module.get_submodule(owner), attribute)

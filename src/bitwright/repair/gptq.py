@@ -1,0 +1,223 @@
+"""Sequential rounding of a whole network: each layer is fitted to the float network's outputs in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bitwright.errors import InvalidInput
+from bitwright.graph.graph import Graph
+from bitwright.graph.layers import Layer, Positions, layers_of
+from bitwright.numerics.affine import Affine
+from bitwright.repair.missing import ensure_biases
+from bitwright.repair.order import check_order, checked_inputs, checked_policy
+from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.steps import Feedback, fitted_affine, full_step, sequential_rounding
+from bitwright.repair.tails import tail_of
+from bitwright.repair.twins import Twins
+from bitwright.values import Policy
+
+WIDEST = 8  # bits; beyond, rounding to nearest loses nothing that could be won back
+
+
+def gptq(
+    graph: Graph,
+    batches: Any,
+    policy: Policy | None = None,
+    *,
+    refit: bool = True,
+    learn_bias: bool = True,
+    damping: float = 0.01,
+    rows: int = 16384,
+    samples: int = 512,
+    seed: int = 0,
+) -> RepairReport:
+    """Round weights one after the other, each error made good in those still to come (GPTQ, Frantar et al., ICLR 2023).
+
+    Layer by layer in the order of execution, with inputs x from the network as it is quantized so far, three things are
+    found in closed form:
+
+    - the weights that bring the layer's output nearest to the float network's, W + E[r x^T] (E[x x^T] + d I)^-1, where
+      r is what the layer lacks with its float weights: what earlier layers lost is made good, and so is what a shortcut
+      brings along (without it this is plain GPTQ, which takes the weights as they are; Li et al., ICML 2025, GPTAQ, do
+      it for transformers);
+    - each channel's step, with the smallest output error under sequential rounding, and the integers;
+    - the bias, so that the mean output is the float network's.
+
+    A layer that would end up worse on these inputs than it is now is left as it is. Integers and biases are kept for
+    their width until the float weight changes; the float network itself stays what it is.
+
+    Args:
+        graph: calibrated; its policy is left as it was. A layer without a bias gets one.
+        batches: calibration data; targets aren't looked at.
+        policy: the widths; None for the policy in force.
+        refit: fit the weights to the float network's outputs first; False for plain GPTQ.
+        learn_bias: also set the bias that the layer has at this width.
+        damping: d, as a share of the mean of E[x x^T]'s diagonal.
+        rows: of each layer's input, from all samples together; a layer with K inputs times kernel should have some K.
+        samples: calibration samples used, at most.
+        seed: of the choice of positions.
+
+    Returns:
+        For each layer the mean squared output error, summed over channels, before and after.
+
+    Raises:
+        InvalidInput: unknown options, no data, or no widths.
+    """
+    check_order(graph, "gptq")
+    for parameter, number in (("rows", rows), ("samples", samples)):
+        if number < 1:
+            raise InvalidInput(f"{parameter} must be at least 1, got {number}")
+    if not damping > 0:
+        raise InvalidInput(f"damping must be above 0, got {damping}; 0.01 is usual")
+    chosen = checked_policy(graph, "gptq", policy)
+    inputs = checked_inputs(graph, "gptq", batches, samples)
+    watch = Stopwatch()
+    count = sum(len(values[0]) for values in inputs)
+    every = [layer for layer in layers_of(graph) if layer.weight.site.name in chosen]
+    notes = ensure_biases(graph, every) if learn_bias else []
+    changes = []
+    with graph.applied(chosen):
+        layers = _layers(graph, notes)
+        generator = torch.Generator().manual_seed(seed)
+        twins = Twins(graph, inputs)
+        for node in twins.walk(layers):
+            layer = layers[node]
+            if layer.bias is not None and learn_bias:
+                layer.bias.correct(_bits(layer), None)
+            moments = _gathered(twins, layer, max(1, rows // count), generator)
+            changes.append(_fit(layer, moments, refit, learn_bias, damping, twins))
+        graph.apply(chosen)
+    graph.repairs.append("gptq")
+    needs = f"{count} calibration samples, widths {chosen.name or 'of the policy'}"
+    return RepairReport("gptq", needs, tuple(changes), tuple(notes), count, **watch.times())
+
+
+def _layers(graph: Graph, notes: list[str]) -> dict[Node, Layer]:
+    found: dict[Node, Layer] = {}
+    met: set[str] = set()
+    for layer in layers_of(graph):
+        name, bits = layer.weight.site.name, layer.weight.bits
+        if bits is None:
+            continue
+        if name in met:
+            notes.append(f"{layer.name} shares its weight with a layer before it, whose inputs it was fitted to")
+        elif bits > WIDEST:
+            notes.append(f"{layer.name} has {bits} bits and keeps rounding to nearest")
+        else:
+            found[layer.node] = layer
+        met.add(name)
+    return found
+
+
+def _bits(layer: Layer) -> int:
+    bits = layer.weight.bits
+    assert bits is not None
+    return bits
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Means over rows of a layer's inputs x and of what it lacks, r = (float output) - W x - b; all float64.
+
+    Attributes:
+        inputs: (G, K) E[x].
+        gram: (G, K, K) E[x x^T].
+        lacking: (G, R) E[r].
+        cross: (G, R, K) E[r x^T].
+        squared: (G, R) E[r^2].
+    """
+
+    inputs: Tensor
+    gram: Tensor
+    lacking: Tensor
+    cross: Tensor
+    squared: Tensor
+
+    def about_the_mean(self) -> tuple[Tensor, Tensor]:
+        """Gram and cross moments when a bias takes up mean errors."""
+        mean = self.inputs
+        return (
+            self.gram - mean[:, :, None] * mean[:, None, :],
+            self.cross - self.lacking[:, :, None] * mean[:, None, :],
+        )
+
+    def shift(self, change: Tensor) -> Tensor:
+        """(G, R) mean output that is missing after a (G, R, K) change of the weights."""
+        return self.lacking - torch.bmm(change, self.inputs[:, :, None])[:, :, 0]
+
+    def error(self, change: Tensor, shift: Tensor | None) -> float:
+        """Mean squared output error, summed over channels, after a change of weights and (G, R) bias."""
+        result = self.squared + ((torch.bmm(change, self.gram) - 2 * self.cross) * change).sum(2)
+        if shift is not None:
+            result = result - 2 * shift * self.shift(change) + shift.square()
+        return max(float(result.sum()), 0.0)
+
+
+def _gathered(twins: Twins, layer: Layer, each: int, generator: torch.Generator) -> _Moments:
+    weight = layer.matrix(layer.weight.weight.detach()).float().transpose(1, 2)
+    bias = twins.constant(layer.bias_node, False) if layer.bias_node is not None else 0.0
+    operands = tail_of(twins.graph, layer, twins.shape).operands
+    source = layer.node.args[0]
+    sums: list[Tensor] = []
+    count = 0
+    for i, output in enumerate(twins.float[layer.node]):
+        positions = Positions(layer, output, each, generator)
+        x = positions.inputs(twins.quantized[source][i]).float()  # type: ignore[index]
+        wanted = positions.outputs(output)
+        for node in operands:
+            wanted = wanted + positions.outputs(twins.float[node][i]) - positions.outputs(twins.quantized[node][i])
+        wanted = (wanted - bias).float()
+        lacking = wanted.reshape(len(wanted), len(weight), -1).transpose(0, 1) - torch.bmm(x, weight)  # (G, P, R)
+        turned = x.transpose(1, 2)
+        parts = x.sum(1), turned @ x, lacking.sum(1), torch.bmm(lacking.transpose(1, 2), x), lacking.square().sum(1)
+        sums = [part.double() for part in parts] if not sums else [a.add_(b) for a, b in zip(sums, parts, strict=True)]
+        count += x.shape[1]
+    return _Moments(*(total / count for total in sums))
+
+
+def _fit(layer: Layer, moments: _Moments, refit: bool, learn_bias: bool, damping: float, twins: Twins) -> Change:
+    bits, quantizer = _bits(layer), layer.weight
+    learn_bias = learn_bias and layer.bias is not None
+    weight = layer.matrix(quantizer.weight.detach()).double()
+    gram, cross = moments.about_the_mean() if learn_bias else (moments.gram, moments.cross)
+    wanted = weight + least_squares(gram, cross, damping) if refit else weight
+    matrix, feedback = wanted.float().contiguous(), Feedback.of(gram.float(), damping)
+    affine = fitted_affine(layer, bits, gram.float(), matrix=matrix, feedback=feedback)
+    step = full_step(layer, affine)
+    integers = sequential_rounding(matrix, feedback, step, affine.low, affine.high)
+    change = (integers * step).double() - weight
+    shift = moments.shift(change) if learn_bias else None
+    before = moments.error(_present(layer, quantizer.affine(bits)) - weight, None)
+    after = moments.error(change, shift)
+    if after < before:
+        quantizer.fix_rounding(bits, affine, layer.from_matrix(integers))
+        if shift is not None and layer.bias is not None:
+            bias = twins.constant(layer.bias_node, False).detach()  # type: ignore[arg-type]
+            layer.bias.correct(bits, bias + shift.flatten().to(bias.dtype))
+    moved = float((integers != (weight / step).round()).double().mean())
+    return Change(quantizer.site.name, "output error", before, min(after, before), {"moved": moved})
+
+
+def least_squares(gram: Tensor, cross: Tensor, damping: float) -> Tensor:
+    """(G, R, K) change of the weights that takes up what is lacking, E[r x^T] (E[x x^T] + d I)^-1.
+
+    Args:
+        gram: (G, K, K) second moments of the inputs.
+        cross: (G, R, K) moments of what is lacking with the inputs.
+        damping: d, as a share of the mean of the gram matrix's diagonal.
+    """
+    least = (damping * gram.diagonal(dim1=1, dim2=2).mean(1)).clamp_min(1e-12)
+    damped = gram + torch.diag_embed(least[:, None].expand(gram.shape[:2]))
+    return torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(damped)).transpose(1, 2)
+
+
+def _present(layer: Layer, grid: Affine) -> Tensor:
+    """(G, R, K) the weights rounded to nearest on the grid that is there."""
+    step = full_step(layer, grid)
+    matrix = layer.matrix(layer.weight.weight.detach())
+    return ((matrix / step).round().clamp(grid.low, grid.high) * step).double()

@@ -1,0 +1,60 @@
+"""The bench on networks that are no image classifiers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bitwright.flow import run
+from bitwright.values.settings import Settings
+from bitwright.zoo import as_data
+
+QUICK = Settings(
+    calibration_samples=32,
+    score_samples=16,
+    holdout_samples=16,
+    points=3,
+    rounds=1,
+    bits=(3, 4, 8),
+    budget=("bops=W4A4",),
+)
+
+
+class Text(nn.Module):
+    """Token ids and a mask in, classes out."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, ids, mask):
+        return self.head((self.table(ids) * mask.unsqueeze(-1)).relu().mean(1))
+
+
+def text(samples):
+    ids = torch.randint(20, (samples, 6))
+    return ((ids, (ids > 2).float()), ids[:, 0] % 3)
+
+
+def pixels(samples):
+    x = torch.randn(samples, 3, 6, 6)
+    return x, x.argmax(1)
+
+
+def test_a_network_with_several_inputs(tmp_path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    report = run(Text().eval(), as_data((text(60), text(40))), tmp_path, QUICK)
+    assert [table.method for table in report.tables] == ["margin-fit", "fit"]
+    assert report.parity is not None
+    assert report.parity.exact_agreement == 1
+    assert report.parity.samples == 40
+
+
+def test_a_network_with_a_prediction_for_each_pixel_is_scored_by_fit(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)).eval()
+    report = run(model, as_data((pixels(60), pixels(40))), tmp_path, QUICK)
+    assert [table.method for table in report.tables] == ["fit"]
+    assert report.chosen.verdict.agreement.value > 0.5
