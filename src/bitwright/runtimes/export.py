@@ -15,7 +15,7 @@ from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
 from bitwright.runtimes.activations import insert_activation
 from bitwright.runtimes.builder import Builder, replace
-from bitwright.runtimes.guards import keep_float_weights
+from bitwright.runtimes.guards import keep_float_weights, keep_softmax_exact
 from bitwright.runtimes.trace import DOMAIN, Marked, mark
 from bitwright.runtimes.translate import translate
 from bitwright.runtimes.weights import insert_bias, insert_weight
@@ -136,6 +136,7 @@ def _insert_sites(model: Any, marked: Marked, storage: str) -> dict[str, Any]:
             activation = marked.activations[label]
             sites[activation.site.name] = insert_activation(builder, marker, activation)
     keep_float_weights(builder)
+    keep_softmax_exact(builder)
     builder.tidy()
     return {"sites": sites, "biases": biases}
 

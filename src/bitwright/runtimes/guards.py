@@ -1,4 +1,4 @@
-"""Keeping runtimes from quantizing what the policy left in float."""
+"""Keeping runtimes from doing on their own what the policy did not ask for, or doing it inexactly."""
 
 from __future__ import annotations
 
@@ -41,6 +41,20 @@ def keep_float_weights(builder: Builder) -> None:
         ]
         result = builder.node(node, "DequantizeLinear", inputs, f"{name}.input", {"axis": 1})
         node.replace_input_with(0, result)
+
+
+def keep_softmax_exact(builder: Builder) -> None:
+    """Stop ONNX Runtime from computing a softmax between quantized activations with its integer kernel.
+
+    That kernel takes the step's reciprocal for a whole number: with most steps probabilities come out too small, by one
+    step in 4 % of the elements at 4 bits. It is also slower than the float one by a factor of two to three. An absolute
+    value behind the softmax, which changes no probability, keeps the pattern from being recognised.
+    """
+    for node in list(builder.graph):
+        producer = node.inputs[0].producer() if node.op_type == "QuantizeLinear" and node.inputs[0] else None
+        if producer is not None and producer.op_type == "Softmax":
+            positive = builder.node(node, "Abs", [node.inputs[0]], f"{node.inputs[0].name}.exact")
+            node.replace_input_with(0, positive)
 
 
 def _is_float(value: Any) -> bool:
