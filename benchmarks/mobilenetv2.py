@@ -44,6 +44,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "channel W4A8": (),
     "channel W4A8 adaround": ("adaround",),
     "channel W4A8 bias": ("bias",),
+    "channel W4A8 gptq": ("gptq",),
     "channel W4A8 blocks": ("blocks",),
     "tensor W8A8 bias": ("bias",),
     "tensor W8A8 cle, relu6 cap": ("cle relu6=cap",),
@@ -51,6 +52,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "channel W8A8": (),
     "channel W4A4": (),
     "channel W4A4 bias": ("bias",),
+    "channel W4A4 gptq": ("gptq",),
+    "channel W3A8 gptq": ("gptq",),
+    "channel W3A8 adaround": ("adaround",),
     "channel W4A4 adaround": ("adaround",),
 }
 """Granularity and widths -> repairs, in their order, with the one option that differs from the default."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bitwright.debug import tensor_view as tensor_view
     from bitwright.errors import BitwrightError as BitwrightError
     from bitwright.evaluation import evaluate as evaluate
+    from bitwright.evaluation import evaluate_regression as evaluate_regression
     from bitwright.evaluation.task import Task as Task
     from bitwright.graph import Graph as Graph
     from bitwright.graph import calibrate as calibrate
@@ -61,6 +62,7 @@ _HOMES = {
     "debug": "bitwright.debug",
     "edge_quantizer": "bitwright.graph.pt2e",
     "evaluate": "bitwright.evaluation",
+    "evaluate_regression": "bitwright.evaluation",
     "export": "bitwright.runtimes",
     "parity": "bitwright.runtimes",
     "repair": "bitwright.repair",
@@ -85,6 +87,7 @@ __all__ = [
     "debug",
     "edge_quantizer",
     "evaluate",
+    "evaluate_regression",
     "export",
     "parity",
     "repair",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from bitwright.flow import run
+from bitwright.flow import gave_way, run
 from bitwright.values.settings import Settings
 from bitwright.zoo import as_data
 
@@ -47,6 +49,7 @@ def test_a_network_with_several_inputs(tmp_path) -> None:
     torch.manual_seed(0)
     report = run(Text().eval(), as_data((text(60), text(40))), tmp_path, QUICK)
     assert [table.method for table in report.tables] == ["margin-fit", "fit"]
+    assert not any("gave way" in note for note in report.notes)
     assert report.parity is not None
     assert report.parity.exact_agreement == 1
     assert report.parity.samples == 40
@@ -58,3 +61,11 @@ def test_a_network_with_a_prediction_for_each_pixel_is_scored_by_fit(tmp_path) -
     report = run(model, as_data((pixels(60), pixels(40))), tmp_path, QUICK)
     assert [table.method for table in report.tables] == ["fit"]
     assert report.chosen.verdict.agreement.value > 0.5
+    assert any("Margin-FIT gave way to FIT" in note for note in report.notes)
+
+
+def test_that_margin_fit_gave_way_is_said_only_where_it_was_asked_for() -> None:
+    fit, margin = SimpleNamespace(method="fit"), SimpleNamespace(method="margin-fit")
+    assert gave_way(("margin-fit",), (fit,))
+    assert not gave_way(("fit",), (fit,))
+    assert not gave_way(("margin-fit", "fit"), (margin, fit))

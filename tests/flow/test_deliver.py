@@ -19,3 +19,9 @@ def test_a_file_that_predicts_otherwise_is_said_so(exact: float, fused: float, w
     found = warnings(Parity("onnxruntime 1", 1000, exact, fused, 0.0, 0.0))
     assert len(found) == bool(words)
     assert all(word in found[0] for word in words)
+
+
+@pytest.mark.parametrize(("difference", "step", "warned"), [(1.0, 0.1, False), (3.0, 0.1, True), (3.0, None, False)])
+def test_a_regression_that_differs_by_steps_is_warned_of(difference, step, warned) -> None:
+    found = warnings(Parity("onnxruntime 1", 1000, None, None, difference, difference, step))
+    assert bool(found) is warned

@@ -127,3 +127,25 @@ class TestBadInput:
     def test_an_unknown_method(self, digits_graph, data):
         with pytest.raises(InvalidInput, match="ranges must be one of minmax, percentile, mse, got 'max'"):
             calibrate(digits_graph, [data], ranges="max")
+
+
+class OverTheBatch(nn.Module):
+    """Adds what a layer makes of the batch's mean."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.first, self.layer = nn.Conv2d(3, 3, 1), layer
+
+    def forward(self, x):
+        x = self.first(x)
+        mean = x.mean(0) if isinstance(self.layer, nn.Conv2d) else x.mean((0, 2, 3))
+        return (x.mean((2, 3)) + self.layer(mean).reshape(3, -1).mean(1)) * 2
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 3), nn.Conv2d(3, 3, 1)])
+def test_a_model_that_mixes_the_samples_of_a_batch_is_refused_in_one_line(layer):
+    x = torch.randn(10, 3, 4, 4)
+    graph = capture(OverTheBatch(layer).eval(), x[:4])
+    with pytest.raises(InvalidInput, match=r"layer 'layer' must give \(batch, \.\.\.\).*mixes the samples") as caught:
+        calibrate(graph, [(x, None)])
+    assert "\n" not in str(caught.value)

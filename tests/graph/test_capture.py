@@ -685,3 +685,18 @@ def test_a_model_in_another_precision_is_told():
         InvalidInput, match=r"the model is in float64, the inputs are in float32: return model\.float\(\)"
     ):
         capture(model, torch.randn(2, 4))
+
+
+def test_the_order_of_sites_is_found_in_one_walk_over_the_graph(monkeypatch):
+    walks = []
+    walk = torch.fx.graph._node_list.__iter__
+    monkeypatch.setattr(torch.fx.graph._node_list, "__iter__", lambda self: walks.append(1) or walk(self))
+
+    def walked(layers):
+        walks.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["bitwright.graph.capture"], "_operations", lambda *_: walks.clear() or [])
+            capture(nn.Sequential(*(nn.Linear(4, 4) for _ in range(layers))).eval(), torch.randn(2, 4))
+        return len(walks)
+
+    assert walked(12) == walked(3)

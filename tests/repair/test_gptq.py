@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -23,6 +23,7 @@ def error(graph, policy, x, expected):
         return float((graph(x) - expected).square().mean())
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(2, 6), st.integers(0, 100))
 def test_the_change_is_ridge_regression(groups, rows, columns, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -147,6 +148,73 @@ def test_again_or_after_bias_correction_gives_the_same(residual, images, calibra
     gptq(twice, [(images, None)], policy)
     with torch.no_grad(), once.applied(policy), twice.applied(policy):
         assert torch.equal(once(images), twice(images))
+
+
+def test_starts_from_what_is_in_force_and_leaves_it_where_it_is_no_better(residual, images, calibrated):
+    graph = calibrated(residual, images)
+    policy = Policy.uniform(graph.sites, 3, 8)
+    first = gptq(graph, [(images, None)], policy)
+    kept = {layer.weight.site.name: layer.weight.integers(3) for layer in layers_of(graph)}
+    again = gptq(graph, [(images, None)], policy, refit=False)
+    assert again.changes[0].before == pytest.approx(first.changes[0].after, rel=1e-3)
+    for other in again.changes:
+        assert other.after <= other.before
+    left = [change.site for change in again.changes if change.after == change.before]
+    assert left
+    assert all(change.details["moved"] == 0.0 for change in again.changes if change.site in left)
+    now = {layer.weight.site.name: layer.weight.integers(3) for layer in layers_of(graph)}
+    assert all(torch.equal(now[site], kept[site]) for site in left)
+
+
+def test_keeps_a_bias_correction_that_it_does_not_beat(images, calibrated):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3)).eval()
+    graph = calibrated(network, images)
+    policy = Policy.uniform(graph.sites, 3, None)
+    gptq(graph, [(images, None)], policy)
+    layer = layers_of(graph)[0]
+    bias = layer.bias.corrections[3]
+    report = gptq(graph, [(images, None)], policy, learn_bias=False, refit=False)
+    assert torch.equal(layer.bias.corrections[3], bias)
+    expected = network(images).detach()
+    assert report.changes[0].before == pytest.approx(8 * error(graph, policy, images, expected), rel=0.02)
+
+
+def test_weights_beyond_the_grid_are_not_moved(images, calibrated):
+    network = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False)).eval()
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[2.0, 0.01, -0.01], [2.0, -0.01, 0.01]])[:, :, None, None])
+    graph = calibrated(network, images)
+    report = gptq(graph, [(images, None)], Policy.uniform(graph.sites, 3, None))
+    layer = layers_of(graph)[0]
+    grid = layer.weight.affine(3)
+    nearest = (network[0].weight / grid.scale).round().clamp(grid.low, grid.high)
+    moved = float((layer.weight.integers(3) != nearest).double().mean()) if layer.weight.learned(3) else 0.0
+    assert report.changes[0].details["moved"] == moved
+
+
+@pytest.mark.parametrize("name", ["gptq", "adaround"])
+def test_an_embedding_that_is_also_the_output_layer_keeps_its_rounding(name, calibrated):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(11, 8)
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, tokens):
+            return nn.functional.linear(torch.relu(self.inner(self.embedding(tokens))), self.embedding.weight)
+
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 11, (64, 5))
+    graph = calibrated(Tied().eval(), tokens)
+    policy = Policy.uniform(graph.sites, 3, 8)
+    shared = next(layer.weight for layer in layers_of(graph) if layer.weight.site.name != "inner.weight")
+    before = shared.integers(3)
+    report = repair(graph, name, [(tokens, None)], policy=policy)
+    assert [change.site for change in report.changes] == ["inner.weight"]
+    assert any("shares its weight with embedding" in note for note in report.notes)
+    assert torch.equal(shared.integers(3), before)
+    assert not shared.learned(3)
 
 
 def test_wide_weights_are_left_alone_and_said_to_be(residual, images, calibrated):

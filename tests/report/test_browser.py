@@ -114,7 +114,9 @@ def loaded(driver: Any) -> list[str]:
 
 
 def overflow(driver: Any) -> int:
-    return int(driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth"))
+    """Pixels to scroll sideways; on a phone innerWidth grows with what overflows, clientWidth does not."""
+    page = "document.documentElement"
+    return int(driver.execute_script(f"return {page}.scrollWidth - {page}.clientWidth"))
 
 
 def test_plots_are_drawn_without_a_word_on_the_console(show: Opener, report: RunReport) -> None:
@@ -239,6 +241,13 @@ def test_strips_of_deep_networks_scroll_in_their_box(show: Opener, empty: RunRep
     assert min(right - left for left, right in edges) >= 11.9
     assert overflow(driver) <= 0
     assert driver.execute_script("const r = document.querySelector('.strip-row'); return r.scrollWidth > r.clientWidth")
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+def test_opened_tables_scroll_in_their_box(show: Opener, report: RunReport, width: int) -> None:
+    driver = show(render(report), width)
+    driver.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert overflow(driver) <= 0
 
 
 def test_dark_and_light_follow_the_system_and_the_button(show: Opener, report: RunReport) -> None:

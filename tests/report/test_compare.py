@@ -38,10 +38,10 @@ def test_newcombe_interval_of_a_published_example() -> None:
     """Newcombe (1998), table II, example (a): 56/70 against 48/80, method 10: 0.2000 [0.0524, 0.3339]."""
     from types import SimpleNamespace
 
-    from bitwright.report.panels_runtime import wilson
+    from bitwright.evaluation.intervals import wilson
 
-    first = SimpleNamespace(accuracy=wilson(48 / 80, 80))
-    later = SimpleNamespace(accuracy=wilson(56 / 70, 70))
+    first = SimpleNamespace(accuracy=wilson(48, 80))
+    later = SimpleNamespace(accuracy=wilson(56, 70))
     found = accuracy_difference(first, later)  # type: ignore[arg-type]
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
 

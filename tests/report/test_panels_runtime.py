@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import pytest
-from scipy.stats import binomtest
-
 from bitwright.report import RunReport, latency_panel, parity_panel
-from bitwright.report.panels_runtime import wilson
-from bitwright.values import Latency, Parity
+from bitwright.values import Interval, Latency, Parity
 
 
 def test_parity_in_counts_and_output_steps(report: RunReport) -> None:
@@ -19,7 +15,7 @@ def test_parity_in_counts_and_output_steps(report: RunReport) -> None:
         "and on 199 of 200 with them on, the way it is normally run."
     )
     assert panel.step == "One output step is 0.0500 logits."
-    assert panel.accuracy == "88.0% [82.8, 91.8]"
+    assert panel.accuracy == "88.0% [82.8, 91.8] (95% Wilson)"
 
 
 def test_parity_of_a_float_output_is_in_logits() -> None:
@@ -29,11 +25,19 @@ def test_parity_of_a_float_output_is_in_logits() -> None:
     assert (panel.step, panel.accuracy) == ("", "")
 
 
-@pytest.mark.parametrize(("hits", "samples"), [(0, 20), (17, 20), (846, 846), (776, 846)])
-def test_wilson_equals_scipy(hits: int, samples: int) -> None:
-    expected = binomtest(hits, samples).proportion_ci(0.95, method="wilson")
-    found = wilson(hits / samples, samples)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+def test_a_prediction_for_each_position_is_counted_by_positions_with_its_own_interval() -> None:
+    interval = Interval(0.9, 0.85, 0.94, 0.95, "bootstrap")
+    panel = parity_panel(Parity("onnxruntime 1", 10, 1.0, 0.99, 0.0, 0.5, None, 0.9, 1000, interval))
+    assert "on 1,000 of 1,000 positions of 10 inputs with" in panel.sentence
+    assert "on 990 of 1,000 with them on" in panel.sentence
+    assert panel.accuracy == "90.0% [85.0, 94.0] (95% bootstrap)"
+
+
+def test_parity_of_a_regression_has_differences_only() -> None:
+    panel = parity_panel(Parity("onnxruntime 1", 10, None, None, 0.0, 0.5, 0.1, None, 0))
+    assert [(row.agrees, row.share) for row in panel.rows] == [("–", "–"), ("–", "–")]
+    assert "at most 0.500 output steps with them on" in panel.sentence
+    assert panel.step == "One output step is 0.100."
 
 
 def test_a_slower_file_is_said_to_be_slower_with_what_did_not_fuse(report: RunReport) -> None:

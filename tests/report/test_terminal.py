@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 from rich.console import Console, RenderableType
 
 from bitwright.errors import InvalidInput
 from bitwright.report import RunReport, terminal
-from bitwright.values import Policy, SensitivityTable, Sites
+from bitwright.values import Interval, Policy, RegressionVerdict, SensitivityTable, Sites
 
 
 def shown(renderable: RenderableType, width: int = 80) -> str:
@@ -98,3 +101,20 @@ def test_compare_lists_only_what_differs(report: RunReport, other: RunReport) ->
     assert "second against first: accuracy +2.0 points [-0.8, +4.8], Size times 1.56" in flat
     assert "4 more sites have the same bits in all runs." in flat
     assert "All 7 sites have the same bits in all runs." in shown(terminal.compare_table([report, report]))
+
+
+def test_a_regression_beside_float() -> None:
+    loss, change = Interval(0.25, 0.2, 0.3, 0.95, "bootstrap"), Interval(0.05, 0.01, 0.09, 0.95, "paired bootstrap")
+    own = {"metric": 0.75, "float metric": 0.875}
+    verdict = RegressionVerdict(40, Interval(21.5, 20.5, 22.5), loss, loss, change, "W4A4", own)
+    text = shown(terminal.regression_table(verdict), 120)
+    assert [cell.strip() for cell in cells(text, "W4A4")] == [
+        "W4A4",
+        "0.250 [0.200, 0.300]",
+        "0.0500 [0.0100, 0.0900]",
+        "21.5 [20.5, 22.5]",
+        "0.750",
+    ]
+    assert cells(text, "float")[-1].strip() == "0.875"
+    whole = replace(verdict, sqnr=Interval(math.inf, math.inf, math.inf))
+    assert "nothing is lost" in shown(terminal.regression_table(whole), 120)

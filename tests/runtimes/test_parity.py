@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.errors import PolicyMismatch
+from bitwright.evaluation import evaluate, wilson
 from bitwright.graph import calibrate, capture
 from bitwright.graph.pt2e import edge_quantizer
 from bitwright.runtimes import export, parity, predict
@@ -113,13 +114,49 @@ def test_a_file_of_another_graph_is_refused(captured, tmp_path):
         parity(other, result.path, [(inputs, None)])
 
 
-def test_outputs_that_are_no_logits_are_refused(tmp_path):
-    model = nn.Linear(4, 1).eval()
-    inputs = torch.randn(4, 4)
-    graph = calibrate(capture(model, inputs[:2]), [(inputs, None)])
-    result = export(graph, tmp_path / "model.onnx")
-    with pytest.raises(InvalidInput, match="parity compares predictions and needs logits"):
-        parity(graph, result.path, [(inputs, None)])
+def test_accuracy_has_the_intervals_of_evaluation(captured, tmp_path):
+    graph, inputs = captured("residual")
+    policy = Policy.uniform(graph.sites, 4, 8)
+    result = export(graph, tmp_path / "model.onnx", policy=policy)
+    targets = torch.randint(5, (len(inputs),))
+    found = parity(graph, result.path, [(inputs, targets)])
+    assert found.predictions == found.samples
+    assert found.accuracy_interval == wilson(round(found.accuracy * found.samples), found.samples)
+
+
+def test_accuracy_of_positions_has_a_bootstrap_interval_over_the_inputs(tmp_path):
+    torch.manual_seed(0)
+    inputs = torch.randn(30, 3, 6, 6)
+    graph = calibrate(capture(nn.Conv2d(3, 3, 1).eval(), inputs[:2]), [(inputs, None)])
+    policy = Policy.uniform(graph.sites, 8, 8)
+    result = export(graph, tmp_path / "model.onnx", policy=policy)
+    batches = [(inputs[:10], inputs[:10].argmax(1)), (inputs[10:], inputs[10:].argmax(1))]
+    found = parity(graph, result.path, batches)
+    assert (found.samples, found.predictions) == (30, 30 * 36)
+    assert found.accuracy_interval.method == "bootstrap"
+    measured = evaluate(graph, policy, batches).accuracy
+    assert found.accuracy_interval.value == pytest.approx(found.accuracy)
+    assert (found.accuracy_interval.low, found.accuracy_interval.high) == pytest.approx(
+        (measured.low, measured.high), abs=0.01
+    )
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_regression_is_compared_by_value(tmp_path, outputs):
+    torch.manual_seed(0)
+    inputs = torch.randn(20, 4)
+    graph = calibrate(capture(nn.Linear(4, outputs).eval(), inputs[:2]), [(inputs, None)])
+    result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 8, 8))
+    found = parity(graph, result.path, [(inputs, torch.randn(20, outputs))])
+    assert (found.exact_agreement, found.fused_agreement, found.accuracy) == (None, None, None)
+    assert (found.samples, found.predictions) == (20, 0)
+    assert found.exact_logit_difference <= (1e-5 if found.step is None else 1.0)
+    other = graph.copy()
+    weight = next(site.name for site in other.sites.weights)
+    other.quantizers[weight].weight.data.mul_(3)
+    other.quantizers[weight].set_ranges("minmax", 100)
+    moved = parity(other, result.path, [(inputs, torch.randn(20, outputs))])
+    assert moved.exact_logit_difference > 0.1
 
 
 @pytest.fixture(scope="module")

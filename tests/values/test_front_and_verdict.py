@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from bitwright.values import Budget, Candidate, Front, Interval, Latency, Parity, Policy, Verdict
 
 
@@ -34,6 +36,8 @@ def test_a_front_goes_there_and_back():
 
 def test_parity_and_latency_are_plain_data():
     parity = Parity("onnxruntime", 10, 1.0, 0.999, 0.0, 1.0)
-    assert Parity(**parity.to_dict()) == parity
+    assert Parity.from_dict(parity.to_dict()) == parity
+    known = Parity("onnxruntime", 10, 1.0, 0.999, 0.0, 1.0, 0.1, 0.5, 40, Interval(0.5, 0.4, 0.6))
+    assert Parity.from_dict(json.loads(json.dumps(known.to_dict()))) == known
     latency = Latency(1, 0.5, 1.0, 0.5, ("add",))
     assert Latency(**{**latency.to_dict(), "unfused": tuple(latency.to_dict()["unfused"])}) == latency

@@ -170,7 +170,8 @@ def test_a_stream_of_samples_needs_a_loader():
         ([((X, X[:4]), Y)], "the inputs of p must have as many samples each, got 10 and 4"),
         ([(X[:0], Y[:0])], "a batch of p has no samples"),
         ([(X, Y[:3])], "a batch of p has 10 inputs and 3 targets"),
-        ([(X, Y.float())], "the targets of p must be integers .* got float32"),
+        ([(X, Y > 3)], "the targets of p must be integers .* got bool"),
+        ([(X, Y.float()), (X, Y / 0)], "the targets of p hold NaN or infinity, first in sample 10"),
         ([(X, Y), (X / 0, Y)], "the inputs of p hold NaN or infinity, first in sample 10"),
         ([(X, Y), (X, Y - 1)], "must be at least 0, got -1 in sample 10"),
         ([(X, Y), (X[:, :1], Y)], r"the samples of p must have one shape, got \[1\] and \[2\]"),
@@ -217,3 +218,12 @@ def test_several_inputs(form):
 def test_masks_stay_bool():
     (_, mask), _ = next(iter(as_dataset([((X, Y > 3), Y)], "p").batches(10)))
     assert torch.equal(mask, Y > 3)
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_targets_of_a_regression_stay_as_they_are(form, monkeypatch):
+    values = torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(10, 3)
+    monkeypatch.setattr(f"{__name__}.Y", values)
+    targets = torch.cat([y for _, y in as_dataset(FORMS[form](), "p").batches(4)])
+    assert targets.dtype == torch.float32
+    assert torch.equal(targets, values.float())

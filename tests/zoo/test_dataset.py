@@ -189,3 +189,10 @@ def test_unknown_classes_still_refuse_negative_targets():
 def test_bad_arrays(x, y, message):
     with pytest.raises(InvalidData, match=message):
         list(ArrayDataset("d", lambda: (x, y)).batches(2))
+
+
+def test_arrays_with_known_classes_refuse_floats_and_others_take_them():
+    x, y = torch.zeros(4, 2), torch.tensor([0.5, 1.5, 2.5, -1.0])
+    assert torch.equal(ArrayDataset("d", lambda: (x, y)).read(0, 4)[1], y)
+    with pytest.raises(InvalidData, match="must be integers"):
+        ArrayDataset("d", lambda: (x, y), classes=3).read(0, 4)

@@ -55,7 +55,7 @@ def debug(
     from bitwright.cli.run import title
     from bitwright.debug import debug as flow
     from bitwright.evaluation.task import Task
-    from bitwright.flow import Steps, prepare
+    from bitwright.flow import Steps, need_classes, prepare
     from bitwright.report.render_debug import render_debug
     from bitwright.report.terminal_debug import findings_lines, step_lines
     from bitwright.store import RunStore, write_atomically
@@ -69,6 +69,7 @@ def debug(
         model = load_model(job)
         with ProgressBars() as bars:
             bench = prepare(model, load_data(job), job.settings(), store, Steps(bars))
+            need_classes(bench, "debug")
         target = load_policy(policy, job.output, bench.graph.sites)
         task = Task(
             bench.drawn.calibration,

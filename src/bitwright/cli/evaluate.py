@@ -19,7 +19,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_json: AsJson = False) -> None:
     """Measure a policy, or a recipe with its repairs, against the float model.
 
-    On the evaluation data: accuracy, loss, KL and agreement, each with its interval.
+    On the evaluation data: accuracy, loss, KL and agreement, each with its interval. For regression, with --loss: the
+    loss, its change, and the SQNR at the output.
 
     \b
     Examples:
@@ -31,22 +32,27 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
 
     from bitwright.cli.load import load_target, work
     from bitwright.cost import default_costs
+    from bitwright.flow import is_regression
+    from bitwright.flow.meter import measure_regression
     from bitwright.report import Measured, RunReport
-    from bitwright.report.terminal import costs_table, verdict_table
-    from bitwright.values import FLOAT
+    from bitwright.report.terminal import costs_table, regression_table, verdict_table
+    from bitwright.values import FLOAT, RegressionVerdict, Verdict
 
     with work(job) as w:
         sites = w.bench.graph.sites
         chosen, bench = load_target(w, policy, recipe, job.output)
+        regression = is_regression(bench)
+        verdict: Verdict | RegressionVerdict
         with w.steps.step("evaluate"):
-            verdict = bench.evaluation(chosen)
+            verdict = measure_regression(bench, chosen) if regression else bench.evaluation(chosen)
     if as_json:
         print(json.dumps(verdict.to_dict(), indent=1))
         return
     models = default_costs()
     before = {name: model.of(FLOAT, sites) for name, model in models.items()}
     after = {name: model.of(chosen, sites) for name, model in models.items()}
-    report = RunReport(job.model, sites, float_costs=before, chosen=Measured(chosen, after, verdict))
+    measured = verdict if isinstance(verdict, Verdict) else None
+    report = RunReport(job.model, sites, float_costs=before, chosen=Measured(chosen, after, measured))
     console = Console(highlight=False)
-    console.print(verdict_table(report))
+    console.print(verdict_table(report) if isinstance(verdict, Verdict) else regression_table(verdict))
     console.print(costs_table(report))

@@ -26,7 +26,7 @@ def search(job: Job) -> None:
     from rich.console import Console
 
     from bitwright.cli.load import work
-    from bitwright.flow import constraints, score, write_front, write_policy
+    from bitwright.flow import constraints, gave_way, score, write_front, write_policy
     from bitwright.report.terminal import front_table
     from bitwright.search import search as find
     from bitwright.store import folder as files
@@ -48,6 +48,8 @@ def search(job: Job) -> None:
             write_policy(job.output, front[0].policy)
     console = Console(highlight=False)
     console.print(front_table(front, sites))
+    for note in gave_way((job.method,), (table,)):
+        console.print(note)
     for candidate in front if job.budget else ():
         used = ", ".join(f"{100 * share:.1f}% of {metric} used" for metric, share in candidate.used.items())
         proof = "proven optimal" if candidate.optimal else f"within {100 * candidate.gap:.2g}% of the optimum"

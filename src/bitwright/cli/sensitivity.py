@@ -29,15 +29,18 @@ def sensitivity(job: Job, at: At = None, top: Top = 15) -> None:
     from rich.console import Console
 
     from bitwright.cli.load import work
-    from bitwright.flow import SCORES, score, write_tables
+    from bitwright.flow import SCORES, gave_way, score, write_tables
     from bitwright.report.terminal import sensitivity_table
     from bitwright.store import folder as files
 
     with work(job) as w:
-        tables = score(w.bench, tuple(dict.fromkeys([job.method, *SCORES])), w.steps)
+        methods = tuple(dict.fromkeys([job.method, *SCORES]))
+        tables = score(w.bench, methods, w.steps)
         write_tables(job.output, tables)
     console = Console(highlight=False)
     console.print(sensitivity_table(tables[0], at, top or None, w.bench.graph.sites))
+    for note in gave_way(methods, tables):
+        console.print(note)
     console.print(
         f"{job.output / files.SENSITIVITY_CSV}: every site at every width, by {' and '.join(t.method for t in tables)}"
     )

@@ -41,6 +41,7 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
 
     from bitwright.cli.load import load_target, work
     from bitwright.cli.run import title
+    from bitwright.flow import need_classes
     from bitwright.flow.samples import count
     from bitwright.report.panels_sweep import sweep_panel
     from bitwright.report.render_sweep import render_sweep
@@ -54,6 +55,7 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
     if recipe is None and policy is None:
         policy = "W8A8"
     with work(job) as w:
+        need_classes(w.bench, "sweep")
         chosen, bench = load_target(w, policy, recipe, job.output)
         sites = None if blocks == 0 else grouped(bench.graph.sites, blocks)
         batches = bench.drawn.calibration

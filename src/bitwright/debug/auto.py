@@ -169,5 +169,6 @@ def cheapest_recipe(
         True,
         tuple(tried),
         f"The cheapest policy that changes at most {target_drop:g}% of the predictions ({flips(found.verdict):.2f}% "
-        f"measured on held-out samples), with {with_what}; {words}.",
+        f"measured on held-out samples), with {with_what}; {words}, a dearer one being taken to hold where a cheaper "
+        "one does.",
     )

@@ -115,7 +115,7 @@ def evaluate(
         kl=mean(np.concatenate(divergences).clip(min=0)),
         agreement=share(np.concatenate(agreements)),
         policy_name=policy.name,
-        metrics=_metrics(metrics, kept) if metrics else {},
+        metrics=metrics_of(metrics, kept) if metrics else {},
     )
 
 
@@ -176,10 +176,10 @@ def _pairs(
             for i, (_, targets) in enumerate(group):
                 _check_same(reference, count + i, targets)
         if logits is None:
-            expected = _run(graph, FLOAT, group)
+            expected = run(graph, FLOAT, group)
         else:
             expected = [logits[count + i].to(graph.device) for i in range(len(group))]
-        for one, other, (_, targets) in zip(_run(graph, policy, group), expected, group, strict=True):
+        for one, other, (_, targets) in zip(run(graph, policy, group), expected, group, strict=True):
             yield one, other, targets
         count += len(group)
     if reference is not None and count != len(reference.targets):
@@ -200,7 +200,8 @@ def _groups(batches: Iterator[Batch], alone: bool) -> Iterator[list[Batch]]:
         yield group
 
 
-def _run(graph: Graph, policy: Policy, group: list[Batch]) -> list[Any]:
+def run(graph: Graph, policy: Policy, group: list[Batch]) -> list[Any]:
+    """The outputs of each batch under a policy."""
     with graph.applied(policy), torch.no_grad():
         return [graph(*inputs) for inputs, _ in group]
 
@@ -214,7 +215,8 @@ def _check_same(reference: Outputs, position: int, targets: Any) -> None:
         )
 
 
-def _metrics(metrics: Mapping[str, Metric], kept: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:
+def metrics_of(metrics: Mapping[str, Metric], kept: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:
+    """The user's metrics of (quantized outputs, float outputs, targets) of all batches together."""
     outputs, expected, targets = (torch.cat(parts) for parts in zip(*kept, strict=True))
     found: dict[str, float] = {}
     for name, function in metrics.items():

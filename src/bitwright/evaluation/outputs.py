@@ -101,7 +101,7 @@ def log_probabilities(outputs: Any, targets: Any) -> Tensor:
         shape = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise InvalidInput(
             f"evaluation needs logits of shape (batch, classes, ...) with at least 2 classes, got {shape}; "
-            "wrap the model so that it returns its logits"
+            "wrap the model so that it returns its logits, or use evaluate_regression"
         )
     if not bool(torch.isfinite(outputs).all()):
         raise InvalidData("the model's outputs hold NaN or infinite values; check weights and inputs")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 import bitwright
+from bitwright.errors import InvalidData, InvalidInput
 from bitwright.flow.meter import Meter, meters, named
 from bitwright.flow.samples import Drawn, count, draw
 from bitwright.flow.steps import Steps
 from bitwright.graph import Graph, calibrate, capture
+from bitwright.graph.batches import has_classes
 from bitwright.sensitivity import METHODS, sensitivities
 from bitwright.store import RunStore, content_key
 from bitwright.values import FLOAT, SensitivityTable
@@ -65,6 +68,13 @@ def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, ste
     """
     with steps.step("draw samples"):
         drawn = draw(data.calibration, settings)
+        kind = drawn.scores[0][1].dtype
+        if settings.loss is None and kind.is_floating_point:
+            raise InvalidData(
+                f"the targets of {data.calibration.name} must be integers (class numbers from 0), got "
+                f"{str(kind).removeprefix('torch.')}; for regression give a loss of your own, a function "
+                "(outputs, targets) -> (N,) losses"
+            )
     with steps.step("capture"):
         graph = capture(model, select(drawn.calibration[0][0], slice(0, 2)), quantizer=settings.quantizer)
     batches = drawn.calibration
@@ -92,7 +102,7 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
     Args:
         bench: from :func:`prepare`.
         methods: see :data:`bitwright.sensitivity.METHODS`. Those that need one prediction for each sample give way to
-            FIT where the outputs are of another shape, such as a segmentation's.
+            FIT where the outputs are of another kind, a segmentation's or a regression's; :func:`gave_way` says so.
         steps: told how far it is.
 
     Raises:
@@ -125,10 +135,44 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
     return tuple(SensitivityTable.from_dict(found[method] or {}) for method in methods)
 
 
+def gave_way(asked: Iterable[str], tables: Iterable[SensitivityTable]) -> tuple[str, ...]:
+    """A sentence when Margin-FIT was asked for and :func:`score` made FIT in its place."""
+    if "margin-fit" not in asked or any(table.method == "margin-fit" for table in tables):
+        return ()
+    return (
+        "Margin-FIT gave way to FIT: it needs the logits of one class prediction for each input, and this network's "
+        "outputs are of another kind.",
+    )
+
+
 def one_prediction(bench: Bench) -> bool:
     """Whether the network makes one prediction for each sample: logits of shape (batch, classes)."""
-    with bench.graph.applied(FLOAT), torch.no_grad():
-        outputs = bench.graph(
-            *(v.to(bench.graph.device) for v in as_tuple(select(bench.drawn.scores[0][0], slice(0, 2))))
+    outputs, targets = _two(bench)
+    return not isinstance(outputs, torch.Tensor) or (outputs.dim() < 3 and has_classes(outputs, targets))
+
+
+def is_regression(bench: Bench) -> bool:
+    """Whether the network returns no class logits, or has float targets."""
+    outputs, targets = _two(bench)
+    return isinstance(outputs, torch.Tensor) and not has_classes(outputs, targets)
+
+
+def need_classes(bench: Bench, what: str) -> None:
+    """Stop what is not there for regression.
+
+    Raises:
+        InvalidInput: the network is none that tells classes.
+    """
+    if is_regression(bench):
+        raise InvalidInput(
+            f"{what} judges by accuracy and KL to float, and needs class logits and class numbers as targets; for "
+            "regression use `bitwright sensitivity`, `search`, `evaluate` and `export`, or bw.evaluate_regression"
         )
-    return not isinstance(outputs, torch.Tensor) or outputs.dim() < 3
+
+
+def _two(bench: Bench) -> tuple[Any, torch.Tensor]:
+    """Float outputs and targets of two samples."""
+    inputs, targets = bench.drawn.scores[0]
+    with bench.graph.applied(FLOAT), torch.no_grad():
+        outputs = bench.graph(*(v.to(bench.graph.device) for v in as_tuple(select(inputs, slice(0, 2)))))
+    return outputs, targets[:2]

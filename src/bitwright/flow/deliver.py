@@ -17,6 +17,9 @@ from bitwright.zoo.inputs import as_tuple, select
 FUSED_AGREEMENT = 0.995
 """Share of equal predictions below which a run warns: fused integer kernels round a few values the other way."""
 
+REGRESSION_STEPS = 1.5
+"""Output steps above which a run warns where there are no classes: a value on an edge may round to its neighbour."""
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -72,12 +75,16 @@ def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Deliver
 
 def warnings(parity: Parity) -> tuple[str, ...]:
     """What the user should not miss about the file in its runtime."""
-    if parity.exact_agreement < 1:
+    if parity.exact_agreement is None:
+        differs = parity.step is not None and parity.exact_logit_difference > REGRESSION_STEPS
+    else:
+        differs = parity.exact_agreement < 1
+    if differs:
         return (
             "even with its graph optimisations off the runtime does not predict what was simulated; please report this "
             "with the model",
         )
-    if parity.fused_agreement < FUSED_AGREEMENT:
+    if parity.fused_agreement is not None and parity.fused_agreement < FUSED_AGREEMENT:
         return (
             f"with its graph optimisations on the runtime predicts another class than the simulation on "
             f"{text.percent(1 - parity.fused_agreement)} of the inputs: its fused kernels round otherwise; rely on the "

@@ -20,7 +20,7 @@ from bitwright.cost import default_costs, parse_budgets, uniform_policy
 from bitwright.errors import InvalidInput
 from bitwright.evaluation import spearman_interval
 from bitwright.flow import outputs
-from bitwright.flow.bench import Bench, prepare, score
+from bitwright.flow.bench import Bench, gave_way, need_classes, prepare, score
 from bitwright.flow.choose import (
     RANKED_BY,
     Choice,
@@ -95,9 +95,11 @@ def run(
         raise InvalidInput(f"a recipe brings its own policy, so budget cannot be given, too, got {settings.budget[0]}")
     with RunStore(output) as store:
         bench = prepare(model, data, settings, store, steps)
+        need_classes(bench, "run")
         final = bench if recipe is None else with_recipe(bench, recipe, steps)
         budgets = [parse_budgets(entry, bench.graph.sites) for entry in settings.budget]
-        tables = score(bench, tuple(dict.fromkeys([settings.method, *SCORES])), steps)
+        methods = tuple(dict.fromkeys([settings.method, *SCORES]))
+        tables = score(bench, methods, steps)
         outputs.write_tables(output, tables)
         refined = explore(bench, tables[0], budgets, steps)
         if recipe is not None:
@@ -132,7 +134,7 @@ def run(
             command=asked.command,
             job_file=asked.job_file,
             timings=dict(steps.seconds),
-            notes=notes(bench, choices, recipe),
+            notes=(*notes(bench, choices, recipe), *gave_way(methods, tables)),
         )
         with steps.step("write the report"):
             outputs.write_report(output, report)

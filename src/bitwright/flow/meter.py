@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bitwright.evaluation import Outputs, evaluate, float_outputs
+from bitwright.errors import InvalidInput
+from bitwright.evaluation import Outputs, evaluate, evaluate_regression, float_outputs
 from bitwright.flow.samples import Drawn
 from bitwright.graph import Graph
 from bitwright.store import RunStore, content_key
-from bitwright.values import Policy, Verdict
+from bitwright.values import Policy, RegressionVerdict, Verdict
 from bitwright.values.settings import Settings
 from bitwright.zoo import DataSets
 from bitwright.zoo.dataset import Batch
+
+if TYPE_CHECKING:
+    from bitwright.flow.bench import Bench
 
 METRIC = "metric"
 """What the user's own metric is called in a verdict."""
@@ -104,4 +108,23 @@ def meters(
     return (
         Meter(graph, drawn.holdout, store, identity, "held-out calibration samples", *rest),
         Meter(graph, evaluation, store, identity, data.evaluation.fingerprint(), *rest),
+    )
+
+
+def measure_regression(bench: Bench, policy: Policy) -> RegressionVerdict:
+    """Measure a policy of a network without classes on the evaluation data.
+
+    Raises:
+        InvalidInput: without a loss of the user's own.
+    """
+    settings = bench.settings
+    if settings.loss is None:
+        raise InvalidInput("regression needs a loss of your own, a function (outputs, targets) -> (N,) losses")
+    return evaluate_regression(
+        bench.graph,
+        policy,
+        bench.data.evaluation.batches(settings.batch_size),
+        loss=settings.loss,
+        metrics={METRIC: settings.metric} if settings.metric is not None else None,
+        seed=settings.seed,
     )

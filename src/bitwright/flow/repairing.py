@@ -11,7 +11,7 @@ import torch
 
 from bitwright.debug import apply_action, apply_recipe, keep_fitted
 from bitwright.errors import InvalidInput
-from bitwright.flow.bench import Bench
+from bitwright.flow.bench import Bench, need_classes
 from bitwright.flow.repaired import measuring, recalled, with_recipe
 from bitwright.flow.steps import Steps
 from bitwright.repair import RepairReport, check_options, check_sequence
@@ -109,6 +109,7 @@ def repair_policy(bench: Bench, begin: Recipe, added: Sequence[Action], steps: S
         PolicyMismatch: a recipe that was made for another graph.
     """
     check_repairs(begin.actions, added)
+    need_classes(bench, "repair")
     recipe = begin
     for action in added:
         recipe = recipe.then(action.kind, **action.options)

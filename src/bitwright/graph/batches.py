@@ -71,6 +71,12 @@ def iterate(batches: Iterable[Any], device: torch.device | None = None, purpose:
         )
 
 
+def has_classes(outputs: Any, targets: Any = None) -> bool:
+    """Whether outputs are class logits of shape (batch, classes, ...); with float targets they are not."""
+    logits = isinstance(outputs, Tensor) and outputs.dim() > 1 and outputs.shape[1] > 1
+    return logits and not (isinstance(targets, Tensor) and targets.is_floating_point())
+
+
 def check_target_shape(outputs: Tensor, targets: Any) -> None:
     """One class number for each sample, or for each position of each sample.
 

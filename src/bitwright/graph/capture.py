@@ -343,21 +343,25 @@ def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inp
     _round_biases(module, site_nodes)
     module.graph.lint()
     module.recompile()
-    order = {id(q): q for q in sorted(by_observer.values(), key=lambda q: _first_use(module, site_nodes, q))}
-    quantizers = {q.site.name: q for q in order.values()}
+    first = _first_uses(module, site_nodes)
+    quantizers = {q.site.name: q for q in sorted(by_observer.values(), key=lambda q: first[id(q)])}
     covered = {id(q.weight) for q in quantizers.values() if isinstance(q, WeightQuantizer)}
     other = sum(p.numel() for p in module.parameters() if id(p) not in covered)
     sites = Sites(tuple(q.site for q in quantizers.values()), tuple(operations), _hash(module), other)
     return Graph(module, sites, quantizers, tuple(inputs))
 
 
-def _first_use(module: GraphModule, site_nodes: dict[Node, Quantizer], quantizer: Quantizer) -> tuple[int, int]:
-    """Sort key: when the operation that reads the site runs (activations: when the value is made)."""
+def _first_uses(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> dict[int, tuple[int, int]]:
+    """Sort keys, by id: when the operation that reads the site runs (activations: when the value is made)."""
     positions = {node: i for i, node in enumerate(module.graph.nodes)}
-    mine = [node for node, q in site_nodes.items() if q is quantizer]
-    if quantizer.site.kind == "weight":
-        return min((positions[user] for node in mine for user in node.users), default=10**9), 0
-    return min(positions[node] for node in mine), 1
+    found: dict[int, tuple[int, int]] = {}
+    for node, quantizer in site_nodes.items():
+        if quantizer.site.kind == "weight":
+            key = min((positions[user] for user in node.users), default=10**9), 0
+        else:
+            key = positions[node], 1
+        found[id(quantizer)] = min(key, found.get(id(quantizer), key))
+    return found
 
 
 def _attribute(module: nn.Module, path: str) -> Tensor:

@@ -28,6 +28,7 @@ class InputRows(Interpreter):
 
     def __init__(self, graph: Graph, batches: int, seed: int) -> None:
         super().__init__(graph.module)
+        self.extra_traceback = False  # an error for the user stays one line
         self._layers: dict[Node, Layer] = {layer.node: layer for layer in layers_of(graph)}
         self._batches = max(batches, 1)
         self._generator = torch.Generator().manual_seed(seed)

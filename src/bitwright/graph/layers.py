@@ -16,6 +16,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torch.fx import Node
 
+from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import WEIGHTED, source_of
@@ -134,9 +135,19 @@ class Positions:
         output: its output on the batch.
         each: positions for each sample; all of them when there are fewer.
         generator: of the random choice.
+
+    Raises:
+        InvalidInput: an output without an axis for the samples.
     """
 
     def __init__(self, layer: Layer, output: Tensor, each: int, generator: torch.Generator) -> None:
+        least = 2 if layer.linear else layer.weight.weight.dim()
+        if output.dim() < least:
+            raise InvalidInput(
+                f"layer '{layer.name}' must give (batch, ...) with at least {least} axes, got shape "
+                f"{tuple(output.shape)}: the model mixes the samples of a batch; keep the batch axis, or compute over "
+                "the batch outside of the model"
+            )
         self.layer = layer
         self.shape = output.shape
         samples = output.shape[0]

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import Layer, Positions, layers_of
+from bitwright.graph.layers import Layer, Positions
 from bitwright.numerics.affine import Affine
 from bitwright.repair.blocks import Block, blocks_of, learn_block
 from bitwright.repair.order import check_order, checked_inputs, checked_policy
 from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.roundable import roundable
 from bitwright.repair.rounding import Problem, Settings, learn_rounding
 from bitwright.repair.steps import Feedback, fitted_affine, full_step, gram_of
 from bitwright.repair.tails import Tail, tail_of
@@ -22,7 +23,6 @@ from bitwright.values import Policy
 
 ROWS = 32768  # of each layer's input, from all samples together
 ELEMENTS = 1 << 25  # of them held at once, at most: 128 MiB
-WIDEST = 8  # bits; beyond, rounding to nearest loses nothing that could be won back
 
 
 def adaround(
@@ -118,10 +118,10 @@ class _Work:
         self.generator = torch.Generator().manual_seed(seed)
         self.changes: list[Change] = []
         self.notes: list[str] = []
-        self.done: set[str] = set()
 
     def run(self, unit: str) -> None:
-        layers = {layer.node: layer for layer in layers_of(self.graph) if self._wanted(layer)}
+        layers, left = roundable(self.graph)
+        self.notes += left
         blocks = blocks_of(self.graph, layers) if unit == "block" else []
         inside = {node: block for block in blocks for node in block.layers}
         ends = {block.end: block for block in blocks}
@@ -133,19 +133,6 @@ class _Work:
                 self._layer(twins, layers[node])
             if node in ends:
                 self._block(twins, ends[node], layers)
-
-    def _wanted(self, layer: Layer) -> bool:
-        quantizer = layer.weight
-        if quantizer.bits is None:
-            return False
-        if quantizer.site.name in self.done:
-            self.notes.append(f"{layer.name} shares its weight with a layer before it, whose inputs it was fitted to")
-            return False
-        if quantizer.bits > WIDEST:
-            self.notes.append(f"{layer.name} has {quantizer.bits} bits and keeps rounding to nearest")
-            return False
-        self.done.add(quantizer.site.name)
-        return True
 
     def _layer(self, twins: Twins, layer: Layer) -> None:
         bits = layer.weight.bits

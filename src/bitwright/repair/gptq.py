@@ -7,21 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions, layers_of
-from bitwright.numerics.affine import Affine
 from bitwright.repair.missing import ensure_biases
 from bitwright.repair.order import check_order, checked_inputs, checked_policy
 from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.roundable import roundable
 from bitwright.repair.steps import Feedback, fitted_affine, full_step, sequential_rounding
 from bitwright.repair.tails import tail_of
 from bitwright.repair.twins import Twins
 from bitwright.values import Policy
-
-WIDEST = 8  # bits; beyond, rounding to nearest loses nothing that could be won back
 
 
 def gptq(
@@ -82,36 +79,18 @@ def gptq(
     notes = ensure_biases(graph, every) if learn_bias else []
     changes = []
     with graph.applied(chosen):
-        layers = _layers(graph, notes)
+        layers, left = roundable(graph)
+        notes += left
         generator = torch.Generator().manual_seed(seed)
         twins = Twins(graph, inputs)
         for node in twins.walk(layers):
             layer = layers[node]
-            if layer.bias is not None and learn_bias:
-                layer.bias.correct(_bits(layer), None)
             moments = _gathered(twins, layer, max(1, rows // count), generator)
             changes.append(_fit(layer, moments, refit, learn_bias, damping, twins))
         graph.apply(chosen)
     graph.repairs.append("gptq")
     needs = f"{count} calibration samples, widths {chosen.name or 'of the policy'}"
     return RepairReport("gptq", needs, tuple(changes), tuple(notes), count, **watch.times())
-
-
-def _layers(graph: Graph, notes: list[str]) -> dict[Node, Layer]:
-    found: dict[Node, Layer] = {}
-    met: set[str] = set()
-    for layer in layers_of(graph):
-        name, bits = layer.weight.site.name, layer.weight.bits
-        if bits is None:
-            continue
-        if name in met:
-            notes.append(f"{layer.name} shares its weight with a layer before it, whose inputs it was fitted to")
-        elif bits > WIDEST:
-            notes.append(f"{layer.name} has {bits} bits and keeps rounding to nearest")
-        else:
-            found[layer.node] = layer
-        met.add(name)
-    return found
 
 
 def _bits(layer: Layer) -> int:
@@ -160,7 +139,7 @@ class _Moments:
 
 def _gathered(twins: Twins, layer: Layer, each: int, generator: torch.Generator) -> _Moments:
     weight = layer.matrix(layer.weight.weight.detach()).float().transpose(1, 2)
-    bias = twins.constant(layer.bias_node, False) if layer.bias_node is not None else 0.0
+    bias = _bias(twins, layer) if layer.bias_node is not None else 0.0
     operands = tail_of(twins.graph, layer, twins.shape).operands
     source = layer.node.args[0]
     sums: list[Tensor] = []
@@ -192,14 +171,15 @@ def _fit(layer: Layer, moments: _Moments, refit: bool, learn_bias: bool, damping
     integers = sequential_rounding(matrix, feedback, step, affine.low, affine.high)
     change = (integers * step).double() - weight
     shift = moments.shift(change) if learn_bias else None
-    before = moments.error(_present(layer, quantizer.affine(bits)) - weight, None)
+    before = moments.error(_present(layer) - weight, None)
     after = moments.error(change, shift)
     if after < before:
         quantizer.fix_rounding(bits, affine, layer.from_matrix(integers))
         if shift is not None and layer.bias is not None:
-            bias = twins.constant(layer.bias_node, False).detach()  # type: ignore[arg-type]
+            bias = _bias(twins, layer)
             layer.bias.correct(bits, bias + shift.flatten().to(bias.dtype))
-    moved = float((integers != (weight / step).round()).double().mean())
+    nearest = (weight / step).round().clamp(affine.low, affine.high)
+    moved = float((integers != nearest).double().mean()) if after < before else 0.0
     return Change(quantizer.site.name, "output error", before, min(after, before), {"moved": moved})
 
 
@@ -216,8 +196,13 @@ def least_squares(gram: Tensor, cross: Tensor, damping: float) -> Tensor:
     return torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(damped)).transpose(1, 2)
 
 
-def _present(layer: Layer, grid: Affine) -> Tensor:
-    """(G, R, K) the weights rounded to nearest on the grid that is there."""
-    step = full_step(layer, grid)
-    matrix = layer.matrix(layer.weight.weight.detach())
-    return ((matrix / step).round().clamp(grid.low, grid.high) * step).double()
+def _present(layer: Layer) -> Tensor:
+    """(G, R, K) the weights as they are rounded now, to nearest or by a repair."""
+    bits = _bits(layer)
+    return (layer.matrix(layer.weight.integers(bits)) * full_step(layer, layer.weight.affine(bits))).double()
+
+
+def _bias(twins: Twins, layer: Layer) -> Tensor:
+    """(G x R,) the bias that is in force, before it is rounded."""
+    found: Tensor = twins.constant(layer.bias_node, False).detach()  # type: ignore[arg-type]
+    return found if layer.bias is None else layer.bias.effective(found)

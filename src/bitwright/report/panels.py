@@ -239,10 +239,12 @@ def headline(report: RunReport) -> str:
         f" in float: a change of {text.points_interval(verdict.accuracy_change)}"
     )
     parity = report.parity
-    if parity is None:
+    if parity is None or parity.fused_agreement is None:
         return f"{sentence}."
-    agrees = text.count(parity.fused_agreement, parity.samples)
-    return f"{sentence}; {runtime_name(parity.runtime)} agrees with the simulation on {agrees} inputs."
+    predictions = parity.predictions or parity.samples
+    agrees = text.count(parity.fused_agreement, predictions)
+    counted = "inputs" if predictions == parity.samples else "positions"
+    return f"{sentence}; {runtime_name(parity.runtime)} agrees with the simulation on {agrees} {counted}."
 
 
 def runtime_name(runtime: str) -> str:

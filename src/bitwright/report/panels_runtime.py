@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitwright.report import format as text
 from bitwright.report.panels import runtime_name
-from bitwright.values import Interval, Latency, Parity
+from bitwright.values import Latency, Parity
 
 
 @dataclass(frozen=True)
@@ -53,43 +52,53 @@ class LatencyPanel:
     unfused: tuple[str, ...]
 
 
-def wilson(share: float, samples: int) -> Interval:
-    """The 95% Wilson score interval of a share of so many inputs (Wilson 1927)."""
-    z = 1.959964
-    if samples <= 0:
-        return Interval(share, 0.0, 1.0)
-    centre = (share + z * z / (2 * samples)) / (1 + z * z / samples)
-    half = z / (1 + z * z / samples) * math.sqrt(share * (1 - share) / samples + (z / (2 * samples)) ** 2)
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
-
-
 def parity_panel(parity: Parity) -> ParityPanel:
     """What the runtime does with the file, in counts and in output steps."""
-    unit = "output steps" if parity.step is not None else "logits"
+    raw = "logits" if parity.exact_agreement is not None else "units of the output"
+    unit = "output steps" if parity.step is not None else raw
+    predictions = parity.predictions or parity.samples
 
-    def row(name: str, share: float, difference: float) -> ParityRow:
-        return ParityRow(
-            name,
-            text.count(share, parity.samples),
-            text.percent(share, 2),
-            f"{text.significant(difference)} {unit}",
-        )
+    def agrees(share: float | None) -> str:
+        return "–" if share is None else text.count(share, predictions)
 
+    def row(name: str, share: float | None, difference: float) -> ParityRow:
+        shown = "–" if share is None else text.percent(share, 2)
+        return ParityRow(name, agrees(share), shown, f"{text.significant(difference)} {unit}")
+
+    rows = (
+        row("off", parity.exact_agreement, parity.exact_logit_difference),
+        row("on", parity.fused_agreement, parity.fused_logit_difference),
+    )
     name = runtime_name(parity.runtime)
-    exact = text.count(parity.exact_agreement, parity.samples)
-    fused = text.count(parity.fused_agreement, parity.samples)
+    if parity.exact_agreement is None:
+        sentence = (
+            f"{name}'s outputs differ from the simulation's by at most {rows[0].logit_difference} on "
+            f"{parity.samples:,} inputs with its graph optimisations off, and by at most {rows[1].logit_difference} "
+            "with them on, the way it is normally run."
+        )
+    else:
+        counted = f"positions of {parity.samples:,} inputs" if predictions > parity.samples else "inputs"
+        sentence = (
+            f"{name} predicts the same class as the simulation on {rows[0].agrees} {counted} with its graph "
+            f"optimisations off, and on {rows[1].agrees} with them on, the way it is normally run."
+        )
+    step = f"One output step is {text.significant(parity.step)}" if parity.step is not None else ""
     return ParityPanel(
         parity.runtime,
         parity.samples,
-        (
-            row("off", parity.exact_agreement, parity.exact_logit_difference),
-            row("on", parity.fused_agreement, parity.fused_logit_difference),
-        ),
-        text.percent_interval(wilson(parity.accuracy, parity.samples)) if parity.accuracy is not None else "",
-        f"One output step is {text.significant(parity.step)} logits." if parity.step is not None else "",
-        f"{name} predicts the same class as the simulation on {exact} inputs with its graph optimisations off, "
-        f"and on {fused} with them on, the way it is normally run.",
+        rows,
+        _accuracy(parity),
+        f"{step}{' logits' if raw == 'logits' else ''}." if step else "",
+        sentence,
     )
+
+
+def _accuracy(parity: Parity) -> str:
+    interval = parity.accuracy_interval
+    if interval is None:
+        return "" if parity.accuracy is None else text.percent(parity.accuracy)
+    method = interval.method.replace("wilson", "Wilson")
+    return f"{text.percent_interval(interval)} ({100 * interval.level:g}% {method})"
 
 
 def latency_panel(latency: Sequence[Latency]) -> LatencyPanel:

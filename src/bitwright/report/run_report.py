@@ -205,7 +205,7 @@ class RunReport:
             tables=tuple(SensitivityTable.from_dict(t) for t in data["tables"]),
             agreements=tuple(Agreement.from_dict(a) for a in data["agreements"]),
             exported=data["exported"],
-            parity=Parity(**data["parity"]) if data["parity"] else None,
+            parity=Parity.from_dict(data["parity"]) if data["parity"] else None,
             latency=tuple(Latency(**{**item, "unfused": tuple(item["unfused"])}) for item in data["latency"]),
             export_notes=tuple(data["export_notes"]),
             environment=data["environment"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich import box
@@ -22,7 +23,17 @@ from bitwright.report.panels import (
 from bitwright.report.panels_front import front_panel, is_flip_rate
 from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.report.run_report import Measured, RunReport
-from bitwright.values import FLOAT, Front, Interval, Latency, Parity, Policy, SensitivityTable, Sites
+from bitwright.values import (
+    FLOAT,
+    Front,
+    Interval,
+    Latency,
+    Parity,
+    Policy,
+    RegressionVerdict,
+    SensitivityTable,
+    Sites,
+)
 
 _BAR = 16
 _KIND_STYLE = {"weight": "blue", "activation": "dark_orange3"}
@@ -92,6 +103,28 @@ def verdict_table(report: RunReport) -> RenderableType:
     if report.chosen:
         parts.append(Text("* the chosen policy", style="dim"))
     return Group(*parts)
+
+
+def regression_table(verdict: RegressionVerdict) -> RenderableType:
+    """A policy of a network without classes beside float: loss, SQNR, and the user's own metrics."""
+    note = (
+        f"In brackets, {100 * verdict.loss.level:g}% bootstrap intervals over {verdict.samples:,} inputs; the "
+        "change is paired. SQNR: variance of the float outputs over the mean squared change."
+    )
+    table = _table("Figures", note)
+    for name in ("Policy", "Loss", "Change", "SQNR, dB"):
+        table.add_column(name, justify="left" if name == "Policy" else "right", overflow="fold")
+    own = [name for name in verdict.metrics if f"float {name}" in verdict.metrics]
+    for name in own:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    floats = [text.significant(verdict.metrics[f"float {name}"]) for name in own]
+    table.add_row(*(Text(cell) for cell in ["float", text.number_interval(verdict.float_loss), "-", "-", *floats]))
+    finite = math.isfinite(verdict.sqnr.value)
+    figures = [text.number_interval(verdict.loss), text.number_interval(verdict.loss_change)]
+    figures += [text.number_interval(verdict.sqnr) if finite else "nothing is lost"]
+    figures += [text.significant(verdict.metrics[name]) for name in own]
+    table.add_row(Text(verdict.policy_name or "policy"), *(Text(cell) for cell in figures), style="bold")
+    return table
 
 
 def costs_table(report: RunReport) -> RenderableType:
@@ -198,7 +231,7 @@ def parity_lines(parity: Parity) -> RenderableType:
     lines = [panel.sentence]
     lines += [f"Optimisations {row.optimisations}: largest difference {row.logit_difference}." for row in panel.rows]
     if panel.accuracy:
-        lines.append(f"Top-1 accuracy of the file in the runtime: {panel.accuracy} (95% Wilson).")
+        lines.append(f"Top-1 accuracy of the file in the runtime: {panel.accuracy}.")
     return Text("\n".join(lines))
 
 

@@ -1,8 +1,8 @@
-"""Parity: whether an exported file predicts in its runtime what the simulation predicts."""
+"""Parity: whether an exported file gives in its runtime what the simulation gives."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,24 @@ from torch import Tensor
 from torch.fx import Node
 
 from bitwright.errors import InvalidInput, PolicyMismatch
-from bitwright.graph.batches import iterate
+from bitwright.evaluation.intervals import bootstrap_mean, wilson
+from bitwright.graph.batches import has_classes, iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.operations import source_of
 from bitwright.quantizers.base import Quantizer
 from bitwright.runtimes import onnxruntime
-from bitwright.values import Parity, Policy
+from bitwright.values import Interval, Parity, Policy
 
 
 def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Parity:
     """Run an exported file on some data and compare it with the simulation, input by input.
 
     With the runtime's graph optimisations off, each operation runs as it stands in the file and rounds where the
-    simulation rounds: the top-1 predictions must be the same. With them on, fused integer kernels round otherwise now
+    simulation rounds: the outputs must be the same. With them on, fused integer kernels round otherwise now
     and then. On x86 processors without VNNI instructions, 8-bit weights can saturate in them besides.
+
+    Outputs of shape (batch, classes, ...) are compared by their top-1 class and by value, all others, and those that
+    come with float targets, by value alone.
 
     Args:
         graph: that was exported; the policy that is written in the file is the one compared.
@@ -34,7 +38,7 @@ def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Pa
 
     Raises:
         MissingExtra: the runtime is not installed.
-        InvalidInput: the file is missing, or the outputs are not logits of shape (batch, classes, ...).
+        InvalidInput: the file is missing, or the first output is no tensor.
         InvalidData: no batch, or one that cannot be used.
         PolicyMismatch: the file was made from another graph.
         ExportError: the runtime cannot load the file.
@@ -45,7 +49,7 @@ def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Pa
     with graph.applied(policy), torch.no_grad():
         step = output_step(graph)
         for inputs, targets in iterate(batches, purpose="parity"):
-            simulated = _logits(graph(*(value.to(graph.device) for value in inputs))).cpu()
+            simulated = _first(graph(*(value.to(graph.device) for value in inputs))).cpu()
             for tally, session in zip(tallies, sessions, strict=True):
                 tally.add(simulated, torch.from_numpy(session(*inputs)[0]), targets)
     exact, fused = tallies
@@ -53,12 +57,14 @@ def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Pa
     return Parity(
         runtime=onnxruntime.version(),
         samples=exact.samples,
-        exact_agreement=exact.equal / exact.count,
-        fused_agreement=fused.equal / fused.count,
+        exact_agreement=exact.agreement,
+        fused_agreement=fused.agreement,
         exact_logit_difference=exact.largest / unit,
         fused_logit_difference=fused.largest / unit,
         step=step,
-        accuracy=fused.hits / fused.count if fused.targets == fused.count else None,
+        accuracy=fused.accuracy,
+        predictions=fused.count,
+        accuracy_interval=fused.accuracy_interval,
     )
 
 
@@ -90,13 +96,12 @@ def _policy(metadata: dict[str, str], graph: Graph, path: str | Path) -> Policy:
     return Policy.from_json(metadata["bitwright.policy"], f"the policy in '{path}'")
 
 
-def _logits(outputs: Any) -> Tensor:
+def _first(outputs: Any) -> Tensor:
     while isinstance(outputs, (tuple, list)) and outputs:
         outputs = outputs[0]
-    if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs.shape[1] < 2:
-        shape = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+    if not isinstance(outputs, Tensor):
         raise InvalidInput(
-            f"parity compares predictions and needs logits of shape (batch, classes, ...), got {shape}; "
+            f"parity compares outputs and needs a tensor, got {type(outputs).__name__}; "
             "wrap the model so that it returns its logits first"
         )
     return outputs
@@ -109,16 +114,38 @@ class _Tally:
     samples: int = 0
     count: int = 0
     equal: int = 0
-    hits: int = 0
     targets: int = 0
     largest: float = 0.0
+    hits: list[Tensor] = field(default_factory=list)
 
     def add(self, simulated: Tensor, found: Tensor, targets: Any) -> None:
-        wanted, predicted = simulated.argmax(1), found.argmax(1)
         self.samples += len(simulated)
+        self.largest = max(self.largest, float((simulated - found).abs().max()))
+        if not has_classes(simulated, targets):
+            return
+        wanted, predicted = simulated.argmax(1), found.argmax(1)
         self.count += wanted.numel()
         self.equal += int((wanted == predicted).sum())
-        self.largest = max(self.largest, float((simulated - found).abs().max()))
-        if isinstance(targets, Tensor) and not targets.is_floating_point() and targets.shape == predicted.shape:
-            self.hits += int((predicted == targets.cpu()).sum())
+        if isinstance(targets, Tensor) and targets.shape == predicted.shape:
+            self.hits.append((predicted == targets.cpu()).double().reshape(len(predicted), -1).mean(1))
             self.targets += targets.numel()
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of equal predictions."""
+        return self.equal / self.count if self.count else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of predictions that are right, where every batch had targets."""
+        return float(torch.cat(self.hits).mean()) if self.count and self.targets == self.count else None
+
+    @property
+    def accuracy_interval(self) -> Interval | None:
+        """As :func:`~bitwright.evaluation.evaluate` makes them."""
+        if self.accuracy is None or self.samples < 2:
+            return None
+        values = torch.cat(self.hits)
+        if self.count == self.samples:
+            return wilson(round(float(values.sum())), self.samples)
+        return bootstrap_mean(values.numpy())

@@ -25,6 +25,7 @@ UNITS = {
     "margin-fit": "share of predictions that flip",
     "noise": "mean squared rounding error",
 }
+OWN_LOSS = "FIT, squared change of the loss"
 METHODS: tuple[str, ...] = (*UNITS, *ONE_SITE)
 FEWEST, MOST = 8, 32  # samples whose activations are held for the backward pass at once
 ACTIVATION_BYTES = 40 << 20  # what those above the fewest may take: memory that the C library keeps at hand
@@ -175,7 +176,7 @@ def sensitivities(
         tables.append(
             SensitivityTable(
                 method,
-                UNITS[method],
+                OWN_LOSS if method == "fit" and loss is not None else UNITS[method],
                 graph.sites.names,
                 widths,
                 harm,

@@ -4,7 +4,7 @@ from bitwright.values.front import Budget, Candidate, Front
 from bitwright.values.policy import FLOAT, MAX_BITS, MIN_BITS, Policy, check_bits
 from bitwright.values.site import Operation, Scheme, Site, Sites
 from bitwright.values.table import MarginModel, SensitivityTable
-from bitwright.values.verdict import Interval, Latency, Parity, Verdict
+from bitwright.values.verdict import Interval, Latency, Parity, RegressionVerdict, Verdict
 
 __all__ = [
     "FLOAT",
@@ -19,6 +19,7 @@ __all__ = [
     "Operation",
     "Parity",
     "Policy",
+    "RegressionVerdict",
     "Scheme",
     "SensitivityTable",
     "Site",

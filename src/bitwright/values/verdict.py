@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,33 +78,87 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class RegressionVerdict:
+    """A policy of a network without classes, measured against the float model on the same inputs.
+
+    Attributes:
+        samples: number of inputs.
+        sqnr: of the quantized against the float outputs, in dB: 10 log10(sum |z - mean z|^2 / sum |z' - z|^2), the
+            mean over the inputs; infinite when no output changed (bootstrap interval).
+        loss: mean loss of the quantized model (bootstrap interval).
+        float_loss: mean loss of the float model.
+        loss_change: quantized minus float loss (paired bootstrap interval).
+        policy_name: the policy measured.
+        metrics: the user's own metrics, name -> value.
+    """
+
+    samples: int
+    sqnr: Interval
+    loss: Interval
+    float_loss: Interval
+    loss_change: Interval
+    policy_name: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; decibels that are infinite are None there."""
+        found: dict[str, Any] = {
+            k: v.to_dict() if isinstance(v, Interval) else (dict(v) if isinstance(v, Mapping) else v)
+            for k, v in self.__dict__.items()
+        }
+        for end in ("value", "low", "high"):
+            if not math.isfinite(found["sqnr"][end]):
+                found["sqnr"][end] = None
+        return found
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RegressionVerdict:
+        """Inverse of :meth:`to_dict`."""
+        decibels: dict[str, Any] = {k: math.inf if v is None else v for k, v in data["sqnr"].items()}
+        others = {name: Interval(**data[name]) for name in ("loss", "float_loss", "loss_change")}
+        return cls(**{**data, **others, "sqnr": Interval(**decibels)})
+
+
+@dataclass(frozen=True)
 class Parity:
     """How an exported file behaves in its runtime, compared with the simulation on the same inputs.
 
     Attributes:
         runtime: e.g. ``"onnxruntime 1.31"``.
         samples: inputs compared.
-        exact_agreement: share of equal top-1 with the runtime's graph optimisations off.
-        fused_agreement: share of equal top-1 with them on.
-        exact_logit_difference: largest absolute logit difference, optimisations off, in output steps
-            (in logits when the output is not quantized: see ``step``).
+        exact_agreement: share of equal top-1 with the runtime's graph optimisations off; None for regression.
+        fused_agreement: share of equal top-1 with them on; None for regression.
+        exact_logit_difference: largest absolute difference of an output, optimisations off, in output steps
+            (in logits, or whatever the outputs are, when the output is not quantized: see ``step``).
         fused_logit_difference: the same with optimisations on.
         step: size of one output step in logits, or None when the output stays in float.
         accuracy: of the file in the runtime with optimisations on.
+        predictions: classes compared: one for each input, or one for each position of each input; 0 for regression.
+        accuracy_interval: of ``accuracy``: Wilson's for one prediction an input, else a bootstrap over the inputs;
+            None for fewer than 2 inputs.
     """
 
     runtime: str
     samples: int
-    exact_agreement: float
-    fused_agreement: float
+    exact_agreement: float | None
+    fused_agreement: float | None
     exact_logit_difference: float
     fused_logit_difference: float
     step: float | None = None
     accuracy: float | None = None
+    predictions: int | None = None
+    accuracy_interval: Interval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return dict(self.__dict__)
+        interval = self.accuracy_interval
+        return {**self.__dict__, "accuracy_interval": interval.to_dict() if interval else None}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Parity:
+        """Inverse of :meth:`to_dict`."""
+        interval = data.get("accuracy_interval")
+        return cls(**{**data, "accuracy_interval": Interval(**interval) if interval else None})
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Taken as one part of the data: a Bitwright `Dataset`; a pair of arrays or tensors ``(inputs, targets)``; a torch
 ``Dataset`` of samples; a ``DataLoader``; any other iterable of batches ``(inputs, targets)``. For a network with
-several inputs, ``inputs`` is a tuple of tensors.
+several inputs, ``inputs`` is a tuple of tensors. Targets are class numbers, or floats for regression.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def _checked(batch: Any, name: str, first: int) -> Batch:
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         got = f"{len(batch)} values" if isinstance(batch, list | tuple) else type(batch).__name__
         raise InvalidData(f"a batch of {name} must be a pair (inputs, targets), got {got}")
-    inputs, targets = to_inputs(batch[0], name, first), to_targets(batch[1], name, first=first)
+    inputs, targets = to_inputs(batch[0], name, first), to_targets(batch[1], name, first=first, floats=True)
     check_lengths(inputs, targets, f"a batch of {name}")
     return inputs, targets
 

@@ -40,7 +40,8 @@ class ArrayDataset(Dataset):
 
     Args:
         name: what the data is called in messages.
-        load: returns inputs (N, ...) and targets (N,) or (N, H, W), as arrays or tensors; called at most once.
+        load: returns inputs (N, ...) and targets (N,) or (N, H, W), as arrays or tensors; called at most once. Targets
+            without ``classes`` can be floats of any shape, too.
         preparation: order, number and normalisation of the samples.
         classes: the number of classes; None: unknown.
     """
@@ -70,7 +71,8 @@ class ArrayDataset(Dataset):
         x, y = self._arrays
         inputs = to_input(x[start:stop], self.name, first=start)
         inputs = self._normalise(inputs)
-        return inputs, to_targets(y[start:stop], self.name, self.classes, first=start)
+        floats = self.classes is None
+        return inputs, to_targets(y[start:stop], self.name, self.classes, first=start, floats=floats)
 
     def fingerprint(self) -> str:
         """A digest of every stored value and of the normalisation."""
@@ -80,7 +82,7 @@ class ArrayDataset(Dataset):
     def _arrays(self) -> tuple[Any, Any]:
         x, y = self._load()
         check_lengths(x, y, self.name)
-        to_targets(y, self.name, self.classes)
+        to_targets(y, self.name, self.classes, floats=self.classes is None)
         if x.ndim < 2:
             raise InvalidData(f"the inputs of {self.name} must be (samples, ...), got shape {tuple(x.shape)}")
         order = fixed_order(len(x), self.preparation)

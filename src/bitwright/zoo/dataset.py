@@ -3,7 +3,8 @@
 A batch is a pair ``(inputs, targets)`` of tensors with the samples along the first axis; for a network with several
 inputs, ``inputs`` is a tuple of tensors. Inputs are float32, or int64 where the data holds whole numbers such as token
 ids, or bool; 8-bit unsigned integers are taken as pixels and scaled to [0, 1]. Targets are int64 class
-numbers from 0, one for each sample or, for segmentation, one for each pixel.
+numbers from 0, one for each sample or, for segmentation, one for each pixel. Where the number of classes is not known,
+they can also be float32 values of any shape, for regression.
 """
 
 from __future__ import annotations
@@ -160,13 +161,27 @@ def to_input(values: Any, name: str, first: int = 0) -> Tensor:
     return tensor
 
 
-def to_targets(values: Any, name: str, classes: int | None = None, first: int = 0) -> Tensor:
+def to_targets(values: Any, name: str, classes: int | None = None, first: int = 0, *, floats: bool = False) -> Tensor:
     """Return ``values`` as an int64 tensor of class numbers, checked against ``classes``.
 
+    Args:
+        values: a tensor or array with the samples along the first axis.
+        name: the data set, for messages.
+        classes: how many there are; None: unknown.
+        first: the number of the first sample, for messages.
+        floats: let floating-point values be, as float32: those of a regression.
+
     Raises:
-        InvalidData: a target is no whole number, is negative, or is at least ``classes``.
+        InvalidData: a target is no whole number, is negative, or is at least ``classes``; or it is not finite.
     """
     tensor = _to_tensor(values, "targets", name)
+    if floats and tensor.is_floating_point():
+        tensor = tensor.to(torch.float32)
+        bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1)
+        if bool(bad.any()):
+            index = first + int(bad.nonzero()[0])
+            raise InvalidData(f"the targets of {name} hold NaN or infinity, first in sample {index}")
+        return tensor
     if tensor.is_floating_point() or tensor.dtype == torch.bool:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise InvalidData(f"the targets of {name} must be integers (class numbers from 0), got {kind}")

@@ -1,0 +1,53 @@
+"""Which layers a repair that chooses integers may fit, and why it leaves the others alone."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.layers import Layer, layers_of, module_at
+from bitwright.graph.operations import WEIGHTED
+from bitwright.quantizers.uniform import WeightQuantizer
+
+WIDEST = 8  # bits; beyond, rounding to nearest loses nothing that could be won back
+
+
+def roundable(graph: Graph) -> tuple[dict[Node, Layer], list[str]]:
+    """The layers whose rounding can be chosen under the policy in force, and notes on those that are left alone.
+
+    A weight that several layers share is fitted at the first of them. One that an operation reads that is no layer, as
+    an embedding that is also the output layer, keeps rounding to nearest: it would be fitted to the inputs of the layer
+    alone, and would change what the other has put out already.
+    """
+    found: dict[Node, Layer] = {}
+    notes = []
+    elsewhere = _read_elsewhere(graph)
+    met: set[str] = set()
+    for layer in layers_of(graph):
+        name, bits = layer.weight.site.name, layer.weight.bits
+        if bits is None:
+            continue
+        if name in elsewhere:
+            notes.append(f"{layer.name} shares its weight with {elsewhere[name]} and keeps rounding to nearest")
+        elif name in met:
+            notes.append(f"{layer.name} shares its weight with a layer before it, whose inputs it was fitted to")
+        elif bits > WIDEST:
+            notes.append(f"{layer.name} has {bits} bits and keeps rounding to nearest")
+        else:
+            found[layer.node] = layer
+        met.add(name)
+    return found, notes
+
+
+def _read_elsewhere(graph: Graph) -> dict[str, str]:
+    """Names of weights that operations read that are no layers, and one such operation for each."""
+    found = {}
+    for node in graph.module.graph.nodes:
+        weight = module_at(graph, node)
+        if not isinstance(weight, WeightQuantizer):
+            continue
+        for user in node.users:
+            position = WEIGHTED[user.target].weight if user.target in WEIGHTED else None
+            if position is None or user.args[position] is not node:
+                found[weight.site.name] = user.name
+    return found
