@@ -13,7 +13,7 @@ export CI
 
 help:
 	@echo "make demo       train a small network and run the main job on it (less than a minute after installing)"
-	@echo "make test       run the tests"
+	@echo "make test       run the tests (but those of docs-test)"
 	@echo "make lint       ruff, rules and format"
 	@echo "make types      mypy"
 	@echo "make layers     which room may import which"
@@ -24,7 +24,7 @@ demo: install
 	@$(BIN)/bitwright demo
 
 test: install-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/test_docs.py
 
 lint: install-dev
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ layers: install-dev
 docs-test: install-dev
 	$(BIN)/python -m pytest tests/test_docs.py
 
-check: lint types layers test demo
+check: lint types layers test docs-test demo
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
