@@ -70,8 +70,8 @@ def _store_error(error: OSError, target: Path) -> StoreError:
     return StoreError(f"cannot write '{target}': {error.strerror or error}; choose another output folder")
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
+def _flush(path: Path, flags: int = os.O_RDWR) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -79,13 +79,8 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    if os.name != "posix":  # a folder cannot be opened elsewhere
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if os.name == "posix":  # a folder cannot be opened elsewhere
+        _flush(folder, os.O_RDONLY)
 
 
 def _remove_stale_parts(target: Path) -> None:

@@ -14,16 +14,20 @@ from bitwright.runtimes.onnxruntime import unfused
 from bitwright.values import Policy
 
 
+def with_and_without(guard, graph, policy, inputs, folder, monkeypatch):
+    """Largest differences between simulation and runtime, of a file with a guard and of one without."""
+    guarded = export(graph, folder / "guarded.onnx", policy=policy)
+    monkeypatch.setattr(importlib.import_module("bitwright.runtimes.export"), guard, lambda builder: None)
+    plain = export(graph, folder / "plain.onnx", policy=policy)
+    with graph.applied(policy), torch.no_grad():
+        simulated = graph(inputs)
+    return [float((predict(r.path, [inputs]) - simulated).abs().max()) for r in (guarded, plain)]
+
+
 def test_float_weights_between_quantized_activations_stay_float(captured, tmp_path, monkeypatch):
     graph, inputs = captured("residual")
     policy = Policy.uniform(graph.sites, None, 16)
-    guarded = export(graph, tmp_path / "guarded.onnx", policy=policy)
-    module = importlib.import_module("bitwright.runtimes.export")
-    monkeypatch.setattr(module, "keep_float_weights", lambda builder: None)
-    plain = export(graph, tmp_path / "plain.onnx", policy=policy)
-    with graph.applied(policy), torch.no_grad():
-        simulated = graph(inputs)
-    differences = [float((predict(r.path, [inputs]) - simulated).abs().max()) for r in (guarded, plain)]
+    differences = with_and_without("keep_float_weights", graph, policy, inputs, tmp_path, monkeypatch)
     assert differences[0] < 1e-4
     assert differences[1] > 10 * differences[0]  # without the guard the runtime rounds the weights to 8 bits
 
@@ -84,13 +88,7 @@ def test_a_softmax_between_sites_is_not_left_to_the_runtimes_integer_kernel(tmp_
     graph = calibrate(capture(Weighing().eval(), inputs[:2]), [(inputs, None)])
     (site,) = (s.name for s in graph.sites.activations if "softmax" in s.name)
     policy = Policy({s.name: 4 if s.name == site else 8 for s in graph.sites})
-    guarded = export(graph, tmp_path / "guarded.onnx", policy=policy)
-    module = importlib.import_module("bitwright.runtimes.export")
-    monkeypatch.setattr(module, "keep_softmax_exact", lambda builder: None)
-    plain = export(graph, tmp_path / "plain.onnx", policy=policy)
-    with graph.applied(policy), torch.no_grad():
-        simulated = graph(inputs)
     step = float(graph.quantizers[graph.sites.names[-1]].affine(8).scale)
-    differences = [float((predict(r.path, [inputs]) - simulated).abs().max()) for r in (guarded, plain)]
+    differences = with_and_without("keep_softmax_exact", graph, policy, inputs, tmp_path, monkeypatch)
     assert differences[0] < 0.1 * step
     assert differences[1] > 0.9 * step  # without the guard probabilities are a step off here and there

@@ -21,8 +21,8 @@ Told = Callable[[Action, RepairReport | None], None]
 def apply_recipe(graph: Graph, recipe: Recipe, batches: Any = None, told: Told | None = None) -> Graph:
     """Turn a captured float graph into the quantized network that a recipe describes.
 
-    A recipe that has its fitted values (``recipe.fitted``) is not fitted again: the result is the same to the last
-    bit, on any machine, and needs no data.
+    A recipe that has its fitted values (``recipe.fitted``) is not fitted again: integers, biases and ranges are the
+    same to the last bit, and no data is needed.
 
     Args:
         graph: from :func:`~bitwright.graph.capture`, of the model and with the placement that the recipe was made for.

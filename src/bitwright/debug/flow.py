@@ -77,9 +77,8 @@ def debug(
         policy: target bits site by site, instead of ``weights`` and ``activations``.
         model: the original model, to compare the graph with.
         ranges: how ranges are set to begin with.
-        repairs: which repairs steps 3 and 4 may use, of "cle", "granularity", "bias", "gptq", "adaround", "clip"
-            and "smooth";
-            as a mapping: with their options.
+        repairs: which repairs steps 3 and 4 may use, of "cle", "granularity", "bias", "gptq", "adaround", "clip" and
+            "smooth"; as a mapping: with their options.
         samples: calibration inputs to use; None: all.
         start_at: the step to begin with, 1 to 8.
         recipe: start from this one instead of the plain target.

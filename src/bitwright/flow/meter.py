@@ -98,12 +98,15 @@ def named(function: Callable[..., Any]) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def _metrics(settings: Settings) -> Mapping[str, Callable[[Any, Any], float]] | None:
+    return {METRIC: settings.metric} if settings.metric is not None else None
+
+
 def meters(
     graph: Graph, drawn: Drawn, data: DataSets, settings: Settings, store: RunStore, identity: str
 ) -> tuple[Meter, Meter]:
     """One meter for the held-out calibration samples, one for the evaluation data."""
-    metrics = {METRIC: settings.metric} if settings.metric is not None else None
-    rest = (settings.seed, settings.loss, metrics)
+    rest = (settings.seed, settings.loss, _metrics(settings))
     evaluation = data.evaluation.batches(settings.batch_size)
     return (
         Meter(graph, drawn.holdout, store, identity, "held-out calibration samples", *rest),
@@ -125,6 +128,6 @@ def measure_regression(bench: Bench, policy: Policy) -> RegressionVerdict:
         policy,
         bench.data.evaluation.batches(settings.batch_size),
         loss=settings.loss,
-        metrics={METRIC: settings.metric} if settings.metric is not None else None,
+        metrics=_metrics(settings),
         seed=settings.seed,
     )

@@ -19,7 +19,7 @@ from bitwright.graph import pt2e
 from bitwright.graph.constants import fold_computed_weights
 from bitwright.graph.decompositions import decompose
 from bitwright.graph.graph import Graph
-from bitwright.graph.names import Names, activation_name, layer_name, module_path
+from bitwright.graph.names import Names, activation_name, attribute_at, layer_name, module_path
 from bitwright.graph.operations import MATMUL, WEIGHTED, bias_of, kind_of, source_of
 from bitwright.graph.symbols import batch_symbols, shape_of_one
 from bitwright.quantizers.base import Quantizer
@@ -307,7 +307,7 @@ def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inp
                     "use its symmetric configuration"
                 )
             if is_weight:
-                weight = _attribute(module, str(source.target))
+                weight = attribute_at(module, str(source.target))
                 user = next(iter(node.users), node)
                 site = Site(
                     names.unique(str(source.target)),
@@ -362,11 +362,6 @@ def _first_uses(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> dict[
             key = positions[node], 1
         found[id(quantizer)] = min(key, found.get(id(quantizer), key))
     return found
-
-
-def _attribute(module: nn.Module, path: str) -> Tensor:
-    owner, _, name = path.rpartition(".")
-    return getattr(module.get_submodule(owner), name)  # type: ignore[no-any-return]
 
 
 def _site_behind(node: Any, site_nodes: dict[Node, Quantizer]) -> Quantizer | None:

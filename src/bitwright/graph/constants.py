@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from bitwright.graph.names import module_path
+from bitwright.graph.names import attribute_at, module_path
 from bitwright.graph.operations import MATMUL, WEIGHTED, aten
 
 
@@ -75,7 +75,7 @@ def _value(module: GraphModule, node: Node, values: dict[Node, Tensor | None]) -
         return values[node]
     result: Any = None
     if node.op == "get_attr":
-        result = _attribute(module, str(node.target))
+        result = attribute_at(module, str(node.target))
     elif node.op == "call_function" and isinstance(node.meta.get("val"), Tensor) and node.all_input_nodes:
         given = {source: _value(module, source, values) for source in node.all_input_nodes}
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -85,11 +85,6 @@ def _value(module: GraphModule, node: Node, values: dict[Node, Tensor | None]) -
                 result = node.target(*args, **kwargs)  # type: ignore[operator]
     values[node] = result if isinstance(result, Tensor) else None
     return values[node]
-
-
-def _attribute(module: nn.Module, path: str) -> Any:
-    owner, _, name = path.rpartition(".")
-    return getattr(module.get_submodule(owner), name)
 
 
 def _only_parameter(module: GraphModule, node: Node) -> str:
@@ -109,7 +104,7 @@ def _rename(module: GraphModule, constant: Node, name: str) -> None:
     owner, _, attribute = name.rpartition(".")
     if not name or hasattr(module.get_submodule(owner), attribute):
         return
-    module.get_submodule(owner).register_parameter(attribute, _attribute(module, str(constant.target)))
+    module.get_submodule(owner).register_parameter(attribute, attribute_at(module, str(constant.target)))
     old, _, last = str(constant.target).rpartition(".")
     delattr(module.get_submodule(old), last)
     constant.target = name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
 from torch.fx import Node
 
 from bitwright.graph.operations import kind_of
@@ -19,6 +22,12 @@ def module_path(node: Node) -> tuple[str, str]:
     class_name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     # Behind "@" is the number of the call, for a module that is called several times.
     return str(path).partition("@")[0].removeprefix("L['self'].").removeprefix("L__self___"), class_name
+
+
+def attribute_at(module: nn.Module, path: str) -> Any:
+    """What stands at a dotted path, as the targets of ``get_attr`` nodes are: a parameter or a buffer."""
+    owner, _, name = path.rpartition(".")
+    return getattr(module.get_submodule(owner), name)
 
 
 def activation_name(node: Node) -> str:

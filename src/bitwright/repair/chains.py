@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of, module_at
+from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import PADS, aten, moves_only
 from bitwright.graph.symbols import value_of
 from bitwright.quantizers.uniform import ActivationQuantizer
@@ -217,5 +218,4 @@ def bias_tensor(graph: Graph, layer: Layer) -> Tensor | None:
         node = node.args[0] if isinstance(node.args[0], Node) else None
     if node is None or node.op != "get_attr":
         return None
-    owner, _, name = str(node.target).rpartition(".")
-    return getattr(graph.module.get_submodule(owner), name)  # type: ignore[no-any-return]
+    return attribute_at(graph.module, str(node.target))  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ from torch.fx import Node
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of, module_at
+from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import aten
 from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import Observed, activation_affine
@@ -242,8 +243,7 @@ def _affine_of(graph: Graph, node: Node) -> list[Tensor]:
     found = []
     for arg in node.args[2:4]:
         if isinstance(arg, Node) and arg.op == "get_attr":
-            owner, _, name = str(arg.target).rpartition(".")
-            found.append(getattr(graph.module.get_submodule(owner), name))
+            found.append(attribute_at(graph.module, str(arg.target)))
     return found
 
 

@@ -16,6 +16,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from bitwright.graph.graph import Graph
+from bitwright.graph.names import attribute_at
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 
@@ -119,8 +120,7 @@ class Twins:
     def call(self, node: Node, value: Callable[[Node], Any], quantized: bool) -> Any:
         """What a node computes from the values of its inputs."""
         if node.op == "get_attr":
-            owner, _, name = str(node.target).rpartition(".")
-            return getattr(self.graph.module.get_submodule(owner), name)
+            return attribute_at(self.graph.module, str(node.target))
         args = map_arg(node.args, value)
         kwargs = map_arg(node.kwargs, value)
         if node.op == "call_module":

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from bitwright.graph.graph import Graph
+from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import CLAMPS
 from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
@@ -93,11 +94,11 @@ def _note(marked: Marked, label: str, stands: Quantizer | BiasQuantizer, source:
     if isinstance(stands, BiasQuantizer):
         if stands.scale() is None:
             return False
-        marked.biases[label] = (stands, _tensor(marked.module, source))
+        marked.biases[label] = (stands, attribute_at(marked.module, str(source.target)))
     elif stands.bits is None:
         return False
     elif stands.site.kind == "weight":
-        marked.weights[label] = (stands, _tensor(marked.module, source))
+        marked.weights[label] = (stands, attribute_at(marked.module, str(source.target)))
     else:
         marked.activations[label] = stands
     return True
@@ -107,7 +108,7 @@ def _unrounded(module: GraphModule, stands: Quantizer | BiasQuantizer, node: Nod
     """What passes a quantizer that doesn't round: its input, or the bias that a repair put in its place."""
     if not isinstance(stands, BiasQuantizer):
         return source
-    bias = _tensor(module, source)
+    bias = attribute_at(module, str(source.target))
     effective = stands.effective(bias)
     if effective is bias:
         return source
@@ -117,11 +118,6 @@ def _unrounded(module: GraphModule, stands: Quantizer | BiasQuantizer, node: Nod
         found = module.graph.get_attr(name)
     found.meta = dict(source.meta)
     return found
-
-
-def _tensor(module: nn.Module, source: Node) -> Tensor:
-    owner, _, name = str(source.target).rpartition(".")
-    return getattr(module.get_submodule(owner), name)  # type: ignore[no-any-return]
 
 
 def _last_of_pattern(node: Node) -> Node:

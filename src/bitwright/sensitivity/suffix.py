@@ -18,6 +18,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from bitwright.graph.graph import Graph
+from bitwright.graph.names import attribute_at
 from bitwright.quantizers.base import Quantizer
 from bitwright.values import FLOAT, Policy
 
@@ -74,8 +75,7 @@ class Suffixes:
             name = str(node.target)
             return lambda first, *args, **kwargs: getattr(first, name)(*args, **kwargs)
         if node.op == "get_attr":
-            owner, _, name = str(node.target).rpartition(".")
-            value = getattr(module.get_submodule(owner), name)
+            value = attribute_at(module, str(node.target))
             return lambda: value
         return None
 

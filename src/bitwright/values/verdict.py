@@ -34,6 +34,14 @@ class Interval:
         return dict(self.__dict__)
 
 
+def _plain(verdict: Any) -> dict[str, Any]:
+    """The fields of a verdict, intervals and mappings as dictionaries."""
+    return {
+        k: v.to_dict() if isinstance(v, Interval) else (dict(v) if isinstance(v, Mapping) else v)
+        for k, v in verdict.__dict__.items()
+    }
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A policy measured against the float model on the same inputs.
@@ -64,10 +72,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {
-            k: v.to_dict() if isinstance(v, Interval) else (dict(v) if isinstance(v, Mapping) else v)
-            for k, v in self.__dict__.items()
-        }
+        return _plain(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Verdict:
@@ -102,10 +107,7 @@ class RegressionVerdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; decibels that are infinite are None there."""
-        found: dict[str, Any] = {
-            k: v.to_dict() if isinstance(v, Interval) else (dict(v) if isinstance(v, Mapping) else v)
-            for k, v in self.__dict__.items()
-        }
+        found = _plain(self)
         for end in ("value", "low", "high"):
             if not math.isfinite(found["sqnr"][end]):
                 found["sqnr"][end] = None
