@@ -36,9 +36,9 @@ def test_ranges_limits_bits_and_granularity(graph, data):
     assert apply_recipe(graph, recipe, data) is graph
     assert dict(graph.policy.bits) == dict(recipe.policy.bits)
     assert graph.policy[weight] == 3
-    grid = graph.quantizers[relu].affine(4)
+    grid = graph.quantizers[relu].grid(4)
     assert float(grid.scale) * 15 == pytest.approx(0.75, rel=1 / 64)
-    assert graph.quantizers[weight].affine(3).scale.numel() == 8
+    assert graph.quantizers[weight].grid(3).scale.numel() == 8
     assert graph.sites[weight].scheme.granularity == "channel"
     assert (graph.quantizers[weight].ranges, graph.quantizers[weight].percentile) == ("percentile", 90.0)
     other = graph.sites.weights[1].name

@@ -63,7 +63,7 @@ def test_a_weight_by_channel_against_numpy(convolution):
     np.testing.assert_allclose(channels.high, weight.max((1, 2, 3)))
     assert channels.widest(1) == (2,)
     assert channels.spread > 10
-    grid = graph.quantizers["0.weight"].affine(4)
+    grid = graph.quantizers["0.weight"].grid(4)
     rounded = np.clip(np.round(weight / grid.scale.double().numpy()), -8, 7) * grid.scale.double().numpy()
     noise = ((rounded - weight) ** 2).sum((1, 2, 3))
     expected = [10 * math.log10((weight[i] ** 2).sum() / noise[i]) if i != 4 else math.inf for i in range(6)]

@@ -63,7 +63,7 @@ def quantizer(name, bits, position, zero=0):
 
 def ties(left, right, result):
     """How many pairs of grid points have a sum exactly between two points of the result's grid."""
-    a, b, c = (q.affine(q.bits) for q in (left, right, result))
+    a, b, c = (q.grid(q.bits) for q in (left, right, result))
     sa, sb, sc = (Fraction(float(g.scale)) for g in (a, b, c))
     points = [range(g.low - int(g.zero_point), g.high - int(g.zero_point) + 1) for g in (a, b)]
     return sum((2 * (i * sa + j * sb) / sc) % 2 == 1 for i, j in itertools.product(*points))
@@ -78,11 +78,11 @@ def test_no_sum_falls_between_two_grid_points(bits, positions, zeros):
     made = {n: quantizer(n, *rest) for n, *rest in zip(names, bits, positions, zeros, strict=True)}
     steps = TieFreeSteps.__new__(TieFreeSteps)
     steps.groups, steps.results, steps._made = (names,), frozenset({"result"}), {}
-    before = {n: q.affine(q.bits) for n, q in made.items()}
+    before = {n: q.grid(q.bits) for n, q in made.items()}
     steps.settle(made)
     assert ties(*made.values()) == 0
     for name, q in made.items():
-        after = q.affine(q.bits)
+        after = q.grid(q.bits)
         assert abs(float(after.scale) / float(before[name].scale) - 1) <= 0.25 + 1e-6
         assert after.low <= float(after.zero_point) <= after.high
         # The lower end stays within half a step.
@@ -97,7 +97,7 @@ def test_ties_are_common_without_it():
         quantizer("right", 4, 64 * -3 + 54),
         quantizer("result", 4, 64 * -2 + 10),
     ]
-    assert [float(q.affine(4).scale) for q in made] == [63 / 256, 59 / 256, 74 / 256]
+    assert [float(q.grid(4).scale) for q in made] == [63 / 256, 59 / 256, 74 / 256]
     assert ties(*made) > 0
 
 
@@ -121,22 +121,22 @@ def test_applying_a_policy_makes_its_additions_free_of_ties(graph, activations):
 
 
 def test_undoing_a_policy_gives_the_chosen_grids_back(graph):
-    chosen = {n: graph.quantizers[n].affine(4) for n in ("relu", "second", "relu_1")}
+    chosen = {n: graph.quantizers[n].grid(4) for n in ("relu", "second", "relu_1")}
     graph.apply(Policy.uniform(graph.sites, 8, 4))
-    assert any(graph.quantizers[n].affine(4) is not chosen[n] for n in chosen)
+    assert any(graph.quantizers[n].grid(4) is not chosen[n] for n in chosen)
     graph.apply(Policy.uniform(graph.sites, 8, 5))
-    assert all(graph.quantizers[n].affine(4) is chosen[n] for n in chosen)
+    assert all(graph.quantizers[n].grid(4) is chosen[n] for n in chosen)
     graph.apply(FLOAT)
-    assert all(graph.quantizers[n].affine(4) is chosen[n] for n in chosen)
+    assert all(graph.quantizers[n].grid(4) is chosen[n] for n in chosen)
 
 
 def test_sites_in_float_or_above_8_bits_are_left_alone(graph):
-    chosen = {n: graph.quantizers[n].affine(12) for n in ("relu", "second")}
+    chosen = {n: graph.quantizers[n].grid(12) for n in ("relu", "second")}
     graph.apply(Policy({"relu": 12, "second": 12, "relu_1": 4}))
-    assert all(graph.quantizers[n].affine(12) is chosen[n] for n in chosen)
-    only = graph.quantizers["relu_1"].affine(4)
+    assert all(graph.quantizers[n].grid(12) is chosen[n] for n in chosen)
+    only = graph.quantizers["relu_1"].grid(4)
     graph.apply(Policy({"relu_1": 4}))
-    assert graph.quantizers["relu_1"].affine(4) is only
+    assert graph.quantizers["relu_1"].grid(4) is only
 
 
 def test_min_max_ranges_keep_everything_observed(captured):
@@ -146,7 +146,7 @@ def test_min_max_ranges_keep_everything_observed(captured):
     graph.apply(Policy.uniform(graph.sites, 8, 4))
     for name in ("second", "relu_1", "third"):
         q = graph.quantizers[name]
-        grid = q.affine(4)
+        grid = q.grid(4)
         low, high = ((end - float(grid.zero_point) + half) * float(grid.scale) for end, half in ((0, -0.5), (15, 0.5)))
         assert low * (1 + 1e-6) <= q.observed.low
         assert q.observed.high <= high * (1 + 1e-6)

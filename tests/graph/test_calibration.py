@@ -16,7 +16,7 @@ def data(digits_data):
 
 
 def scales(graph, bits=4):
-    return {n: float(q.affine(bits).scale.sum()) for n, q in graph.quantizers.items()}
+    return {n: float(q.grid(bits).scale.sum()) for n, q in graph.quantizers.items()}
 
 
 @pytest.mark.parametrize("wrap", [list, iter, lambda b: (x for x in b), tuple])

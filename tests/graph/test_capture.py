@@ -462,7 +462,7 @@ class TestQuantizers:
     def test_transposed_convolutions_have_their_channels_second(self):
         graph = capture(nn.ConvTranspose2d(4, 6, 3).eval(), torch.randn(2, *IMAGE))
         assert graph.sites["weight"].scheme.axis == 1
-        assert graph.quantizers["weight"].affine(4).scale.shape == (1, 6, 1, 1)
+        assert graph.quantizers["weight"].grid(4).scale.shape == (1, 6, 1, 1)
 
     @pytest.mark.parametrize(
         ("options", "scales"),
@@ -473,7 +473,7 @@ class TestQuantizers:
         x = torch.randn(4, *IMAGE)
         graph = calibrate(capture(model, x[:2], edge_quantizer(**options)), [(x, None)])
         site = graph.sites["0.weight"]
-        assert site.scales == graph.quantizers["0.weight"].affine(4).scale.numel() == scales
+        assert site.scales == graph.quantizers["0.weight"].grid(4).scale.numel() == scales
         compare(graph, model, x, (1, 4))
         with torch.no_grad():
             change = graph.apply(Policy.uniform(graph.sites, 8, 8))(x) - model(x)

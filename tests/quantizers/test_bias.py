@@ -15,7 +15,7 @@ def test_a_bias_is_rounded_to_input_step_times_weight_step(make_weight, make_act
     quantizer, inputs, weight = pair(make_weight, make_activation)
     bias = torch.tensor([0.3, -0.7, 0.011, 5.0])
     inputs.bits, weight.bits = 4, 3
-    step = inputs.affine(4).scale * weight.affine(3).scale.flatten()
+    step = inputs.grid(4).scale * weight.grid(3).scale.flatten()
     expected = torch.tensor([round(float(b) / float(s)) * float(s) for b, s in zip(bias, step, strict=True)])
     torch.testing.assert_close(quantizer(bias), expected, rtol=1e-7, atol=0)
     assert not torch.equal(quantizer(bias), bias)
@@ -29,7 +29,7 @@ def test_it_stays_in_float_unless_both_are_quantized(make_weight, make_activatio
         inputs.bits, weight.bits = bits
         assert quantizer(bias) is bias
         assert quantizer.scale() is None
-        assert quantizer.affine() is None
+        assert quantizer.grid() is None
         assert not quantizer.saturated(bias)
 
 
@@ -44,7 +44,7 @@ def test_one_step_for_a_whole_tensor(make_weight, make_activation):
     quantizer, inputs, weight = pair(make_weight, make_activation, scheme=Scheme(True, True, "tensor"))
     inputs.bits = weight.bits = 4
     assert quantizer(torch.randn(4)).shape == (4,)
-    assert quantizer.affine().scale.shape == ()
+    assert quantizer.grid().scale.shape == ()
 
 
 def test_it_follows_widths_ranges_and_values(make_weight, make_activation):
@@ -52,7 +52,7 @@ def test_it_follows_widths_ranges_and_values(make_weight, make_activation):
     bias = torch.tensor([0.31, -0.72, 0.011, 5.0])
 
     def expected():
-        step = inputs.affine(inputs.bits).scale * weight.affine(weight.bits).scale.flatten()
+        step = inputs.grid(inputs.bits).scale * weight.grid(weight.bits).scale.flatten()
         return (bias / step).round() * step
 
     for inputs.bits, weight.bits in ((4, 4), (4, 2), (8, 2), (4, 4)):

@@ -40,7 +40,7 @@ class TestWeights:
         for bits in (2, 4, 8, 16):
             quantizer.bits = bits
             found = quantizer(quantizer.weight)
-            torch.testing.assert_close(found, fake_quantize(quantizer.weight, quantizer.affine(bits)), rtol=0, atol=0)
+            torch.testing.assert_close(found, fake_quantize(quantizer.weight, quantizer.grid(bits)), rtol=0, atol=0)
             assert all(len(row.unique()) <= 1 << bits for row in found)
 
     def test_a_weight_is_rounded_once_for_each_width_and_range(self, make_weight, rounded, ranged):
@@ -96,7 +96,7 @@ class TestWeights:
         found = quantizer(weight)
         found.sum().backward()
         torch.testing.assert_close(found.detach(), quantizer(quantizer.weight), rtol=0, atol=0)
-        affine = quantizer.affine(4)
+        affine = quantizer.grid(4)
         steps = (quantizer.weight / affine.scale).round()
         assert weight.grad.tolist() == ((steps >= -8) & (steps <= 7)).float().tolist()
 
@@ -110,25 +110,25 @@ class TestWeights:
     )
     def test_the_scheme_says_how_many_steps_there_are(self, make_weight, scheme, shape):
         quantizer = make_weight(scheme=scheme)
-        assert tuple(quantizer.affine(4).scale.shape) == shape
-        assert quantizer.affine(4).scale.numel() == quantizer.site.scales
+        assert tuple(quantizer.grid(4).scale.shape) == shape
+        assert quantizer.grid(4).scale.numel() == quantizer.site.scales
         quantizer.bits = 4
         assert quantizer(quantizer.weight).shape == (4, 6)
 
     def test_a_narrow_scheme_leaves_out_the_lowest_integer(self, make_weight):
         quantizer = make_weight(scheme=Scheme(True, True, "channel", 0, narrow=True))
-        assert (quantizer.affine(4).low, quantizer.affine(4).high) == (-7, 7)
+        assert (quantizer.grid(4).low, quantizer.grid(4).high) == (-7, 7)
         assert float(quantizer.integers(2).abs().max()) == 1
 
     def test_integers_times_steps_are_the_rounded_weight(self, make_weight):
         quantizer = make_weight()
         quantizer.bits = 5
-        found = quantizer.integers(5) * quantizer.affine(5).scale
+        found = quantizer.integers(5) * quantizer.grid(5).scale
         torch.testing.assert_close(found, quantizer(quantizer.weight), rtol=0, atol=0)
 
     def test_learned_roundings_are_used_until_the_weight_changes(self, make_weight):
         quantizer = make_weight()
-        affine = quantizer.affine(4)
+        affine = quantizer.grid(4)
         wanted = (quantizer.weight / affine.scale).floor().clamp(-8, 7)
         quantizer.fix_rounding(4, affine, wanted)
         quantizer.bits = 4
@@ -140,15 +140,15 @@ class TestWeights:
             quantizer.weight.add_(0.0)
         assert not quantizer.learned(4)
         torch.testing.assert_close(
-            quantizer(quantizer.weight), fake_quantize(quantizer.weight, quantizer.affine(4)), rtol=0, atol=0
+            quantizer(quantizer.weight), fake_quantize(quantizer.weight, quantizer.grid(4)), rtol=0, atol=0
         )
 
     def test_learned_roundings_must_fit(self, make_weight):
         quantizer = make_weight()
         with pytest.raises(InvalidInput, match=r"shape \(4, 6\) at site 'conv.weight', got \(3, 3\)"):
-            quantizer.fix_rounding(4, quantizer.affine(4), torch.zeros(3, 3))
+            quantizer.fix_rounding(4, quantizer.grid(4), torch.zeros(3, 3))
         with pytest.raises(InvalidInput, match="between -8 and 7 at 4 bits for site 'conv.weight', got 0 to 9"):
-            quantizer.fix_rounding(4, quantizer.affine(4), torch.eye(6)[:4] * 9)
+            quantizer.fix_rounding(4, quantizer.grid(4), torch.eye(6)[:4] * 9)
 
     def test_a_weight_is_always_calibrated(self, make_weight):
         assert make_weight().calibrated
@@ -163,7 +163,7 @@ class TestActivations:
         quantizer = make_activation()
         quantizer.bits = 3
         found = quantizer(torch.tensor([-100.0, -1.0, 0.0, 3.0, 100.0]))
-        affine = quantizer.affine(3)
+        affine = quantizer.grid(3)
         assert found[2] == 0
         assert found[0] == found[1] == (0 - affine.zero_point) * affine.scale
         assert found[4] == found[3] == (7 - affine.zero_point) * affine.scale
@@ -193,9 +193,9 @@ class TestActivations:
         quantizer.fix(4, Affine(torch.tensor(0.5), torch.tensor(0.0), 0, 15))
         quantizer.bits = 4
         assert quantizer(torch.tensor([0.6])).item() == 0.5
-        assert float(quantizer.affine(8).scale) != 0.5
+        assert float(quantizer.grid(8).scale) != 0.5
         quantizer.set_ranges("minmax")
-        assert float(quantizer.affine(4).scale) == pytest.approx(4 / 15, rel=1 / 64)
+        assert float(quantizer.grid(4).scale) == pytest.approx(4 / 15, rel=1 / 64)
 
     def test_a_fixed_grid_is_enough_to_round(self):
         quantizer = ActivationQuantizer(Site("relu", "activation", (1, 2)))

@@ -59,7 +59,7 @@ def test_one_linear_layer_beats_nearest_and_stays_within_one_step(calibrated):
     adaround(graph, [(x, None)], policy, steps="keep", learn_bias=False, iterations=400)
     assert error(graph, policy, x, expected) < 0.8 * before
     (layer,) = layers_of(graph)
-    nearest = integers(layer.weight.weight, layer.weight.affine(3))
+    nearest = integers(layer.weight.weight, layer.weight.grid(3))
     assert int((layer.weight.integers(3) - nearest).abs().max()) == 1
 
 
@@ -69,12 +69,12 @@ def test_a_fitted_grid_that_loses_gives_way_to_the_one_that_is_there(calibrated,
     graph = calibrated(nn.Sequential(nn.Linear(32, 16)), x)
     policy = Policy.uniform(graph.sites, 3, None)
     (layer,) = layers_of(graph)
-    present = layer.weight.affine(3)
+    present = layer.weight.grid(3)
     coarse = replace(present, scale=present.scale * 8)
     monkeypatch.setitem(adaround.__globals__, "fitted_affine", lambda *_, **__: coarse)
     report = adaround(graph, [(x, None)], policy, iterations=400)
     assert layer.weight.learned(3)
-    assert torch.equal(layer.weight.affine(3).scale, present.scale)
+    assert torch.equal(layer.weight.grid(3).scale, present.scale)
     assert report.changes[0].after < 0.8 * report.changes[0].before
 
 
@@ -101,7 +101,7 @@ def test_simulation_uses_the_integers(residual, images, calibrated):
         weight = layer.weight
         assert weight.learned(3)
         assert not weight.learned(4)
-        assert torch.equal(weight(weight.weight), dequantized(weight.integers(3), weight.affine(3)))
+        assert torch.equal(weight(weight.weight), dequantized(weight.integers(3), weight.grid(3)))
 
 
 def test_the_users_model_and_the_policy_in_force_are_left_alone(residual, images, calibrated):

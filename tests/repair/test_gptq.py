@@ -187,7 +187,7 @@ def test_weights_beyond_the_grid_are_not_moved(images, calibrated):
     graph = calibrated(network, images)
     report = gptq(graph, [(images, None)], Policy.uniform(graph.sites, 3, None))
     layer = layers_of(graph)[0]
-    grid = layer.weight.affine(3)
+    grid = layer.weight.grid(3)
     nearest = (network[0].weight / grid.scale).round().clamp(grid.low, grid.high)
     moved = float((layer.weight.integers(3) != nearest).double().mean()) if layer.weight.learned(3) else 0.0
     assert report.changes[0].details["moved"] == moved

@@ -57,11 +57,11 @@ def test_clip_leaves_good_ranges_alone(calibrated):
     x = torch.rand(64, 8)
     graph = calibrated(network, x, ranges="minmax")
     policy = Policy.uniform(graph.sites, None, 8)
-    grids = {name: q.affine(8) for name, q in graph.quantizers.items()}
+    grids = {name: q.grid(8) for name, q in graph.quantizers.items()}
     report = clip(graph, [(x, None)], policy)
     left = [name for name in grids if name not in {change.site for change in report.changes}]
     assert all(change.after < change.before for change in report.changes)
-    assert all(torch.equal(graph.quantizers[name].affine(8).scale, grids[name].scale) for name in left)
+    assert all(torch.equal(graph.quantizers[name].grid(8).scale, grids[name].scale) for name in left)
 
 
 def test_smooth_keeps_the_function_and_lowers_the_error(tokens, calibrated):

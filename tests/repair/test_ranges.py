@@ -74,10 +74,10 @@ def test_granularity_changes_site_and_steps(residual, images, calibrated):
     report = set_granularity(graph, granularity="tensor")
     assert [change.after for change in report.changes] == [1.0] * 4
     assert graph.sites["conv1.weight"].scheme.granularity == "tensor"
-    assert graph.quantizers["conv1.weight"].affine(4).scale.numel() == 1
+    assert graph.quantizers["conv1.weight"].grid(4).scale.numel() == 1
     assert output_error(graph, policy, residual, images) > by_channel
     set_granularity(graph, granularity="group", group_size=9, sites=["conv1.weight"])
-    assert graph.quantizers["conv1.weight"].affine(4).scale.numel() == 6 * 6
+    assert graph.quantizers["conv1.weight"].grid(4).scale.numel() == 6 * 6
     assert graph.sites["conv1.weight"].scales == 36
     graph.apply(policy)(images)
 
@@ -88,7 +88,7 @@ def test_granularity_channel_axis_of_a_transposed_convolution(calibrated):
     set_granularity(graph, granularity="tensor")
     set_granularity(graph, granularity="channel")
     assert graph.sites["0.weight"].scheme.axis == 1
-    assert graph.quantizers["0.weight"].affine(4).scale.numel() == 6
+    assert graph.quantizers["0.weight"].grid(4).scale.numel() == 6
     with pytest.raises(InvalidInput, match="cannot have steps per group"):
         set_granularity(graph, granularity="group", group_size=4)
 

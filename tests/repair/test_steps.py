@@ -92,7 +92,7 @@ def test_every_granularity_gets_a_grid_of_its_shape():
         (layer,) = layers_of(graph)
         gram = gram_of(torch.randn(1, 200, 36), True)
         affine = fitted_affine(layer, 3, gram, feedback=Feedback.of(gram))
-        assert affine.scale.shape == layer.weight.affine(3).scale.shape == fitted_affine(layer, 3, gram).scale.shape
+        assert affine.scale.shape == layer.weight.grid(3).scale.shape == fitted_affine(layer, 3, gram).scale.shape
         assert full_step(layer, affine).shape == (1, 6, 36)
         layer.weight.fix(3, affine)
         layer.weight.bits = 3
@@ -104,6 +104,6 @@ def test_grouped_transposed_convolution_shares_steps_between_groups():
     graph = capture(network, torch.randn(2, 4, 5, 5))
     (layer,) = layers_of(graph)
     affine = fitted_affine(layer, 4, gram_of(torch.randn(2, 100, 18), False))
-    assert affine.scale.shape == layer.weight.affine(4).scale.shape
+    assert affine.scale.shape == layer.weight.grid(4).scale.shape
     step = full_step(layer, affine)
     assert torch.equal(step[0], step[1])

@@ -88,7 +88,7 @@ def test_a_softmax_between_sites_is_not_left_to_the_runtimes_integer_kernel(tmp_
     graph = calibrate(capture(Weighing().eval(), inputs[:2]), [(inputs, None)])
     (site,) = (s.name for s in graph.sites.activations if "softmax" in s.name)
     policy = Policy({s.name: 4 if s.name == site else 8 for s in graph.sites})
-    step = float(graph.quantizers[graph.sites.names[-1]].affine(8).scale)
+    step = float(graph.quantizers[graph.sites.names[-1]].grid(8).scale)
     differences = with_and_without("keep_softmax_exact", graph, policy, inputs, tmp_path, monkeypatch)
     assert differences[0] < 0.1 * step
     assert differences[1] > 0.9 * step  # without the guard probabilities are a step off here and there

@@ -65,7 +65,7 @@ def brute_products():
         for sample in _single_sample_gradients(graph, inputs, score):
             rows.append([])
             for name, parts in sample.items():
-                grids = [graph.quantizers[name].affine(b) for b in bits]
+                grids = [graph.quantizers[name].grid(b) for b in bits]
                 rows[-1].append(
                     [sum(float((g * (fake_quantize(v, a) - v)).double().sum()) for g, v in parts) for a in grids]
                 )

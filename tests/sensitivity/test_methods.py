@@ -56,7 +56,7 @@ class TestFit:
     def test_the_uniform_model_is_step_squared_over_12(self, regression):
         graph, inputs, targets, _ = regression
         table = sensitivity(graph, [(inputs, targets)], "fit", (3,), noise="uniform", loss=squared_error)
-        steps = [float(q.affine(3).scale.double().square().mean()) for q in graph.quantizers.values()]
+        steps = [float(q.grid(3).scale.double().square().mean()) for q in graph.quantizers.values()]
         np.testing.assert_allclose(table.harm[:, 0], table.parts["trace"] * np.array(steps) / 12, rtol=1e-12)
         assert table.notes == ("noise model: uniform",)
 

@@ -14,7 +14,7 @@ def test_measured_noise_is_that_of_the_weight_and_of_the_calibration_sample(digi
     for row, (name, quantizer) in enumerate(digits_graph.quantizers.items()):
         values = quantizer.weight.detach() if name.endswith("weight") else quantizer.observed.sample
         for column, bits in enumerate((3, 8)):
-            error = (fake_quantize(values, quantizer.affine(bits)) - values).double().square().mean()
+            error = (fake_quantize(values, quantizer.grid(bits)) - values).double().square().mean()
             assert found[row, column] == pytest.approx(float(error), rel=1e-5)
 
 
@@ -34,7 +34,7 @@ def test_widths_are_sorted_whole_numbers():
 
 def test_roundings_that_a_repair_learned_count(digits_graph):
     quantizer = digits_graph.quantizers["conv1.weight"]
-    affine = quantizer.affine(4)
+    affine = quantizer.grid(4)
     before = noise_of_sites(digits_graph, (4,))[1, 0]
     quantizer.fix_rounding(4, affine, (quantizer.weight / affine.scale).floor().clamp(-8, 7))
     assert digits_graph.sites[1].name == "conv1.weight"

@@ -44,13 +44,13 @@ def tensor_view(graph: Graph, site: str, batches: Any = None, bits: int = 8, *, 
     check_bits(bits, site)
     if isinstance(quantizer, WeightQuantizer):
         tensor = quantizer.weight.detach()
-        affine = quantizer.affine(bits).to(tensor.device)
+        affine = quantizer.grid(bits).to(tensor.device)
         rounded = dequantized(quantizer.integers(bits), affine)
     elif isinstance(quantizer, ActivationQuantizer):
         if batches is None:
             raise InvalidInput(f"site '{site}' is an activation; pass batches to see its values")
         tensor = _activation(graph, quantizer, batches, samples)
-        affine = quantizer.affine(bits).to(tensor.device)
+        affine = quantizer.grid(bits).to(tensor.device)
         rounded = fake_quantize(tensor, affine)
     else:
         raise InvalidInput(f"site '{site}' holds a {type(quantizer).__name__}, which has no fixed grid to look at")

@@ -109,7 +109,7 @@ class TieFreeSteps:
             members = [q for name in group if isinstance(q := quantizers.get(name), ActivationQuantizer)]
             for quantizer in members:
                 quantizer.settle(None)
-            narrow = [(q, q.affine(q.bits)) for q in members if q.bits is not None and q.bits <= 8]
+            narrow = [(q, q.grid(q.bits)) for q in members if q.bits is not None and q.bits <= 8]
             if len(narrow) < 2:
                 continue
             key = tuple(id(affine) for _, affine in narrow)

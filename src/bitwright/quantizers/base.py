@@ -32,7 +32,7 @@ class Quantizer(nn.Module):
         self.recorder = None
 
     @abstractmethod
-    def affine(self, bits: int) -> Affine:
+    def grid(self, bits: int) -> Affine:
         """The grid at a width."""
 
     @property

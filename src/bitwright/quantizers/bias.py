@@ -55,7 +55,7 @@ class BiasQuantizer(nn.Module):
         inputs, weight = self._sources
         if inputs.bits is None or weight.bits is None or weight.site.scheme.granularity == "group":
             return None
-        plain = inputs.affine(inputs.bits).scale.cpu() * weight.affine(weight.bits).scale.flatten().cpu()
+        plain = inputs.grid(inputs.bits).scale.cpu() * weight.grid(weight.bits).scale.flatten().cpu()
         if bias is None:
             return plain
         needed = self.effective(bias).detach().cpu().double().abs() / (plain.double() * LARGEST)
@@ -63,7 +63,7 @@ class BiasQuantizer(nn.Module):
             needed = needed.max().reshape(plain.shape)
         return (plain * 2.0 ** needed.clamp_min(1.0).log2().ceil()).float()
 
-    def affine(self, bias: Tensor | None = None) -> Affine | None:
+    def grid(self, bias: Tensor | None = None) -> Affine | None:
         """The grid at the present widths, None when the bias stays in float."""
         scale = self.scale(bias)
         if scale is None:
@@ -90,7 +90,7 @@ class BiasQuantizer(nn.Module):
         if inputs.bits is None or weight.bits is None:
             self._kept = None
             return bias
-        grids = inputs.affine(inputs.bits), weight.affine(weight.bits)
+        grids = inputs.grid(inputs.bits), weight.grid(weight.bits)
         key = (id(grids[0]), id(grids[1]), id(bias), bias._version, bias.device)
         if self._kept is None or self._kept[0] != key:
             scale = self.scale(bias)

@@ -50,15 +50,15 @@ class UniformQuantizer(Quantizer):
         """The integers that were fixed along with the grid at a width, in their smallest type; None: the nearest."""
         return None
 
-    def own_affine(self, bits: int) -> Affine:
+    def own_grid(self, bits: int) -> Affine:
         """The grid at a width as it was chosen or fixed, before it is adjusted to those of other sites."""
-        return self.affine(bits)
+        return self.grid(bits)
 
     def reset(self) -> None:
         """Forget the grids, after something that they depend on has changed."""
         self._affines = {}
 
-    def affine(self, bits: int) -> Affine:
+    def grid(self, bits: int) -> Affine:
         """The grid at a width (made once)."""
         found = self._affines.get(bits)
         if found is None:
@@ -99,15 +99,15 @@ class ActivationQuantizer(UniformQuantizer):
         """
         self._settled = None if affine is None else (self.bits, affine)
 
-    def affine(self, bits: int) -> Affine:
+    def grid(self, bits: int) -> Affine:
         """The grid at a width: at the one in force the one that simulation and export use."""
         if self._settled is not None and bits == self.bits == self._settled[0]:
             return self._settled[1]
-        return super().affine(bits)
+        return super().grid(bits)
 
-    def own_affine(self, bits: int) -> Affine:
+    def own_grid(self, bits: int) -> Affine:
         """The grid at a width as it was chosen or fixed, before :meth:`settle` replaced it."""
-        return super().affine(bits)
+        return super().grid(bits)
 
     def check_range(self, bits: int) -> None:
         """Raise :class:`InvalidInput` if there is no range from which a grid at this width can be made."""
@@ -136,7 +136,7 @@ class ActivationQuantizer(UniformQuantizer):
             self.recorder(tensor)
         if self.bits is None:
             return tensor
-        affine = self.affine(self.bits)
+        affine = self.grid(self.bits)
         if affine.scale.device != tensor.device:
             affine = affine.to(tensor.device)
             if self._settled is not None:
@@ -185,10 +185,10 @@ class WeightQuantizer(UniformQuantizer):
         super().reset()
         self._kept = None
 
-    def affine(self, bits: int) -> Affine:
+    def grid(self, bits: int) -> Affine:
         """The grid at a width; made anew when the float weight was changed in place."""
         self._notice_changes()
-        return super().affine(bits)
+        return super().grid(bits)
 
     @property
     def fixed(self) -> tuple[int, ...]:
@@ -234,7 +234,7 @@ class WeightQuantizer(UniformQuantizer):
                 f"rounded must be between {affine.low} and {affine.high} at {bits} bits for site '{self.site.name}', "
                 f"got {smallest} to {largest}"
             )
-        self.affine(bits)  # takes note of the weight's present version
+        self.grid(bits)  # takes note of the weight's present version
         self.fix(bits, affine)
         self._learned[bits] = rounded.detach().to(torch.int8 if bits <= 8 else torch.int16)
 
@@ -245,12 +245,12 @@ class WeightQuantizer(UniformQuantizer):
 
     def learned(self, bits: int) -> bool:
         """Whether the rounding at a width was learned by a repair."""
-        self.affine(bits)
+        self.grid(bits)
         return bits in self._learned
 
     def integers(self, bits: int) -> Tensor:
         """The integers that stand for the weight at a width, as float32 in its shape."""
-        affine = self.affine(bits).to(self.weight.device)
+        affine = self.grid(bits).to(self.weight.device)
         found = self._learned.get(bits)
         with torch.no_grad():
             return integers(self.weight, affine) if found is None else found.to(self.weight.device, torch.float32)
@@ -270,7 +270,7 @@ class WeightQuantizer(UniformQuantizer):
     def quantized(self) -> Tensor:
         """The rounded weight at the present width, without gradient (made once)."""
         assert self.bits is not None
-        self.affine(self.bits)  # forgets what was kept if the weight has changed
+        self.grid(self.bits)  # forgets what was kept if the weight has changed
         key = (self.bits, self.weight.device)
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self.rounded(self.bits))
@@ -278,7 +278,7 @@ class WeightQuantizer(UniformQuantizer):
 
     def rounded(self, bits: int) -> Tensor:
         """The rounded weight at any width, without gradient, made anew."""
-        affine = self.affine(bits).to(self.weight.device)
+        affine = self.grid(bits).to(self.weight.device)
         with torch.no_grad():
             if bits in self._learned:
                 return dequantized(self.integers(bits), affine)
@@ -292,7 +292,7 @@ class WeightQuantizer(UniformQuantizer):
             self._kept = None
             return tensor
         if torch.is_grad_enabled() and tensor.requires_grad:
-            affine = self.affine(self.bits).to(tensor.device)
+            affine = self.grid(self.bits).to(tensor.device)
             if self.bits in self._learned:
                 return tensor + (self.quantized() - tensor).detach()
             return fake_quantize(tensor, affine)

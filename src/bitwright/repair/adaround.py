@@ -169,7 +169,7 @@ class _Work:
         """The layer as rows, on its present grid and with its original bias."""
         bits = layer.weight.bits
         assert bits is not None
-        affine = layer.weight.affine(bits)
+        affine = layer.weight.grid(bits)
         if layer.bias is not None:
             layer.bias.correct(bits, None)
         tail = tail_of(self.graph, layer, twins.shape)

@@ -73,7 +73,7 @@ class _Part:
         bits = layer.weight.bits
         assert bits is not None
         self.layer = layer
-        self.affine = layer.weight.affine(bits)
+        self.affine = layer.weight.grid(bits)
         self.low, self.high = layer.weight.site.scheme.integer_range(bits)
         self.step = layer.from_matrix(full_step(layer, self.affine))
         self.floor, self.variables = start_of(layer.weight.weight.detach().float(), self.step)

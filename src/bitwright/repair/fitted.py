@@ -56,7 +56,7 @@ def take_fitted(graph: Graph, policy: Policy, recipe: str) -> Fitted:
         }
         width = policy[name]
         for bits in sorted({*quantizer.fixed, *(() if width is None else (width,))}):
-            affine, integers = quantizer.own_affine(bits), quantizer.fixed_integers(bits)
+            affine, integers = quantizer.own_grid(bits), quantizer.fixed_integers(bits)
             arrays[f"scale/{bits}/{name}"] = _array(affine.scale)
             arrays[f"zero/{bits}/{name}"] = _array(affine.zero_point)
             arrays[f"grid/{bits}/{name}"] = np.array([affine.low, affine.high, affine.group_size or 0], np.int32)

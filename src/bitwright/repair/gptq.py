@@ -199,7 +199,7 @@ def least_squares(gram: Tensor, cross: Tensor, damping: float) -> Tensor:
 def _present(layer: Layer) -> Tensor:
     """(G, R, K) the weights as they are rounded now, to nearest or by a repair."""
     bits = _bits(layer)
-    return (layer.matrix(layer.weight.integers(bits)) * full_step(layer, layer.weight.affine(bits))).double()
+    return (layer.matrix(layer.weight.integers(bits)) * full_step(layer, layer.weight.grid(bits))).double()
 
 
 def _bias(twins: Twins, layer: Layer) -> Tensor:

@@ -107,7 +107,7 @@ def _clip(
             total += sum(float((a - b).double().square().sum()) for a, b in zip(got, wanted, strict=True))
         return total / size
 
-    present = quantizer.affine(bits)
+    present = quantizer.grid(bits)
     before = best = harm(present)
     for share in SHARES:
         kept = Observed(seen.low * share, seen.high * share, seen.sample, seen.count)

@@ -195,7 +195,7 @@ def _mean_step(quantizer: Quantizer, policy: Policy) -> float:
     bits = policy[quantizer.site.name]
     if bits is None or not quantizer.calibrated:
         return 0.0
-    return float(quantizer.affine(bits).scale.mean())
+    return float(quantizer.grid(bits).scale.mean())
 
 
 def _fit_weights(graph: Graph, inputs: list[tuple[Any, ...]], methods: Mapping[str, str], seed: int) -> None:
@@ -224,9 +224,7 @@ def _fit_weights(graph: Graph, inputs: list[tuple[Any, ...]], methods: Mapping[s
         gram = gram_of(torch.cat(rows, 1), False)
         matrix = layer.matrix(layer.weight.weight.detach()).float()
         affine = fitted_affine(layer, bits, gram)
-        if _nearest_error(layer, affine, matrix, gram) <= _nearest_error(
-            layer, layer.weight.affine(bits), matrix, gram
-        ):
+        if _nearest_error(layer, affine, matrix, gram) <= _nearest_error(layer, layer.weight.grid(bits), matrix, gram):
             layer.weight.fix(bits, affine)
 
 
@@ -256,7 +254,7 @@ def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) ->
     for _ in twins.walk(()):
         pass
     logits = [value.double().log_softmax(1) for value in twins.float[result]]
-    present = quantizer.affine(quantizer.bits)
+    present = quantizer.grid(quantizer.bits)
     finest = stride(present.low, present.high)
     places = {}
     for factor in FACTORS:

@@ -164,7 +164,7 @@ def fitted_affine(
     low, high = scheme.integer_range(bits)
     if matrix is None:
         matrix = layer.matrix(quantizer.weight.detach()).float()
-    present = quantizer.affine(bits)
+    present = quantizer.grid(bits)
     if scheme.granularity == "group":
         if scheme.group_size is None or layer.transposed or layer.groups > 1:
             return present

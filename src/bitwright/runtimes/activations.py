@@ -64,7 +64,7 @@ def stored_grid(quantizer: Quantizer) -> Grid:
     on a grid that ends below 1.0 get a 16-bit type: ONNX Runtime's 8-bit softmax overflows there instead of saturating.
     """
     assert quantizer.bits is not None
-    affine = quantizer.affine(quantizer.bits)
+    affine = quantizer.grid(quantizer.bits)
     narrow = quantizer.site.operation == "softmax" and (255 - float(affine.zero_point)) * float(affine.scale) < 1.0
     width = 8 if quantizer.bits <= 8 and not narrow else 16
     shift = 1 << (width - 1) if affine.low < 0 else 0

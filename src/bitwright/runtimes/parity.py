@@ -77,7 +77,7 @@ def output_step(graph: Graph) -> float | None:
         if returned.op == "call_module":
             stands = graph.module.get_submodule(str(returned.target))
             if isinstance(stands, Quantizer):
-                return None if stands.bits is None else float(stands.affine(stands.bits).scale)
+                return None if stands.bits is None else float(stands.grid(stands.bits).scale)
         source = source_of(returned)
         if source is returned:
             return None

@@ -33,7 +33,7 @@ def weight_integers(quantizer: Quantizer, weight: Tensor) -> tuple[Affine, Array
         ExportError: what stands at the site does not round to its grid (a mixture of widths, for example).
     """
     assert quantizer.bits is not None
-    affine = quantizer.affine(quantizer.bits).to(torch.device("cpu"))
+    affine = quantizer.grid(quantizer.bits).to(torch.device("cpu"))
     with torch.no_grad():
         simulated = quantizer(weight).detach().cpu()
         found = integers(simulated, affine)

@@ -60,9 +60,9 @@ def noise_of_sites(graph: Graph, bits: Sequence[int], model: str = "measured") -
                 raise InvalidInput(f"site '{name}' has no range yet; call bw.calibrate(graph, batches) first")
             elif isinstance(quantizer, ActivationQuantizer) and quantizer.observed and model != "uniform":
                 sample = quantizer.observed.sample
-                row.append(measured_noise(sample, quantizer.affine(width).to(sample.device)))
+                row.append(measured_noise(sample, quantizer.grid(width).to(sample.device)))
             else:
-                row.append(uniform_noise(quantizer.affine(width)))
+                row.append(uniform_noise(quantizer.grid(width)))
         rows.append(row)
     noise = np.asarray(rows, dtype=np.float64)
     assert math.isfinite(float(noise.sum()))

@@ -35,5 +35,5 @@ class RoundingErrors:
         """Errors of an activation at one of the widths with their sign turned, t - Q(t), written to ``out``."""
         grid = self._grids.get((site, width))
         if grid is None:
-            grid = self._grids[site, width] = self._quantizers[site].affine(self.bits[width]).to(value.device)
+            grid = self._grids[site, width] = self._quantizers[site].grid(self.bits[width]).to(value.device)
         return shortfall(value, grid, out)
