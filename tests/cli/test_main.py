@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import typer
@@ -11,6 +12,7 @@ import typer
 from bitwright.cli.guard import DEBUG_VARIABLE, fail, guarded
 from bitwright.cli.main import main
 from bitwright.errors import InvalidPolicy
+from bitwright.registry import PluginWarning
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +105,12 @@ def test_typers_own_exits_pass() -> None:
 
     with pytest.raises(typer.Exit):
         guarded(command)()
+
+
+def test_a_package_that_cannot_be_used_is_named_in_one_line(capsys):
+    def command() -> None:
+        warnings.warn("the repair 'x' of the package 'y' cannot be used: z", PluginWarning, stacklevel=1)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+
+    guarded(command)()
+    assert capsys.readouterr().err == "warning: the repair 'x' of the package 'y' cannot be used: z\n"

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import typer
 
 from bitwright.errors import BitwrightError
+from bitwright.registry import PluginWarning
 
 EXIT_ERROR = 1
 """Something that Bitwright did not foresee."""
@@ -38,6 +39,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         if not debugging():
             # Deprecations inside libraries are not the user's business; --debug shows them.
             warnings.simplefilter("ignore")
+            warnings.simplefilter("default", PluginWarning)
+            warnings.showwarning = lambda message, *_: say(f"warning: {message}")
         try:
             command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter, SystemExit):
