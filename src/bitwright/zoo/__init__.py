@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from bitwright.zoo.adopt import as_data, as_dataset
 from bitwright.zoo.array_dataset import ArrayDataset, Preparation
+from bitwright.zoo.canvas import Canvases, digits_on_canvas
 from bitwright.zoo.data import DATA_KINDS, load_data
 from bitwright.zoo.dataset import Batches, Dataset, DataSets
+from bitwright.zoo.detector import GridDetector, decode, grid_detector
 from bitwright.zoo.digits_net import DigitsNet, digits_net
 from bitwright.zoo.example import train_digits_network
 from bitwright.zoo.lenet import LeNet1, LeNet5, lenet1, lenet5
@@ -38,10 +40,12 @@ __all__ = [
     "DATA_KINDS",
     "ArrayDataset",
     "Batches",
+    "Canvases",
     "CifarResNet",
     "DataSets",
     "Dataset",
     "DigitsNet",
+    "GridDetector",
     "LeNet1",
     "LeNet5",
     "MobileNetV2",
@@ -51,7 +55,10 @@ __all__ = [
     "UNet",
     "as_data",
     "as_dataset",
+    "decode",
     "digits_net",
+    "digits_on_canvas",
+    "grid_detector",
     "lenet1",
     "lenet5",
     "load_data",
