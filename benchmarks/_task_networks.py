@@ -95,7 +95,7 @@ def trained(
             value.backward()
             optimizer.step()
             schedule.step()
-            total += float(value)
+            total += value.item()
         seconds = time.perf_counter() - start
         print(
             f"# {file.stem}: epoch {epoch + 1}/{epochs}, loss {total * batch / len(inputs):.4f}, {seconds:.0f} s",
@@ -109,7 +109,7 @@ def trained(
 def segmentation(data: Path, weights: Path) -> Built:
     """A U-Net that tells each pixel's digit: 11 classes with the background, canvases of 48 pixels."""
     shape = {"size": 48, "most": 3, "heights": (14, 24)}
-    train, test = canvases(data, "train", 3000, 1, **shape), canvases(data, "test", 500, 2, **shape)
+    train, test = canvases(data, "train", 2000, 1, **shape), canvases(data, "test", 500, 2, **shape)
     torch.manual_seed(0)
     model, seconds = trained(
         unet(1, 11, width=8, depth=3),
@@ -147,7 +147,7 @@ def detector_loss(outputs: dict[str, Tensor], boxes: Tensor, classes: Tensor) ->
 
 def detection(data: Path, weights: Path) -> Built:
     """A one-stage detector of 1 to 4 digits on canvases of 64 pixels."""
-    train, test = canvases(data, "train", 4000, 3), canvases(data, "test", 500, 4)
+    train, test = canvases(data, "train", 3000, 3), canvases(data, "test", 500, 4)
     torch.manual_seed(0)
     model, seconds = trained(
         grid_detector(),
@@ -155,7 +155,7 @@ def detection(data: Path, weights: Path) -> Built:
         train.images,
         (train.boxes, train.classes),
         detector_loss,
-        epochs=12,
+        epochs=8,
         rate=4e-3,
     )
     return Built(model, (train.images, boxes_of(train)), (test.images, boxes_of(test)), seconds)
@@ -191,7 +191,7 @@ class BoxRegressor(nn.Module):
 def regression(data: Path, weights: Path) -> Built:
     """Where one digit is and how large, in pixels."""
     shape = {"size": 48, "most": 1}
-    train, test = canvases(data, "train", 4000, 5, **shape), canvases(data, "test", 1000, 6, **shape)
+    train, test = canvases(data, "train", 3000, 5, **shape), canvases(data, "test", 1000, 6, **shape)
     wanted, expected = (
         torch.cat(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), 1)
         for boxes in (train.boxes[:, 0], test.boxes[:, 0])
@@ -201,7 +201,7 @@ def regression(data: Path, weights: Path) -> Built:
     with torch.no_grad():
         model.out.bias.copy_(wanted.mean(0))
     model, seconds = trained(
-        model, weights / "regression.safetensors", train.images, (wanted,), functional.smooth_l1_loss, 15, rate=4e-3
+        model, weights / "regression.safetensors", train.images, (wanted,), functional.smooth_l1_loss, 8, rate=4e-3
     )
     return Built(model, (train.images, wanted), (test.images, expected), seconds)
 
@@ -221,7 +221,7 @@ def language(data: Path, weights: Path) -> Built:
         train[0],
         (train[1],),
         lambda logits, wanted: functional.cross_entropy(logits.transpose(1, 2), wanted),
-        epochs=10,
+        epochs=6,
         rate=3e-3,
         decay=0.05,
     )
