@@ -18,7 +18,7 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     write(
         tmp_path,
-        'model = "net:build"\nweights = "w.safetensors"\ndata = "cifar10:d"\ninputs = [3, 32, 32]\n'
+        'model = "net:build"\nweights = "w.safetensors"\ntrust = true\ndata = "cifar10:d"\ninputs = [3, 32, 32]\n'
         "batch_size = 32\ncalibration_samples = 100\nscore_samples = 50\nholdout_samples = 40\n"
         "points = 9\nrounds = 2\nranges = 'minmax'\nmethod = 'fit'\n"
         "bits = [8, 4, 4]\nbudget = ['bops=W4A4', 'size=60%']\ncost = 'size'\nquantizer = 'x86'\nruntime = 'none'\n"
@@ -30,6 +30,7 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert job.model_dump() == {
         "model": "net:build",
         "weights": Path("w.safetensors"),
+        "trust": True,
         "data": "cifar10:d",
         "inputs": (3, 32, 32),
         "batch_size": 32,
@@ -88,7 +89,7 @@ def test_paths_in_a_job_file_are_relative_to_it(tmp_path: Path) -> None:
             "seed = 1\nbatchsize = 3",
             r"^unknown key 'batchsize' in the job file \(.*bitwright.toml line 2\); did you mean 'batch_size'\?$",
         ),
-        ("zzzzz = 3", r"^unknown key 'zzzzz' in the job file .*line 1\); known keys: model, weights, data"),
+        ("zzzzz = 3", r"^unknown key 'zzzzz' in the job file .*line 1\); known keys: model, weights, trust, data"),
         ("bits = [4]\nbatchsize = 3\nseed = -1", r"^unknown key 'batchsize'"),
         ("\n\nbatch_size = 0", r"^batch_size must be greater than or equal to 1, got 0 \(.*bitwright.toml line 3\)$"),
         ("batch_size = 'many'", r"^batch_size must be a valid integer, .*got 'many' \(.*line 1\)$"),

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from bitwright.cli.main import main
 from bitwright.values import Sites
@@ -57,3 +59,22 @@ def test_settings_come_from_the_job_file(tmp_path: Path, capsys: pytest.CaptureF
 def test_inputs_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("sites", "--model", "convnet:build") == 2
     assert capsys.readouterr().err.startswith("error: no inputs given: pass --inputs (e.g. --inputs 3x32x32)")
+
+
+class _Marks:
+    """A sample input that creates a file when it is unpickled."""
+
+    def __reduce__(self) -> object:
+        return exec, ("open('marker', 'w').close()",)
+
+
+def test_an_exported_file_runs_code_only_if_trusted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dynamic = ({0: torch.export.Dim("batch", min=1)},)
+    program = torch.export.export(nn.Linear(3, 2).eval(), (torch.zeros(2, 3),), dynamic_shapes=dynamic)
+    program.example_inputs = ((_Marks(),), {})
+    torch.export.save(program, "mine.pt2")
+    assert run("sites", "--model", "mine.pt2", "--inputs", "3") == 0
+    assert "weight" in capsys.readouterr().out
+    assert not (tmp_path / "marker").exists()
+    run("sites", "--model", "mine.pt2", "--inputs", "3", "--trust")
+    assert (tmp_path / "marker").exists()

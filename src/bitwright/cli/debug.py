@@ -112,7 +112,7 @@ def applying(job: Job, recipe: Path) -> str:
 
     given = {name: getattr(job, name) for name in ("model", "weights", "data", "quantizer", "calibration_samples")}
     default = {name: field.default for name, field in type(job).model_fields.items()}
-    words = [program(), "export", "--recipe", str(recipe)]
+    words = [program(), "export", "--recipe", str(recipe), *(["--trust"] if job.trust else [])]
     for name, value in given.items():
         if value is not None and value != default[name]:
             words += [f"--{name.replace('_', '-')}", str(value)]

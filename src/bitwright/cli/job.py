@@ -59,6 +59,7 @@ class Job(BaseModel):
     Attributes beside those of :class:`~bitwright.values.settings.Settings`:
         model: ``package.module:factory``, or a ``.pt2`` file.
         weights: a ``.safetensors`` or ``.pt`` file that is loaded into the model.
+        trust: the ``.pt2`` file is read even where that runs code that it holds.
         data: ``package.module:factory``, or ``digits``, ``cifar10:DIR``, ``mnist:DIR``, ``imagefolder:DIR``,
             ``npz:FILE``.
         inputs: the shape of one sample, for commands without data, e.g. ``[3, 32, 32]``.
@@ -73,6 +74,7 @@ class Job(BaseModel):
 
     model: str = ""
     weights: Path | None = None
+    trust: bool = False
     data: str = ""
     inputs: Annotated[tuple[Positive, ...] | None, BeforeValidator(_listed)] = None
     batch_size: Positive = Settings.batch_size

@@ -34,7 +34,7 @@ def load_model(job: Job) -> Any:
 
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    model: Any = specs.load_model(job.model, job.weights)
+    model: Any = specs.load_model(job.model, job.weights, job.trust)
     if job.device != "cpu" and isinstance(model, torch.nn.Module):
         try:
             model = model.to(job.device)

@@ -19,6 +19,10 @@ Model = Annotated[
 Weights = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="Trained weights (.safetensors or .pt) for the model.")
 ]
+Trust = Annotated[
+    bool | None,
+    typer.Option("--trust", help="Read a .pt2 file of your own even where reading it runs code that it holds."),
+]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -126,6 +130,7 @@ Metric = Annotated[
 _FLAGS: dict[str, Any] = {
     "model": Model,
     "weights": Weights,
+    "trust": Trust,
     "data": Data,
     "inputs": Inputs,
     "budget": Budget,
@@ -150,7 +155,7 @@ _FLAGS: dict[str, Any] = {
     "loss": Loss,
     "metric": Metric,
 }
-BASICS = ("model", "weights", "data", "output")
+BASICS = ("model", "weights", "trust", "data", "output")
 MEASURES = ("loss", "metric")
 CALIBRATION = ("ranges", "calibration_samples", "batch_size", "quantizer", "seed", "threads", "device", *MEASURES)
 SCORING = ("bits", "method", "score_samples")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bitwright.values import Site, Sites
 
 
-@takes_job("model", "weights", "data", "inputs", "quantizer")
+@takes_job("model", "weights", "trust", "data", "inputs", "quantizer")
 def sites(
     job: Job,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

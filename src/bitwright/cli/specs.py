@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from bitwright.zoo import DataSets
 
 
-def load_model(spec: str, weights: Path | None = None) -> nn.Module | ExportedProgram:
+def load_model(spec: str, weights: Path | None = None, trust: bool = False) -> nn.Module | ExportedProgram:
     """The model that a spec names.
 
     Args:
         spec: ``package.module:factory`` (a function or class without required arguments that gives a
             ``torch.nn.Module``, or a module itself), importable from the current folder too; or a ``.pt2`` file.
         weights: a file that is loaded into the model, which is then put into evaluation mode.
+        trust: read a ``.pt2`` file even where that runs code that it holds.
 
     Raises:
         InvalidInput: there is no such module, attribute or file, or what it gives is not a model in
@@ -34,7 +35,9 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module | ExportedPr
     if spec.endswith(".pt2"):
         if weights is not None:
             raise InvalidInput(f"weights cannot be loaded into the exported file '{spec}', which holds its own")
-        return _load_exported(Path(spec).expanduser())
+        from bitwright.graph.exported import load_exported
+
+        return load_exported(Path(spec).expanduser(), trust)
     from torch import nn
 
     made = _make(spec, "model", nn.Module)
@@ -147,20 +150,6 @@ def _import(name: str, spec: str, what: str) -> Any:
         raise
     except Exception as error:
         raise InvalidInput(f"importing '{name}' (the {what} '{spec}') failed: {_told(error)}") from error
-
-
-def _load_exported(path: Path) -> ExportedProgram:
-    import torch
-
-    if not path.is_file():
-        raise InvalidInput(f"there is no model file '{path}'")
-    try:
-        return torch.export.load(path)
-    except Exception as error:
-        raise InvalidInput(
-            f"'{path}' cannot be read as an exported model: {_told(error)}; write it with "
-            "torch.export.save(torch.export.export(...), path)"
-        ) from error
 
 
 def _required_arguments(factory: Any) -> list[str]:
