@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -99,17 +101,40 @@ def cap_of(node: Node) -> float | None:
 
 
 def pairs_of(graph: Graph) -> list[Pair]:
-    """All pairs of a network, in the order of execution. Layers whose weight is used more than once are in none."""
+    """All pairs of a network, in the order of execution. Layers whose weight or bias is read elsewhere are in none."""
     layers = {layer.node: layer for layer in layers_of(graph)}
-    uses: dict[str, int] = {}
-    for layer in layers.values():
-        uses[layer.weight.site.name] = uses.get(layer.weight.site.name, 0) + 1
+    shared = shared_tensors(graph)
     found = []
     for layer in layers.values():
         pair = _pair(graph, layer, layers)
-        if pair is not None and uses[pair.first.weight.site.name] == uses[pair.second.weight.site.name] == 1:
+        if pair is not None and not any(shared(t) for each in (pair.first, pair.second) for t in _tensors(graph, each)):
             found.append(pair)
     return found
+
+
+def shared_tensors(graph: Graph) -> Callable[[Tensor], bool]:
+    """Whether more than one operation reads a tensor's memory, so that it cannot be rescaled for one of them alone.
+
+    Tied weights are one parameter or several that share memory, read by layers of any kind, an embedding among them.
+    """
+    reads: Counter[int] = Counter()
+    for node in graph.module.graph.nodes:
+        if node.op == "get_attr":
+            found = attribute_at(graph.module, str(node.target))
+            if isinstance(found, Tensor):
+                reads[found.untyped_storage().data_ptr()] += _readers(node)
+    return lambda tensor: reads[tensor.untyped_storage().data_ptr()] > 1
+
+
+def _readers(node: Node) -> int:
+    """The number of operations that read a tensor, through the quantizers of its sites."""
+    return sum(_readers(user) if user.op == "call_module" else 1 for user in node.users)
+
+
+def _tensors(graph: Graph, layer: Layer) -> list[Tensor]:
+    """The weight and the bias of a layer."""
+    bias = bias_tensor(graph, layer)
+    return [layer.weight.weight, *([] if bias is None else [bias])]
 
 
 def _pair(graph: Graph, first: Layer, layers: dict[Node, Layer]) -> Pair | None:

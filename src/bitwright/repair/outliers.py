@@ -17,7 +17,7 @@ from bitwright.graph.operations import aten
 from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import Observed, activation_affine
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
-from bitwright.repair.chains import input_reach, scale_inputs
+from bitwright.repair.chains import input_reach, scale_inputs, shared_tensors
 from bitwright.repair.observe import forget_ranges, refresh
 from bitwright.repair.order import check_order, checked_inputs, checked_policy
 from bitwright.repair.report import Change, RepairReport, Stopwatch
@@ -205,9 +205,7 @@ def _peak(reach: Tensor) -> float:
 def _smoothable(graph: Graph, notes: list[str]) -> tuple[dict[Node, None], dict[Node, list[Layer]]]:
     """Layer norms whose only readers (through sites) are linear layers, with those layers."""
     layers = {layer.node: layer for layer in layers_of(graph)}
-    weights: dict[str, int] = {}
-    for layer in layers.values():
-        weights[layer.weight.site.name] = weights.get(layer.weight.site.name, 0) + 1
+    shared = shared_tensors(graph)
     found: dict[Node, list[Layer]] = {}
     for node in graph.module.graph.nodes:
         if node.target != aten.layer_norm.default:
@@ -220,7 +218,7 @@ def _smoothable(graph: Graph, notes: list[str]) -> tuple[dict[Node, None], dict[
         mine = [layers[end] for end in ends]
         shape = node.args[1]
         single = isinstance(shape, (list, tuple)) and len(shape) == 1
-        if not single or any(weights[layer.weight.site.name] > 1 for layer in mine) or _shared(graph, node):
+        if not single or any(map(shared, [*_affine_of(graph, node), *(layer.weight.weight for layer in mine)])):
             notes.append(f"{node.name} or a layer behind it shares its weight, and is left alone")
             continue
         found[node] = mine
@@ -245,15 +243,3 @@ def _affine_of(graph: Graph, node: Node) -> list[Tensor]:
         if isinstance(arg, Node) and arg.op == "get_attr":
             found.append(attribute_at(graph.module, str(arg.target)))
     return found
-
-
-def _shared(graph: Graph, node: Node) -> bool:
-    """Whether another operation reads the layer norm's weight or bias, under the same name or another."""
-    mine = {id(tensor) for tensor in _affine_of(graph, node)}
-    uses = 0
-    for other in graph.module.graph.nodes:
-        if other.op == "get_attr":
-            owner, _, name = str(other.target).rpartition(".")
-            if id(getattr(graph.module.get_submodule(owner), name, None)) in mine:
-                uses += len(other.users)
-    return uses > 2
