@@ -113,6 +113,7 @@ def test_an_unknown_site_in_a_policy(refused) -> None:
     ("words", "message"),
     [
         (("--bits", "1,4"), "bits holds a value that must be greater than or equal to 2, got 1 (--bits)"),
+        (("--bits", "4,x"), "bits must be whole numbers with ',' between them, got '4,x' (--bits)"),
         (("--bits", "4,17"), "bits holds a value that must be less than or equal to 16, got 17 (--bits)"),
         (("--budget", "bops=W1A4"), "bits must be between 2 and 16, got 1"),
         (("--pin", "0.weight=32"), "pins['0.weight'] must map sites to whole numbers of bits from 2 to 16"),
@@ -141,7 +142,7 @@ def test_a_policy_of_another_model(refused, run, capsys) -> None:
 def test_a_typo_in_the_job_file(refused, tmp_path: Path) -> None:
     (tmp_path / "bitwright.toml").write_text("model = 'badnets:net'\nbatchsize = 8\n")
     line = refused("run")
-    assert line == "error: unknown key 'batchsize' in the job file (bitwright.toml line 2); did you mean 'batch_size'?"
+    assert line == "error: unknown setting 'batchsize' (bitwright.toml line 2); did you mean 'batch_size'?"
 
 
 def test_a_missing_extra(refused, monkeypatch) -> None:

@@ -5,15 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import bitwright.zoo
+from bitwright.cli.job import load_job
+from bitwright.cli.load import load_model
 from bitwright.report import RunReport
 
 
 def test_the_demo_shows_everything(run, digits_model, tmp_path: Path, capsys, monkeypatch) -> None:
     pytest.importorskip("onnxruntime", reason="the demo exports to ONNX Runtime")
-    monkeypatch.setattr(bitwright.zoo, "train_digits_network", lambda seed=0, progress=None: digits_model)
-    assert run("demo", "-o", "out") == 0
+    seeds = []
+
+    def train(seed: int, progress: object) -> object:
+        seeds.append(seed)
+        return digits_model
+
+    monkeypatch.setattr(bitwright.zoo, "train_digits_network", train)
+    assert run("demo", "-o", "out", "--seed", 5) == 0
+    assert seeds == [5]
+    job = load_job(tmp_path / "out" / "bitwright.toml")  # runs on the network that was trained here
+    kept, trained = load_model(job).state_dict(), digits_model.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in trained.items())
     captured = capsys.readouterr()
     assert captured.err == ""
     report = RunReport.from_json((tmp_path / "out" / "report.json").read_text())

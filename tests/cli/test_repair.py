@@ -114,5 +114,5 @@ def test_options_are_read_as_json_else_as_text() -> None:
     assert clip.options == {"name": "clip", "sites": ["a", "b"], "samples": 16}
     (ranges,) = actions(" ranges ", ['ranges.sites={"fc.weight": "output"}', "ranges.activations=minmax"])
     assert ranges.options == {"name": "ranges", "sites": {"fc.weight": "output"}, "activations": "minmax"}
-    with pytest.raises(InvalidInput, match="name at least one repair, got ','"):
+    with pytest.raises(InvalidInput, match="repairs reads NAME or NAME,NAME, got ','"):
         actions(",", [])

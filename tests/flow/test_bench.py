@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bitwright.flow import gave_way, run
-from bitwright.values.settings import Settings
+from bitwright.settings import Settings
 from bitwright.zoo import as_data
 
 QUICK = Settings(

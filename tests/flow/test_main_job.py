@@ -12,9 +12,9 @@ from bitwright.errors import ImpossibleBudget, InvalidInput, MissingExtra
 from bitwright.flow import meter as meter_module
 from bitwright.flow import run
 from bitwright.report import RunReport
+from bitwright.settings import Settings
 from bitwright.store import RunStore
 from bitwright.values import Front, Policy, SensitivityTable
-from bitwright.values.settings import Settings
 from bitwright.zoo import DataSets, load_data
 from bitwright.zoo.adopt import as_dataset
 
@@ -131,10 +131,8 @@ def test_the_evaluation_data_takes_no_part_in_any_choice(done, digits_model, dat
 
 
 def test_without_a_budget_the_cheapest_that_holds_the_target(digits_model, data, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     steps = []
-    settings = replace(QUICK, budget=(), target_drop=2.0, cost="size", repairs=())
+    settings = QUICK.model_copy(update={"budget": (), "target_drop": 2.0, "cost": "size", "repairs": ()})
     report = run(digits_model, data, tmp_path, settings, progress=lambda *told: steps.append(told))
     ranked = Front.from_json((tmp_path / "front.json").read_text())
     chosen = next(c for c in ranked if c.policy.bits == report.chosen.policy.bits)
@@ -153,26 +151,22 @@ def test_without_a_budget_the_cheapest_that_holds_the_target(digits_model, data,
 def test_an_impossible_budget_says_what_is_possible_before_anything_is_measured(
     digits_model, data, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     with pytest.raises(ImpossibleBudget, match="smallest possible is size="):
-        run(digits_model, data, tmp_path, replace(QUICK, budget=("size=1%",)))
+        run(digits_model, data, tmp_path, QUICK.model_copy(update={"budget": ("size=1%",)}))
     with RunStore(tmp_path) as store:
         assert "verdict" not in store.counts()
     with pytest.raises(InvalidInput, match="unknown cost 'bop' in the budget"):
-        run(digits_model, data, tmp_path, replace(QUICK, budget=("bop=W4A4",)))
+        run(digits_model, data, tmp_path, QUICK.model_copy(update={"budget": ("bop=W4A4",)}))
 
 
 @pytest.mark.parametrize(("package", "extra"), [("plotly", "report"), ("onnxruntime", "onnx")])
 def test_a_missing_extra_is_found_out_before_the_work(
     digits_model, data, tmp_path: Path, monkeypatch, package: str, extra: str
 ) -> None:
-    from dataclasses import replace
-
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(MissingExtra, match=rf"'{package}' is needed .* pip install 'bitwright\[{extra}\]'"):
-        run(digits_model, data, tmp_path, replace(QUICK, runtime="onnxruntime"))
+        run(digits_model, data, tmp_path, QUICK.model_copy(update={"runtime": "onnxruntime"}))
     assert not list(tmp_path.iterdir())
 
 

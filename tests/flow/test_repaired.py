@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.flow import meter, run
 from bitwright.graph import capture
 from bitwright.report import RunReport
+from bitwright.settings import Settings
 from bitwright.values import Policy
 from bitwright.values.recipe import Recipe
-from bitwright.values.settings import Settings
 from bitwright.zoo import DataSets, load_data
 
 QUICK = Settings(
@@ -35,7 +34,7 @@ def data() -> DataSets:
 
 @pytest.fixture(scope="module")
 def plain(digits_model, data, tmp_path_factory) -> RunReport:
-    return run(digits_model, data, tmp_path_factory.mktemp("plain"), replace(QUICK, repairs=()))
+    return run(digits_model, data, tmp_path_factory.mktemp("plain"), QUICK.model_copy(update={"repairs": ()}))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,7 @@ def test_repairs_make_it_no_dearer_and_are_said(plain, repaired) -> None:
 def test_a_recipe_is_applied_again_with_the_same_figures(digits_model, data, plain, tmp_path) -> None:
     policy = plain.chosen.policy
     recipe = Recipe(policy, "mse").then("repair", name="bias").then("bits", site="linear.weight", bits=8)
-    settings = replace(QUICK, target_drop=None)
+    settings = QUICK.model_copy(update={"target_drop": None})
     first = run(digits_model, data, tmp_path / "first", settings, recipe=recipe)
     assert dict(first.chosen.policy.bits) == dict(recipe.policy.bits)
     assert "Taken from the recipe: repair bias; linear.weight at 8 bits" in first.notes[0]
@@ -80,7 +79,7 @@ def test_a_repaired_run_goes_on_from_the_store(digits_model, data, repaired, mon
 
 
 def test_bad_input_is_one_line(digits_model, data, tmp_path) -> None:
-    settings = replace(QUICK, target_drop=None, budget=("size=30%",))
+    settings = QUICK.model_copy(update={"target_drop": None, "budget": ("size=30%",)})
     with pytest.raises(InvalidInput, match="a recipe brings its own policy.*got size=30%"):
         run(digits_model, data, tmp_path, settings, recipe=Recipe(Policy({"linear.weight": 4})))
     with pytest.raises(PolicyMismatch, match="made for graph other"):
@@ -90,7 +89,7 @@ def test_bad_input_is_one_line(digits_model, data, tmp_path) -> None:
 def test_what_was_fitted_is_written_and_not_fitted_again(digits_model, data, tmp_path, monkeypatch) -> None:
     graph = capture(digits_model, next(iter(data.calibration.batches(2)))[0])
     recipe = Recipe(Policy.uniform(graph.sites, 4, 8)).then("repair", name="adaround", iterations=5)
-    settings = replace(QUICK, target_drop=None)
+    settings = QUICK.model_copy(update={"target_drop": None})
     first = run(digits_model, data, tmp_path / "first", settings, recipe=recipe)
     kept = Recipe.load(tmp_path / "first" / "recipe.json")
     assert kept.fitted is not None

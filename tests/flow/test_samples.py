@@ -6,7 +6,7 @@ import torch
 
 from bitwright.errors import InvalidData
 from bitwright.flow.samples import count, draw, pick
-from bitwright.values.settings import Settings
+from bitwright.settings import Settings
 from bitwright.zoo.adopt import as_dataset
 
 

@@ -10,20 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, takes_job
+from bitwright.settings import split_names
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
     from bitwright.store import RunStore
     from bitwright.values.recipe import Recipe
 
-DEFAULT_REPAIRS = "cle,granularity,bias,gptq,adaround,smooth,clip"
-
 Target = Annotated[
     str, typer.Option("--policy", metavar="POLICY", help="What is to be reached: a policy file, or e.g. W4A8.")
 ]
 StartAt = Annotated[int, typer.Option("--start-at", metavar="STEP", help="The step to begin with, 1 to 8.")]
 Repairs = Annotated[
-    str, typer.Option("--repairs", metavar="LIST", help="What steps 3 and 4 may use; 'none' for nothing.")
+    str | None,
+    typer.Option(
+        "--repairs",
+        metavar="LIST",
+        help="Repairs that steps 3 and 4 may use, e.g. cle,bias,gptq, or none. [default: all of them]",
+    ),
 ]
 
 
@@ -33,7 +37,7 @@ def debug(
     policy: Target = "W8A8",
     recipe: RecipeFile = None,
     start_at: StartAt = 1,
-    repairs: Repairs = DEFAULT_REPAIRS,
+    repairs: Repairs = None,
 ) -> None:
     """Find out why a quantized network is bad, and mend it.
 
@@ -53,6 +57,7 @@ def debug(
     from bitwright.cli.load import load_data, load_model, load_policy, load_recipe
     from bitwright.cli.progress import ProgressBars
     from bitwright.cli.run import title
+    from bitwright.debug import REPAIRS
     from bitwright.debug import debug as flow
     from bitwright.evaluation.task import Task
     from bitwright.flow import Steps, need_classes, prepare
@@ -63,7 +68,7 @@ def debug(
 
     job.require("model", "data")
     console = Console(highlight=False)
-    chosen = tuple(name for name in (part.strip() for part in repairs.split(",")) if name and name != "none")
+    chosen = REPAIRS if repairs is None else tuple(split_names(repairs))
     begin: Recipe | None = load_recipe(recipe) if recipe is not None else None
     with RunStore(job.output) as store:
         model = load_model(job)
@@ -81,7 +86,7 @@ def debug(
         findings = flow(
             bench.graph,
             task,
-            job.settings().drop,
+            job.drop,
             policy=target,
             model=model if isinstance(model, nn.Module) else None,
             ranges=job.ranges,

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import io
+from typing import TYPE_CHECKING
 
-import typer
+from bitwright.cli.options import takes_job
 
-_MODEL = "bitwright.zoo:train_digits_network"
+if TYPE_CHECKING:
+    from bitwright.cli.job import Job
 
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for all files.")]
-Budget = Annotated[str, typer.Option("--budget", metavar="LIMIT", help="e.g. bops=W4A4 or size=15%.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of everything drawn at random.")]
+# One thread is fastest for so small a network.
+_PRESET = {
+    "model": "bitwright.zoo:digits_net",
+    "data": "digits",
+    "budget": "bops=W4A4",
+    "output": "bitwright-demo",
+    "threads": 1,
+}
+WEIGHTS = "digits.pt"
 
 
-def demo(output: Output = Path("bitwright-demo"), budget: Budget = "bops=W4A4", seed: int = 0) -> None:
+@takes_job("budget", "output", "seed", preset=_PRESET)
+def demo(job: Job) -> None:
     """Run the main job on an embedded example, without a download.
 
     Trains a small residual network on scikit-learn's handwritten digits first. Takes less than a minute.
@@ -26,17 +34,18 @@ def demo(output: Output = Path("bitwright-demo"), budget: Budget = "bops=W4A4", 
     """
     import torch
 
-    from bitwright.cli.job import Job
     from bitwright.cli.load import load_data
     from bitwright.cli.progress import ProgressBars
-    from bitwright.cli.run import main_job
+    from bitwright.cli.run import called, main_job
+    from bitwright.store import write_atomically
     from bitwright.zoo import train_digits_network
 
-    # One thread is fastest for so small a network.
-    job = Job(model=_MODEL, data="digits", budget=(budget,), output=output, seed=seed, threads=1)
     torch.set_num_threads(1)
     data = load_data(job)
     print("Training a small residual network on 1,297 images of handwritten digits.")
     with ProgressBars() as bars:
-        model = train_digits_network(progress=lambda done, total: bars("train the network", done, total))
-    main_job(job, model, data, command=f"bitwright demo --budget {budget} --output {output}")
+        model = train_digits_network(job.seed, lambda done, total: bars("train the network", done, total))
+    weights = io.BytesIO()
+    torch.save(model.state_dict(), weights)
+    write_atomically(job.output / WEIGHTS, weights.getvalue())
+    main_job(job.model_copy(update={"weights": job.output / WEIGHTS}), model, data, command=called())

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from bitwright.cli.options import BASICS, CALIBRATION, PolicyFile, RecipeFile, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, AsJson, PolicyFile, RecipeFile, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @takes_job(*BASICS, *CALIBRATION)

@@ -26,7 +26,7 @@ from bitwright.cli import (
 )
 from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
 
-_COMMANDS: tuple[Callable[..., None], ...] = (
+COMMANDS: tuple[Callable[..., None], ...] = (
     demo.demo,
     run.run,
     sites.sites,
@@ -50,7 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for _command in _COMMANDS:
+for _command in COMMANDS:
     app.command()(guarded(_command))
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, policy_option, takes_job
+from bitwright.settings import split_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,14 +29,7 @@ Option = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="REPAIR.OPTION=VALUE", help="e.g. adaround.iterations=500 or bias.method=analytic."),
 ]
-PolicyFile = Annotated[
-    str | None,
-    typer.Option(
-        "--policy",
-        metavar="POLICY",
-        help="A policy file, or e.g. W4A8. [default: policy.json of the output folder, where there is one, else W8A8]",
-    ),
-]
+PolicyFile = Annotated[str | None, policy_option("policy.json of the output folder, where there is one, else W8A8")]
 
 
 @takes_job(*BASICS, *CALIBRATION)
@@ -109,9 +103,9 @@ def actions(names: str, settings: Sequence[str]) -> tuple[Action, ...]:
     from bitwright.errors import InvalidInput
     from bitwright.values.recipe import Action
 
-    wanted = [part.strip() for part in names.split(",") if part.strip()]
-    if not wanted:
-        raise InvalidInput(f"name at least one repair, got '{names}'; --list shows what there is")
+    wanted = split_names(names)
+    if not all(wanted):
+        raise InvalidInput(f"repairs reads NAME or NAME,NAME, got '{names}'; --list shows what there is")
     own: dict[str, dict[str, Any]] = {name: {} for name in wanted}
     for setting in settings:
         left, equals, value = setting.partition("=")

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from bitwright.cli.job import Job
 
 
-@takes_job(*BASICS, *SEARCHING, "target_drop", "repairs", *SCORING, *CALIBRATION, "holdout_samples", "runtime")
+RUNNING = ("rounds", "target_drop", "repairs", "holdout_samples", "runtime")
+
+
+@takes_job(*BASICS, *SEARCHING, *RUNNING, *SCORING, *CALIBRATION)
 def run(job: Job, recipe: RecipeFile = None) -> None:
     """From a model and a budget to a quantized file and a report.
 
@@ -34,7 +37,7 @@ def run(job: Job, recipe: RecipeFile = None) -> None:
     from bitwright.cli.load import load_data, load_model
 
     job.require("model", "data")
-    main_job(job, load_model(job), load_data(job), command=f"bitwright {shlex.join(sys.argv[1:])}", recipe=recipe)
+    main_job(job, load_model(job), load_data(job), command=called(), recipe=recipe)
 
 
 def main_job(job: Job, model: object, data: object, command: str, recipe: str | None = None) -> None:
@@ -66,3 +69,8 @@ def main_job(job: Job, model: object, data: object, command: str, recipe: str | 
 def title(job: Job) -> str:
     """What the report is called: the model's factory, without its package."""
     return job.model.rpartition(":")[2].removesuffix(".pt2") or "model"
+
+
+def called() -> str:
+    """The command line that was given."""
+    return f"bitwright {shlex.join(sys.argv[1:])}"

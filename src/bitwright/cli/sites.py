@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from bitwright.cli.options import takes_job
+from bitwright.cli.options import AsJson, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
@@ -15,10 +13,7 @@ if TYPE_CHECKING:
 
 
 @takes_job("model", "weights", "trust", "data", "inputs", "quantizer")
-def sites(
-    job: Job,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
+def sites(job: Job, as_json: AsJson = False) -> None:
     """List the tensors of a model that get quantized.
 
     With their names (policies are keyed by them), shapes and schemes.

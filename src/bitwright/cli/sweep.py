@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, policy_option, takes_job
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from bitwright.cli.job import Job
     from bitwright.report.panels_sweep import SweepPanel
 
-PolicyFile = Annotated[
-    str | None, typer.Option("--policy", metavar="POLICY", help="A policy file, or e.g. W4A8. [default: W8A8]")
-]
+PolicyFile = Annotated[str | None, policy_option("W8A8")]
 Blocks = Annotated[
     int, typer.Option("--blocks", metavar="DEPTH", help="Switch sites together whose names share DEPTH parts. 0: one.")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, AsJson, RecipeFile, policy_option, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
@@ -23,14 +23,8 @@ Names = Annotated[
         metavar="SITE...", help="Sites or patterns, e.g. conv1.weight 'layer1.*.relu1'.", show_default=False
     ),
 ]
-PolicyFile = Annotated[
-    str | None,
-    typer.Option(
-        "--policy", metavar="POLICY", help="Look at the grids of a policy file, or of e.g. W4A8. [default: W8A8]"
-    ),
-]
+PolicyFile = Annotated[str | None, policy_option("W8A8")]
 Samples = Annotated[int, typer.Option("--samples", metavar="N", help="Inputs whose activations are looked at.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 @takes_job(*BASICS, *CALIBRATION)

@@ -16,11 +16,10 @@ from bitwright.errors import InvalidInput
 from bitwright.evaluation.outputs import Loss
 from bitwright.evaluation.task import Task
 from bitwright.graph.graph import Graph
+from bitwright.settings import DEFAULTS
 from bitwright.store import content_key
 from bitwright.values import Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
-
-REPAIRS = ("gptq", "adaround")
 
 
 def ladder_of(repairs: Sequence[str]) -> tuple[tuple[Action, ...], ...]:
@@ -86,8 +85,8 @@ def cheapest_recipe(
     holdout: Any,
     target_drop: float,
     *,
-    ranges: str = "mse",
-    ladder: Sequence[Sequence[Action]] = ladder_of(REPAIRS),
+    ranges: str = DEFAULTS.ranges,
+    ladder: Sequence[Sequence[Action]] = ladder_of(DEFAULTS.repairs),
     loss: Loss | None = None,
     remember: Remember | None = None,
     progress: Callable[[int, int | None], None] | None = None,

@@ -28,6 +28,7 @@ from bitwright.errors import InvalidInput, nearest
 from bitwright.evaluation.task import Task
 from bitwright.graph.graph import Graph
 from bitwright.numerics.ranges import check_method
+from bitwright.settings import DEFAULT_DROP, DEFAULTS
 from bitwright.store import content_key
 from bitwright.values import Policy
 from bitwright.values.findings import Findings, Step
@@ -51,15 +52,15 @@ REPAIRS: tuple[str, ...] = (*WEIGHT_REPAIRS, *ACTIVATION_REPAIRS)
 def debug(
     graph: Graph,
     task: Task,
-    target_drop: float = 0.5,
+    target_drop: float = DEFAULT_DROP,
     *,
     weights: int | None = 8,
     activations: int | None = 8,
     policy: Policy | None = None,
     model: nn.Module | None = None,
-    ranges: str = "mse",
+    ranges: str = DEFAULTS.ranges,
     repairs: Mapping[str, Mapping[str, Any]] | tuple[str, ...] = REPAIRS,
-    samples: int | None = 512,
+    samples: int | None = DEFAULTS.calibration_samples,
     start_at: int = 1,
     recipe: Recipe | None = None,
     remember: Remember | None = None,

@@ -16,10 +16,10 @@ from bitwright.flow.steps import Steps
 from bitwright.graph import Graph, calibrate, capture
 from bitwright.graph.batches import has_classes
 from bitwright.sensitivity import METHODS, sensitivities
+from bitwright.settings import Settings
 from bitwright.store import RunStore, content_key
 from bitwright.values import FLOAT, SensitivityTable
 from bitwright.values.recipe import Recipe
-from bitwright.values.settings import Settings
 from bitwright.zoo import DataSets
 from bitwright.zoo.inputs import as_tuple, select
 

@@ -36,10 +36,10 @@ from bitwright.flow.samples import count
 from bitwright.flow.steps import Progress, Steps
 from bitwright.report import Agreement, Measured, Pair, RunReport
 from bitwright.search import Constraints, Refinement, refine, search
+from bitwright.settings import Settings
 from bitwright.store import RunStore
 from bitwright.values import FLOAT, Budget, Candidate, Front, Interval, Policy, SensitivityTable, Verdict
 from bitwright.values.recipe import Recipe
-from bitwright.values.settings import Settings
 from bitwright.zoo import DataSets
 
 SCORES = ("fit", "margin-fit")

@@ -10,9 +10,9 @@ from bitwright.errors import InvalidInput
 from bitwright.evaluation import Outputs, evaluate, evaluate_regression, float_outputs
 from bitwright.flow.samples import Drawn
 from bitwright.graph import Graph
+from bitwright.settings import Settings
 from bitwright.store import RunStore, content_key
 from bitwright.values import Policy, RegressionVerdict, Verdict
-from bitwright.values.settings import Settings
 from bitwright.zoo import DataSets
 from bitwright.zoo.dataset import Batch
 

@@ -16,11 +16,11 @@ import torch
 import bitwright
 from bitwright.errors import MissingExtra
 from bitwright.report import RunReport, render
+from bitwright.settings import Settings
 from bitwright.store import folder as files
 from bitwright.store import write_atomically
 from bitwright.values import Front, Policy, SensitivityTable
 from bitwright.values.recipe import Recipe
-from bitwright.values.settings import Settings
 
 _EXTRAS = {
     "report": (("jinja2", "plotly"), "to write the HTML report"),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bitwright.errors import InvalidData
-from bitwright.values.settings import Settings
+from bitwright.settings import Settings
 from bitwright.zoo.adopt import BatchStream
 from bitwright.zoo.dataset import Batch, Dataset
 from bitwright.zoo.inputs import join, samples_in, select

@@ -16,6 +16,7 @@ from bitwright.graph.layers import Layer, layers_of
 from bitwright.numerics.outputs import InputMoments
 from bitwright.numerics.ranges import Observed, check_method
 from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer
+from bitwright.settings import DEFAULTS
 from bitwright.values import FLOAT
 
 SAMPLE = 1 << 17  # values kept for each site, about 131,000
@@ -61,7 +62,9 @@ class _ChannelErrors:
         return self  # a copied graph has layers of the same geometry and inputs; nodes cannot be copied one by one
 
 
-def calibrate(graph: Graph, batches: Any, ranges: str = "mse", percentile: float = 99.99, seed: int = 0) -> Graph:
+def calibrate(
+    graph: Graph, batches: Any, ranges: str = DEFAULTS.ranges, percentile: float = 99.99, seed: int = DEFAULTS.seed
+) -> Graph:
     """Watch the float activations on some batches and set every range.
 
     Args:

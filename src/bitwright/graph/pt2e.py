@@ -18,6 +18,7 @@ from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import EMBEDDING, WEIGHTED, aten
 from bitwright.graph.placement import place
+from bitwright.settings import NAMES
 from bitwright.values import Scheme
 
 _ANNOTATION = "quantization_annotation"
@@ -119,7 +120,9 @@ def named_quantizer(name: str) -> Any:
                 raise MissingExtra("executorch", "xnnpack", "for quantizer='xnnpack'") from None
             config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
             return xnnpack.XNNPACKQuantizer().set_global(config)
-    raise InvalidInput(f"quantizer must be edge, edge-tensor, x86 or xnnpack, or a PT2E Quantizer object, got '{name}'")
+    raise InvalidInput(
+        f"quantizer must be one of {', '.join(NAMES['quantizer'])}, or a PT2E Quantizer object, got '{name}'"
+    )
 
 
 BATCH_NORMS = "bitwright batch norms"

@@ -19,6 +19,7 @@ from bitwright.runtimes.guards import keep_float_weights, keep_softmax_exact
 from bitwright.runtimes.trace import DOMAIN, Marked, mark
 from bitwright.runtimes.translate import translate
 from bitwright.runtimes.weights import insert_bias, insert_weight
+from bitwright.settings import DEFAULTS
 from bitwright.values import Policy
 
 RUNTIMES: tuple[str, ...] = ("onnxruntime",)
@@ -49,7 +50,7 @@ class ExportResult:
 def export(
     graph: Graph,
     path: str | Path,
-    runtime: str = "onnxruntime",
+    runtime: str = DEFAULTS.runtime,
     policy: Policy | None = None,
     storage: str = "smallest",
 ) -> ExportResult:

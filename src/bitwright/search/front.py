@@ -14,6 +14,7 @@ from bitwright.errors import ImpossibleBudget, InvalidInput, PolicyMismatch, nea
 from bitwright.search.constraints import Constraints
 from bitwright.search.problem import Problem, build_problem
 from bitwright.search.solver import Leaf, Solution, Solver
+from bitwright.settings import DEFAULTS
 from bitwright.values import Budget, Candidate, Front, Policy, SensitivityTable, Sites
 
 Budgets = str | Budget | Sequence["str | Budget | Sequence[str | Budget]"]
@@ -39,10 +40,10 @@ def search(
     graph: Sites | HasSites,
     table: SensitivityTable,
     *,
-    cost: str | CostModel = "bops",
+    cost: str | CostModel = DEFAULTS.cost,
     budgets: Budgets | None = None,
     constraints: Constraints | None = None,
-    points: int = 40,
+    points: int = DEFAULTS.points,
     time_limit: float = 60.0,
     costs: Mapping[str, CostModel] | None = None,
 ) -> Front:

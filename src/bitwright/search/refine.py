@@ -13,6 +13,7 @@ from bitwright.errors import InvalidInput
 from bitwright.search.constraints import Constraints
 from bitwright.search.front import HasSites, search, sites_of
 from bitwright.search.problem import Floats
+from bitwright.settings import DEFAULTS
 from bitwright.values import Candidate, Front, Policy, SensitivityTable, Sites, Verdict
 
 _NOISE = 0.1
@@ -182,7 +183,7 @@ def refine(
     *,
     constraints: Constraints | None = None,
     costs: Mapping[str, CostModel] | None = None,
-    rounds: int = 5,
+    rounds: int = DEFAULTS.rounds,
     score: Callable[[Verdict], float] = lambda verdict: verdict.kl.value,
     unit: str = "measured harm",
     time_limit: float = 60.0,

@@ -18,6 +18,7 @@ from bitwright.sensitivity.noise import check_noise, checked_widths, noise_of_si
 from bitwright.sensitivity.rounding_errors import RoundingErrors
 from bitwright.sensitivity.sweep import ONE_SITE, sweep
 from bitwright.sensitivity.workspace import Workspace
+from bitwright.settings import DEFAULTS
 from bitwright.values import FLOAT, MarginModel, SensitivityTable
 
 UNITS = {
@@ -77,8 +78,8 @@ def margins(outputs: Any) -> Tensor:
 def sensitivity(
     graph: Graph,
     batches: Any,
-    method: str = "margin-fit",
-    bits: Sequence[int] = (2, 3, 4, 6, 8),
+    method: str = DEFAULTS.method,
+    bits: Sequence[int] = DEFAULTS.bits,
     *,
     noise: str = "projected",
     loss: Loss | None = None,
@@ -96,7 +97,7 @@ def sensitivities(
     graph: Graph,
     batches: Any,
     methods: Sequence[str] = ("fit", "margin-fit"),
-    bits: Sequence[int] = (2, 3, 4, 6, 8),
+    bits: Sequence[int] = DEFAULTS.bits,
     *,
     noise: str = "projected",
     loss: Loss | None = None,

@@ -22,6 +22,7 @@ from bitwright.graph.batches import as_batches, check_targets, iterate
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.noise import checked_widths
 from bitwright.sensitivity.suffix import Variant, groups, limited, run_variants
+from bitwright.settings import DEFAULTS
 from bitwright.values import FLOAT, Policy
 
 Floats = npt.NDArray[np.float32]
@@ -109,7 +110,7 @@ def _log_softmax(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def logit_surrogate(
     graph: Graph,
     batches: Any,
-    bits: Sequence[int] = (2, 3, 4, 6, 8),
+    bits: Sequence[int] = DEFAULTS.bits,
     *,
     samples: int | None = None,
     kept_bytes: int = KEPT_BYTES,

@@ -14,6 +14,7 @@ from typing import Any
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.files import write_atomically
+from bitwright.settings import DEFAULTS
 from bitwright.values.fitted import Fitted
 from bitwright.values.policy import Policy
 
@@ -95,7 +96,7 @@ class Recipe:
     """
 
     target: Policy
-    ranges: str = "mse"
+    ranges: str = DEFAULTS.ranges
     actions: tuple[Action, ...] = ()
     name: str = ""
     fitted: Fitted | None = field(default=None, compare=False, repr=False)

@@ -1,0 +1,239 @@
+"""Every setting of a run, once: its type, its limits, its default and what it means.
+
+The job file is checked by this model; flags, their help, the defaults of the Python functions and ``docs/settings.md``
+come from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from bitwright.errors import InvalidInput, nearest
+
+DEFAULT_DROP = 0.5
+"""Points that a policy may lose where neither a budget nor a target is given."""
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "cost": ("bops", "size"),
+    "quantizer": ("edge", "edge-tensor", "x86", "xnnpack"),
+    "ranges": ("minmax", "percentile", "mse"),
+    "runtime": ("onnxruntime", "none"),
+}
+"""Setting -> what it may be called."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How the command line writes a setting.
+
+    Attributes:
+        metavar: what stands for the value in the help; nothing for a switch.
+        empty: what it means that there is no default.
+        name: of the flag, where it is not the setting's.
+        short: a second name, e.g. ``"-o"``.
+        repeated: the flag can be given several times.
+    """
+
+    metavar: str
+    empty: str = ""
+    name: str = ""
+    short: str = ""
+    repeated: bool = False
+
+
+def refused(wanted: str) -> PydanticCustomError:
+    """The fault of a value that must be something else."""
+    return PydanticCustomError("wanted", "{wanted}", {"wanted": f"must be {wanted}"})
+
+
+def one_of(setting: str, names: Iterable[str] | None = None) -> AfterValidator:
+    """Text must be one of the names of a setting; anything else passes."""
+    known = NAMES[setting] if names is None else tuple(names)
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value not in known:
+            raise refused(f"one of {', '.join(known)}{nearest(value, known)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def with_attribute(name: str, what: str) -> AfterValidator:
+    """Anything but text must have this attribute."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not isinstance(value, str) and not hasattr(value, name):
+            raise refused(what)
+        return value
+
+    return AfterValidator(check)
+
+
+def numbers(separators: str) -> BeforeValidator:
+    """``"2,3,4"`` as a list of whole numbers, one number as a list of one; the rest as it is."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str):
+            return [value] if isinstance(value, int) else value
+        parts = re.split(rf"\s*[{separators}]\s*", value.strip("()[] "))
+        if not all(part.isdecimal() for part in parts):
+            shown = " or ".join(f"'{separator}'" for separator in separators)
+            raise refused(f"whole numbers with {shown} between them")
+        return [int(part) for part in parts]
+
+    return BeforeValidator(parse)
+
+
+def split_names(text: str) -> list[str]:
+    """``"gptq,adaround"`` as a list of names, ``"none"`` as an empty one."""
+    return [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
+
+
+def listed(value: Any) -> Any:
+    """Text as a list of names; the rest as it is."""
+    if not isinstance(value, str):
+        return value
+    names = split_names(value)
+    if not all(names):
+        raise refused("names with commas between them, or none")
+    return names
+
+
+def single(value: Any) -> Any:
+    """One text as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Positive = Annotated[int, Field(ge=1)]
+Samples = Annotated[int, Field(ge=2), Flag("N")]
+Bits = Annotated[int, Field(ge=2, le=16)]
+Function = Annotated[Any, with_attribute("__call__", "a function, or module:function")]
+
+
+class Settings(BaseModel):
+    """How a run goes; everything that it can be told beside its model, its data and its folder.
+
+    ``quantizer`` may also be a PT2E ``Quantizer``. In Python, ``loss`` and ``metric`` are the functions themselves.
+
+    Raises:
+        InvalidInput: an unknown setting, or a value that cannot be used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    budget: Annotated[tuple[str, ...], BeforeValidator(single), Flag("LIMIT", repeated=True)] = ()
+    """E.g. bops=W4A4, size=60%, or size=250KB,bops=30% (both hold). Several budgets give one candidate each; the first
+    one is exported."""
+    target_drop: Annotated[
+        Annotated[float, Field(ge=0, le=100)] | None, Flag("POINTS", empty=f"{DEFAULT_DROP:g} without a budget")
+    ] = None
+    """Points that may be lost: the cheapest policy that loses no more is taken."""
+    repairs: Annotated[tuple[str, ...], BeforeValidator(listed), Flag("LIST")] = ("gptq", "adaround")
+    """Repairs that may be tried so that a cheaper policy holds --target-drop, each alone, in this order; or none."""
+    cost: Annotated[str, one_of("cost"), Flag("COST")] = "bops"
+    """The cost along the Pareto front."""
+    pins: Annotated[dict[str, Bits | Literal["float"]], Flag("SITE=BITS", name="--pin", repeated=True)] = {}
+    """Fix the bits of a site or of all sites that match a pattern, e.g. 'fc.*=8' or conv1=float."""
+    points: Annotated[int, Field(ge=2), Flag("N")] = 20
+    """Points of the Pareto front."""
+    rounds: Annotated[Positive, Flag("N")] = 4
+    """The most searches with predictions corrected by measurements."""
+    bits: Annotated[
+        tuple[Bits, ...],
+        numbers(","),
+        Field(min_length=1),
+        AfterValidator(lambda value: tuple(sorted(set(value)))),
+        Flag("LIST"),
+    ] = (2, 3, 4, 5, 6, 8)
+    """Bit widths that a site may get."""
+    method: Annotated[str, Flag("METHOD")] = "margin-fit"
+    """How sites are scored; the search minimizes this."""
+    score_samples: Samples = 512
+    """How many of the calibration samples the scores are computed on."""
+    holdout_samples: Samples = 512
+    """Further samples of the calibration data; candidates are measured and ranked on them."""
+    ranges: Annotated[str, one_of("ranges"), Flag("METHOD")] = "mse"
+    """How ranges are set."""
+    calibration_samples: Annotated[Positive, Flag("N")] = 512
+    """Samples of the calibration data that set the ranges."""
+    batch_size: Annotated[Positive, Flag("N")] = 64
+    """Samples that run at once."""
+    quantizer: Annotated[
+        Any, one_of("quantizer"), with_attribute("annotate", "a name or a PT2E Quantizer"), Flag("NAME")
+    ] = "edge"
+    """Where tensors are quantized; edge-tensor has one step for each weight."""
+    runtime: Annotated[str, one_of("runtime"), Flag("NAME")] = "onnxruntime"
+    """What the model is exported for."""
+    seed: Annotated[int, Field(ge=0, lt=2**32), Flag("N")] = 0
+    """Of everything drawn at random."""
+    loss: Annotated[Function, Flag("MODULE:FUNCTION", empty="cross-entropy")] = None
+    """(outputs, targets) -> one loss for each sample."""
+    metric: Annotated[Function, Flag("MODULE:FUNCTION", empty="accuracy")] = None
+    """(outputs, targets) -> one number over all samples, larger is better; shown beside the other figures. The
+    debugging flow decides by it, and counts 0.01 of it as a point."""
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise InvalidInput(fault(error, type(self).model_fields)) from error
+
+    @property
+    def drop(self) -> float:
+        """The target in points that holds where no budget was given."""
+        return DEFAULT_DROP if self.target_drop is None else self.target_drop
+
+
+DEFAULTS = Settings()
+"""The defaults of the Python functions are these."""
+
+
+def fault(error: ValidationError, known: Iterable[str], source: Callable[[str], str] = lambda key: "") -> str:
+    """One line about the first fault; unknown settings first, since a typo may cause the others.
+
+    Args:
+        error: of validating settings.
+        known: the names of all settings.
+        source: setting -> where it was given, in brackets, or nothing.
+    """
+    faults = error.errors()
+    first = next((e for e in faults if e["type"] == "extra_forbidden"), faults[0])
+    key, rest = str(first["loc"][0]), first["loc"][1:]
+    if first["type"] == "extra_forbidden":
+        names = tuple(known)
+        hint = nearest(key, names) or f"; there are {', '.join(names)}"
+        return f"unknown setting '{key}'{source(key)}{hint}"
+    wanted = re.sub(r"^(Input|Value) should ", "must ", first["msg"])
+    where = key
+    if key == "pins":
+        wanted = "must map sites to whole numbers of bits from 2 to 16, or to 'float'"
+        where = f"pins['{rest[0]}']" if rest else key
+    elif rest and isinstance(rest[0], int):
+        wanted = f"holds a value that {wanted}"
+    more = f" (and {len(faults) - 1} more)" if len({e["loc"][0] for e in faults}) > 1 else ""
+    return f"{where} {wanted}, got {first['input']!r}{source(key)}{more}"
+
+
+def flag_of(field: FieldInfo) -> Flag:
+    """How the command line writes a field."""
+    return next(entry for entry in field.metadata if isinstance(entry, Flag))
+
+
+def flag_name(name: str, field: FieldInfo) -> str:
+    """The flag that sets a field, e.g. ``--batch-size``."""
+    return flag_of(field).name or f"--{name.replace('_', '-')}"
+
+
+def default_of(field: FieldInfo) -> str:
+    """A field's default in words; nothing where there is none."""
+    value = field.default
+    if value is False or value in (None, "", (), {}):
+        return flag_of(field).empty
+    return ",".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
