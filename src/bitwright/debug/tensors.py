@@ -13,7 +13,7 @@ from torch.fx import Node
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
-from bitwright.graph.operations import EMBEDDING, WEIGHTED, aten
+from bitwright.graph.operations import entry_of
 from bitwright.numerics.affine import Affine, blocked, dequantized, fake_quantize, unblocked
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.values import FLOAT, check_bits
@@ -22,7 +22,6 @@ from bitwright.values.tensors import QUANTILES, AxisView, TensorView
 VALUES = 1 << 22  # activation values looked at, about four million
 BINS = 128
 
-_LAST_AXIS = {aten.linear.default, aten.layer_norm.default, aten.matmul.default, aten.bmm.default, EMBEDDING}
 Axes = list[tuple[str, int]]
 
 
@@ -175,10 +174,10 @@ def _axes(graph: Graph, site: str, tensor: Tensor) -> Axes:
     ]
     if graph.sites[site].kind == "weight":
         user = next(iter(nodes[0].users), None) if nodes else None
-        if user is not None and user.target == EMBEDDING:
+        role = entry_of(user).weight if user is not None else None
+        if role is not None and role.lookup:
             return [("token", 0), ("embedding", 1)]
-        operation = WEIGHTED.get(user.target) if user is not None else None
-        output = operation.channel_axis if operation is not None else 0
+        output = role.channel_axis if role is not None else 0
         return [("output channel", output), ("input channel", 1 - output)] if tensor.dim() > 1 else [("channel", 0)]
     if tensor.dim() == 2:
         return [("feature", 1)]
@@ -200,10 +199,11 @@ def _is_sequence(node: Node, dims: int) -> bool:
         while queue:
             here = queue.popleft()
             if here is not node:
-                if here.target in _LAST_AXIS:
+                entry = entry_of(here)
+                if entry.features_last:
                     return True
-                if here.target in WEIGHTED:
-                    return dims == 3 and not WEIGHTED[here.target].kind.endswith("1d")
+                if entry.layer is not None:
+                    return dims == 3 and entry.layer.dims != 1
             for other in neighbours(here):
                 if other not in seen and other.op != "get_attr":
                     seen.add(other)

@@ -20,12 +20,11 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from bitwright.graph.operations import CLAMPS, aten, source_of
+from bitwright.graph.operations import entry_of, source_of
 from bitwright.numerics.affine import Affine
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.uniform import ActivationQuantizer
 
-_ADDITIONS = {aten.add.Tensor, aten.add_.Tensor}
 _SIGNIFICANT_BITS = 12  # of the largest value, in units: products with weights then stay within float32
 _FEWEST_FRACTION_BITS = 2  # of the smallest step, in units
 _KEPT = 64  # combinations of grids whose steps are remembered
@@ -44,7 +43,7 @@ def additions_of(module: GraphModule) -> tuple[Addition, ...]:
     """The additions of a graph whose operands and result all have sites."""
     found = []
     for node in module.graph.nodes:
-        if node.op == "call_function" and node.target in _ADDITIONS and len(node.args) > 1:
+        if entry_of(node).kind == "add":
             left, right = (_site_behind(module, operand) for operand in node.args[:2])
             result = _site_after(module, node)
             if left and right and result and node.kwargs.get("alpha", 1) == 1:
@@ -70,7 +69,7 @@ def _site_behind(module: GraphModule, node: object) -> str | None:
 def _site_after(module: GraphModule, node: Node) -> str | None:
     while len(node.users) == 1:
         node = next(iter(node.users))
-        if node.target not in CLAMPS:
+        if entry_of(node).limits is None:
             return _site(module, node)
     return None
 

@@ -20,7 +20,7 @@ from bitwright.graph.constants import fold_computed_weights
 from bitwright.graph.decompositions import decompose
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import Names, activation_name, attribute_at, layer_name, module_path
-from bitwright.graph.operations import MATMUL, WEIGHTED, bias_of, kind_of, source_of
+from bitwright.graph.operations import argument, bias_of, entry_of, kind_of, source_of
 from bitwright.graph.symbols import batch_symbols, shape_of_one
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
@@ -380,16 +380,12 @@ def _operations(
 ) -> list[Operation]:
     names, found = Names(), []
     for node in module.graph.nodes:
-        if node.target in WEIGHTED:
-            weight = node.args[WEIGHTED[node.target].weight]
-            macs = _macs(node, shapes, weight)
-            left, right = _site_behind(node.args[0], site_nodes), _site_behind(weight, site_nodes)
-        elif node.target in MATMUL:
-            first, second = node.args[:2]
-            macs = shapes[node].numel() * shapes[first][-1]
-            left, right = _site_behind(first, site_nodes), _site_behind(second, site_nodes)
-        else:
+        entry = entry_of(node)
+        if entry.macs is None:
             continue
+        first, second = (node.args[position] for position in entry.factors)
+        macs = entry.macs(shapes[node], shapes[first], shapes[second])
+        left, right = _site_behind(first, site_nodes), _site_behind(second, site_nodes)
         found.append(
             Operation(
                 names.unique(layer_name(node)),
@@ -402,25 +398,17 @@ def _operations(
     return found
 
 
-def _macs(node: Node, shapes: dict[Node, torch.Size], weight: Node) -> int:
-    kind = WEIGHTED[node.target].kind
-    shape = shapes[weight]
-    if kind.startswith("conv_transpose"):
-        # Every input value meets the kernel of each output channel of its group.
-        return shapes[node.args[0]].numel() * shape[1:].numel()  # type: ignore[index]
-    return shapes[node].numel() * shape[1:].numel()
-
-
 def _round_biases(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> None:
     holder = nn.Module()
     module.add_module("biases", holder)
     for node in list(module.graph.nodes):
-        if node.target not in WEIGHTED:
+        role = entry_of(node).layer
+        if role is None:
             continue
         bias = bias_of(node)
-        inputs = _site_behind(node.args[0], site_nodes)
-        weight = _site_behind(node.args[WEIGHTED[node.target].weight], site_nodes)
-        grouped = kind_of(node).startswith("conv_transpose") and len(node.args) > 6 and node.args[6] != 1
+        inputs = _site_behind(node.args[role.input], site_nodes)
+        weight = _site_behind(node.args[role.weight], site_nodes)
+        grouped = role.transposed and argument(node, role.arguments["groups"], "groups", 1) != 1
         if bias is None or bias.op != "get_attr" or grouped:
             continue
         if isinstance(inputs, ActivationQuantizer) and isinstance(weight, WeightQuantizer):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from bitwright.graph.names import attribute_at, module_path
-from bitwright.graph.operations import MATMUL, WEIGHTED, aten
+from bitwright.graph.operations import aten, entry_of
 
 
 def fold_computed_weights(module: GraphModule) -> None:
@@ -24,14 +24,14 @@ def fold_computed_weights(module: GraphModule) -> None:
     """
     values: dict[Node, Tensor | None] = {}
     for node in list(module.graph.nodes):
-        if node.target in MATMUL:
+        if entry_of(node).kind == "matmul":
             _as_linear(module, node, values)
     stored: list[tuple[Node, str]] = []
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or node.target not in WEIGHTED:
+        role = entry_of(node).layer
+        if role is None:
             continue
-        operation = WEIGHTED[node.target]
-        for position, label in ((operation.weight, "weight"), (operation.bias, "bias")):
+        for position, label in ((role.weight, "weight"), (role.bias, "bias")):
             given = node.args[position] if position is not None and len(node.args) > position else None
             if isinstance(given, Node) and given.op == "call_function":
                 value = _value(module, given, values)
@@ -124,7 +124,7 @@ def _store(module: GraphModule, layer: Node, given: Node, value: Tensor, label: 
     with module.graph.inserting_before(layer):
         constant = module.graph.get_attr(f"{path}.{name}" if path else name)
     constant.meta["val"] = given.meta["val"]
-    users = [user for user in given.users if user.target in WEIGHTED]
+    users = [user for user in given.users if entry_of(user).layer is not None]
     for user in users:
         user.replace_input_with(given, constant)
     return constant

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 
-aten = torch.ops.aten
-_RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+from bitwright.graph.operations import aten, entry_of
 
 
 def attention(
@@ -47,15 +47,11 @@ def attention(
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
     """Open up attention, einsums and recurrent layers; a program without them is returned as it is."""
-    targets = {node.target for node in program.graph.nodes if node.op == "call_function"}
-    table: dict[Any, Any] = {}
-    if aten.scaled_dot_product_attention.default in targets:
-        table[aten.scaled_dot_product_attention.default] = attention
-    if aten.einsum.default in targets:
-        table[aten.einsum.default] = torch.export.default_decompositions()[aten.einsum.default]
-    recurrent = [op for op in _RECURRENT if op in targets]
-    if recurrent:
-        from torch._decomp import get_decompositions
-
-        table.update(get_decompositions(recurrent))
-    return program.run_decompositions(table) if table else program
+    wanted: list[Any] = [node.target for node in program.graph.nodes if entry_of(node).opened]
+    if not wanted:
+        return program
+    known: dict[Any, Any] = {aten.scaled_dot_product_attention.default: attention, **get_decompositions(wanted)}
+    general = torch.export.default_decompositions()
+    table = {target: known.get(target) or general[target] for target in wanted}
+    opened: ExportedProgram = program.run_decompositions(table)
+    return opened

@@ -9,15 +9,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from bitwright.graph.operations import WEIGHTED, aten
-
-_TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
-_GROUPS = 6  # position of the argument
+from bitwright.graph.operations import argument, aten, entry_of
 
 
 def fold_behind_grouped_transposed(module: GraphModule) -> None:
     """Fold them into weight and bias, in float64; the tensors of the caller's model are replaced, not changed."""
-    for norm in [node for node in module.graph.nodes if node.target == aten.batch_norm.default]:
+    for norm in [node for node in module.graph.nodes if entry_of(node).kind == "batch_norm"]:
         layer = norm.args[0]
         if isinstance(layer, Node) and _foldable(module, layer, norm):
             _fold(module, layer, norm)
@@ -31,9 +28,9 @@ def keep_shared_layers(module: GraphModule) -> None:
     A layer is its alone if nothing else reads the output, and behind every other use of the weight stands the same
     batch norm. An ``alias`` in front of any other batch norm hides the layer from torchao.
     """
-    for norm in [node for node in module.graph.nodes if node.target == aten.batch_norm.default]:
+    for norm in [node for node in module.graph.nodes if entry_of(node).kind == "batch_norm"]:
         layer = norm.args[0]
-        if isinstance(layer, Node) and layer.target in WEIGHTED and not _alone(module, layer):
+        if isinstance(layer, Node) and entry_of(layer).layer is not None and not _alone(module, layer):
             with module.graph.inserting_before(norm):
                 alias = module.graph.call_function(aten.alias.default, (layer,))
             alias.meta["val"] = layer.meta.get("val")  # and no module: no part of the layer's pattern
@@ -57,13 +54,13 @@ def _alone(module: GraphModule, layer: Node) -> bool:
 def _behind(layer: Node) -> tuple[object, ...] | None:
     """The tensors of the batch norm that alone reads a layer's output, or None."""
     users = list(layer.users)
-    if len(users) != 1 or users[0].target != aten.batch_norm.default or users[0].args[0] is not layer:
+    if len(users) != 1 or entry_of(users[0]).kind != "batch_norm" or users[0].args[0] is not layer:
         return None
     return tuple(arg.target if isinstance(arg, Node) else arg for arg in users[0].args[1:])
 
 
 def _foldable(module: GraphModule, layer: Node, norm: Node) -> bool:
-    if layer.target not in _TRANSPOSED or len(layer.args) <= _GROUPS or layer.args[_GROUPS] == 1:
+    if _groups(layer) == 1:
         return False
     weight = layer.args[1]
     if not isinstance(weight, Node) or weight.op != "get_attr":
@@ -72,8 +69,14 @@ def _foldable(module: GraphModule, layer: Node, norm: Node) -> bool:
     return len(layer.users) == 1 and norm.args[5] is False and len(same) == len(weight.users) == 1
 
 
+def _groups(layer: Node) -> int:
+    """Groups of a transposed convolution; 1 for other operations."""
+    role = entry_of(layer).layer
+    return int(argument(layer, role.arguments["groups"], "groups", 1)) if role is not None and role.transposed else 1
+
+
 def _fold(module: GraphModule, layer: Node, norm: Node) -> None:
-    weight_node, groups = layer.args[1], int(str(layer.args[_GROUPS]))
+    weight_node, groups = layer.args[1], _groups(layer)
     assert isinstance(weight_node, Node)
     weight = _value(module, weight_node)
     gamma, beta, mean, variance = (_doubled(module, node) for node in norm.args[1:5])

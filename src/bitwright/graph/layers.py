@@ -19,7 +19,7 @@ from torch.fx import Node
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import layer_name
-from bitwright.graph.operations import WEIGHTED, source_of
+from bitwright.graph.operations import WeightRole, argument, bias_of, entry_of, source_of
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
@@ -48,24 +48,29 @@ class Layer:
     @property
     def kind(self) -> str:
         """``conv2d``, ``linear``, ..."""
-        return WEIGHTED[self.node.target].kind
+        return entry_of(self.node).kind
+
+    @property
+    def role(self) -> WeightRole:
+        """Where the operation has its operands."""
+        role = entry_of(self.node).layer
+        assert role is not None
+        return role
 
     @property
     def transposed(self) -> bool:
         """Whether it is a transposed convolution."""
-        return self.kind.startswith("conv_transpose")
+        return self.role.transposed
 
     @property
     def linear(self) -> bool:
         """Whether it is a linear layer."""
-        return self.kind == "linear"
+        return self.role.dims == 0
 
     @property
     def groups(self) -> int:
         """Groups of a convolution; 1 for a linear layer."""
-        if self.linear:
-            return 1
-        return int(self._argument(6, "groups", 1))
+        return int(self._argument("groups", 1))
 
     @property
     def outputs(self) -> int:
@@ -73,10 +78,8 @@ class Layer:
         shape = self.weight.weight.shape
         return shape[1] * self.groups if self.transposed else shape[0]
 
-    def _argument(self, position: int, name: str, default: Any) -> Any:
-        args = self.node.args
-        value = args[position] if len(args) > position else self.node.kwargs.get(name)
-        return default if value is None else value
+    def _argument(self, name: str, default: Any) -> Any:
+        return argument(self.node, self.role.arguments.get(name), name, default)
 
     def _many(self, value: Any) -> list[int]:
         dims = self.weight.weight.dim() - 2
@@ -90,15 +93,15 @@ class Layer:
         (stride is then the spacing of the values, not of the positions).
         """
         kernel = self.weight.weight.shape[2:]
-        stride = self._many(self._argument(3, "stride", 1))
+        stride = self._many(self._argument("stride", 1))
         if self.transposed:
-            padding = self._many(self._argument(4, "padding", 0))
-            extra = self._many(self._argument(5, "output_padding", 0))
-            dilation = self._many(self._argument(7, "dilation", 1))
+            padding = self._many(self._argument("padding", 0))
+            extra = self._many(self._argument("output_padding", 0))
+            dilation = self._many(self._argument("dilation", 1))
             front = [d * (k - 1) - p for k, d, p in zip(kernel, dilation, padding, strict=True)]
             return stride, front, [f + e for f, e in zip(front, extra, strict=True)], dilation
-        dilation = self._many(self._argument(5, "dilation", 1))
-        given = self._argument(4, "padding", 0)
+        dilation = self._many(self._argument("dilation", 1))
+        given = self._argument("padding", 0)
         if given == "same":
             total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
             return stride, [t // 2 for t in total], [t - t // 2 for t in total], dilation
@@ -215,14 +218,11 @@ def layers_of(graph: Graph) -> list[Layer]:
     """Every operation whose weight has a site, in the order of execution; a shared weight with each of its uses."""
     found = []
     for node in graph.module.graph.nodes:
-        if node.op != "call_function" or node.target not in WEIGHTED:
-            continue
-        weight = module_at(graph, node.args[WEIGHTED[node.target].weight])
+        role = entry_of(node).layer
+        weight = module_at(graph, node.args[role.weight]) if role is not None else None
         if not isinstance(weight, WeightQuantizer):
             continue
-        position = WEIGHTED[node.target].bias
-        given = node.args[position] if position is not None and len(node.args) > position else node.kwargs.get("bias")
-        bias_node = given if isinstance(given, Node) else None
+        bias_node = bias_of(node)
         bias = module_at(graph, bias_node)
         found.append(
             Layer(layer_name(node), node, weight, bias if isinstance(bias, BiasQuantizer) else None, bias_node)

@@ -1,174 +1,298 @@
-"""What Bitwright knows about each ATen operation: one table, read by placement, costs and sensitivity.
+"""What Bitwright knows of each ATen operation: one table, with one entry an operation.
 
-An operation that is in no table stays in float and ends no chain; that is always safe.
+Placement, capture, layers, costs, scores, repairs and export read it; none of them keeps names of operations of its
+own. An operation that is not in the table stays in float and ends every chain, which is always safe.
+
+In-place operations have no entries: capture replaces them by their functional twins first.
 """
 
 from __future__ import annotations
 
+import math
 import operator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch.fx import Node
 
 aten = torch.ops.aten
 
+Macs = Callable[[torch.Size, torch.Size, torch.Size], int]
+"""Multiply-accumulates, from the shapes of the output and of the two factors."""
+
 
 @dataclass(frozen=True)
-class WeightedOperation:
-    """An operation with a weight.
+class WeightRole:
+    """Where an operation with a weight has its operands, and how the weight is laid out.
 
     Attributes:
-        kind: name for people and cost models.
+        input: argument position of what the weight is multiplied with, or of the row numbers of a lookup.
         weight: argument position of the weight.
         bias: argument position of the bias, or None.
         channel_axis: the weight's axis of output channels.
+        dims: spatial dimensions of a convolution, 0 for others.
+        transposed: whether it is a transposed convolution.
+        lookup: whether it picks rows of the weight by their numbers instead of multiplying.
+        arguments: name -> position of what a convolution has besides.
     """
 
-    kind: str
-    weight: int
-    bias: int | None
-    channel_axis: int
+    input: int = 0
+    weight: int = 1
+    bias: int | None = 2
+    channel_axis: int = 0
+    dims: int = 0
+    transposed: bool = False
+    lookup: bool = False
+    arguments: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
-WEIGHTED: dict[object, WeightedOperation] = {
-    aten.conv1d.default: WeightedOperation("conv1d", 1, 2, 0),
-    aten.conv1d.padding: WeightedOperation("conv1d", 1, 2, 0),
-    aten.conv2d.default: WeightedOperation("conv2d", 1, 2, 0),
-    aten.conv2d.padding: WeightedOperation("conv2d", 1, 2, 0),
-    aten.conv_transpose1d.default: WeightedOperation("conv_transpose1d", 1, 2, 1),
-    aten.conv_transpose2d.input: WeightedOperation("conv_transpose2d", 1, 2, 1),
-    aten.linear.default: WeightedOperation("linear", 1, 2, 0),
-}
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one ATen operation.
 
-EMBEDDING = aten.embedding.default
+    Attributes:
+        kind: the field's word for it, for people and cost models, e.g. ``conv2d``; empty where its ATen name is used.
+        operands: argument positions (of tensors, or of lists of tensors) that integer kernels read as integers; they
+            write integers, too, so both sides get sites. Several operands all have to come from the network: a
+            multiplication by a constant is no integer operation.
+        weight: for operations with a weight.
+        macs: for operations that multiply two tensors and add up.
+        float_output: what it makes stays in float where it is a network output: logits are compared, not computed on.
+        features_last: whether it works along the last axis, as transformers do.
+        limits: for clamps, which integer kernels fold into the operation in front: between what a node clamps.
+        moves: whether its output holds only values of its input: what is on a grid stays on the same grid.
+        several: whether it gives several tensors, each picked with an index.
+        fill: argument position of the value that it pads with; padding moves values only with zero, which every grid
+            has.
+        scales: where f(s x) = s f(x) for every s > 0: element by element, for each channel of an image, or for each
+            channel of an image that it flattens (or averages) to one row a sample.
+        activation: whether it is an activation function: element by element, a function of its first argument.
+        opened: whether it hides matrix products and is opened up before sites are placed.
+    """
 
-# Two tensor operands; both are quantized where they come from the network.
-BINARY: dict[object, str] = {
-    aten.add.Tensor: "add",
-    aten.add_.Tensor: "add",
-    aten.mul.Tensor: "mul",
-    aten.mul_.Tensor: "mul",
-    aten.matmul.default: "matmul",
-    aten.bmm.default: "matmul",
-}
-MATMUL = {aten.matmul.default, aten.bmm.default}
+    kind: str = ""
+    operands: tuple[int, ...] = ()
+    weight: WeightRole | None = None
+    macs: Macs | None = None
+    float_output: bool = False
+    features_last: bool = False
+    limits: Callable[[Node], tuple[float, float]] | None = None
+    moves: bool = False
+    several: bool = False
+    fill: int | None = None
+    scales: Literal["elementwise", "spatial", "flattening"] | None = None
+    activation: bool = False
+    opened: bool = False
 
-CONCATENATION = {aten.cat.default, aten.concat.default}
+    @property
+    def layer(self) -> WeightRole | None:
+        """The role of the weight that it multiplies with; None for lookups and for operations without a weight."""
+        return self.weight if self.weight is not None and not self.weight.lookup else None
 
-# One tensor operand; integer runtimes compute them on integers, so both sides are quantized.
-UNARY: dict[object, str] = {
-    aten.avg_pool1d.default: "avg_pool",
-    aten.avg_pool2d.default: "avg_pool",
-    aten.adaptive_avg_pool1d.default: "avg_pool",
-    aten.adaptive_avg_pool2d.default: "avg_pool",
-    aten.mean.dim: "mean",
-    aten.softmax.int: "softmax",
-    aten.layer_norm.default: "layer_norm",
-    aten.leaky_relu.default: "leaky_relu",
-    aten.leaky_relu_.default: "leaky_relu",
-    aten.prelu.default: "prelu",
-    aten.sigmoid.default: "sigmoid",
-    aten.tanh.default: "tanh",
-    aten.gelu.default: "gelu",
-    aten.silu.default: "silu",
-    aten.silu_.default: "silu",
-    aten.hardswish.default: "hardswish",
-    aten.hardswish_.default: "hardswish",
-    aten.hardsigmoid.default: "hardsigmoid",
-    aten.elu.default: "elu",
-    aten.upsample_bilinear2d.vec: "upsample",
-}
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Argument positions of the two tensors that it multiplies; none for operations without products."""
+        if self.macs is None:
+            return ()
+        return self.operands if self.weight is None else (self.weight.input, self.weight.weight)
 
-# Clamps that integer runtimes fold into the operation in front: only the clamped value gets a site.
-CLAMPS: dict[object, str] = {
-    aten.relu.default: "relu",
-    aten.relu_.default: "relu",
-    aten.relu6.default: "relu6",
-    aten.hardtanh.default: "relu6",
-    aten.hardtanh_.default: "relu6",
-    aten.clamp.default: "clamp",
-    aten.clamp_min.default: "clamp",
-}
 
-# Operations that only move or pick values: what is on a grid stays on the same grid.
-MOVES: set[object] = {
-    aten.slice.Tensor,
-    aten.select.int,
-    aten.pad.default,
-    aten.constant_pad_nd.default,
-    aten.max_pool1d.default,
-    aten.max_pool2d.default,
-    aten.adaptive_max_pool2d.default,
-    aten.view.default,
-    aten._unsafe_view.default,
-    aten.reshape.default,
-    aten.flatten.using_ints,
-    aten.unflatten.int,
-    aten.permute.default,
-    aten.transpose.int,
-    aten.t.default,
-    aten.squeeze.dim,
-    aten.squeeze.default,
-    aten.unsqueeze.default,
-    aten.expand.default,
-    aten.expand_as.default,
-    aten.contiguous.default,
-    aten.clone.default,
-    aten.dropout.default,
-    aten.feature_dropout.default,
-    aten.alias.default,
-    aten.detach.default,
-    aten.detach_.default,
-    aten.channel_shuffle.default,
-    aten.pixel_shuffle.default,
-    aten.pixel_unshuffle.default,
-    aten.upsample_nearest2d.vec,
-    aten.index_select.default,
-    aten.flip.default,
-    aten.roll.default,
-    aten.repeat.default,
-    aten.split.Tensor,
-    aten.split_with_sizes.default,
-    aten.chunk.default,
-    aten.unbind.int,
-    aten.to.dtype,
-    aten._assert_tensor_metadata.default,
-}
-# They give several tensors; each is picked with an index.
-SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int}
-# Pads move values only when they pad with a value that every grid has: zero.
-PADS = {aten.pad.default, aten.constant_pad_nd.default}
+def argument(node: Node, position: int | None, name: str, default: Any = None) -> Any:
+    """An argument of a node, wherever it is given; the default where it is not given, or given as None."""
+    given = node.args[position] if position is not None and len(node.args) > position else node.kwargs.get(name)
+    return default if given is None else given
+
+
+def _number(given: Any, default: float) -> float:
+    return float(given) if isinstance(given, (int, float)) else default
+
+
+def _relu(node: Node) -> tuple[float, float]:
+    return 0.0, math.inf
+
+
+def _relu6(node: Node) -> tuple[float, float]:
+    return 0.0, 6.0
+
+
+def _hardtanh(node: Node) -> tuple[float, float]:
+    return _number(argument(node, 1, "min_val"), -1.0), _number(argument(node, 2, "max_val"), 1.0)
+
+
+def _clamp(node: Node) -> tuple[float, float]:
+    return _number(argument(node, 1, "min"), -math.inf), _number(argument(node, 2, "max"), math.inf)
+
+
+def _each_output(output: torch.Size, source: torch.Size, weight: torch.Size) -> int:
+    """Every output value adds up one product for each weight of its channel."""
+    return output.numel() * weight[1:].numel()
+
+
+def _each_input(output: torch.Size, source: torch.Size, weight: torch.Size) -> int:
+    """Every input value of a transposed convolution meets the kernel of each output channel of its group."""
+    return source.numel() * weight[1:].numel()
+
+
+def _matrix_product(output: torch.Size, left: torch.Size, right: torch.Size) -> int:
+    return output.numel() * left[-1]
+
+
+_CONVOLUTION = MappingProxyType({"stride": 3, "padding": 4, "dilation": 5, "groups": 6})
+_TRANSPOSED = MappingProxyType({"stride": 3, "padding": 4, "output_padding": 5, "groups": 6, "dilation": 7})
+
+
+def _convolution(dims: int) -> Entry:
+    role = WeightRole(dims=dims, arguments=_CONVOLUTION)
+    return Entry(f"conv{dims}d", (0,), weight=role, macs=_each_output)
+
+
+def _transposed(dims: int) -> Entry:
+    role = WeightRole(channel_axis=1, dims=dims, transposed=True, arguments=_TRANSPOSED)
+    return Entry(f"conv_transpose{dims}d", (0,), weight=role, macs=_each_input)
+
+
+def _function(kind: str) -> Entry:
+    return Entry(kind, (0,), activation=True)
+
+
+_LINEAR = Entry("linear", (0,), weight=WeightRole(), macs=_each_output, float_output=True, features_last=True)
+_MATMUL = Entry("matmul", (0, 1), macs=_matrix_product, float_output=True, features_last=True)
+_AVERAGE_POOL = Entry("avg_pool", (0,), scales="spatial")
+_MOVE = Entry(moves=True)
+_SAME = Entry(moves=True, scales="elementwise")
+_WINDOW = Entry(moves=True, scales="spatial")
+_RESHAPE = Entry(moves=True, scales="flattening")
+_PARTS = Entry(moves=True, several=True)
+_OPENED = Entry(opened=True)
+
+OPERATIONS: MappingProxyType[object, Entry] = MappingProxyType(
+    {
+        # With a weight.
+        aten.conv1d.default: _convolution(1),
+        aten.conv1d.padding: _convolution(1),
+        aten.conv2d.default: _convolution(2),
+        aten.conv2d.padding: _convolution(2),
+        aten.conv_transpose1d.default: _transposed(1),
+        aten.conv_transpose2d.input: _transposed(2),
+        aten.linear.default: _LINEAR,
+        aten.embedding.default: Entry("embedding", weight=WeightRole(1, 0, None, lookup=True), features_last=True),
+        # Two operands from the network.
+        aten.matmul.default: _MATMUL,
+        aten.bmm.default: _MATMUL,
+        aten.add.Tensor: Entry("add", (0, 1)),
+        aten.mul.Tensor: Entry("mul", (0, 1)),
+        aten.cat.default: Entry("cat", (0,)),
+        aten.concat.default: Entry("cat", (0,)),
+        # One operand.
+        aten.avg_pool1d.default: _AVERAGE_POOL,
+        aten.avg_pool2d.default: _AVERAGE_POOL,
+        aten.adaptive_avg_pool1d.default: _AVERAGE_POOL,
+        aten.adaptive_avg_pool2d.default: _AVERAGE_POOL,
+        aten.mean.dim: Entry("mean", (0,), scales="flattening"),
+        aten.softmax.int: Entry("softmax", (0,)),
+        aten.layer_norm.default: Entry("layer_norm", (0,), features_last=True),
+        aten.upsample_bilinear2d.vec: Entry("upsample", (0,), scales="spatial"),
+        # Activation functions.
+        aten.leaky_relu.default: replace(_function("leaky_relu"), scales="elementwise"),
+        aten.prelu.default: replace(_function("prelu"), scales="elementwise"),
+        aten.sigmoid.default: _function("sigmoid"),
+        aten.tanh.default: _function("tanh"),
+        aten.gelu.default: _function("gelu"),
+        aten.silu.default: _function("silu"),
+        aten.hardswish.default: _function("hardswish"),
+        aten.hardsigmoid.default: _function("hardsigmoid"),
+        aten.elu.default: _function("elu"),
+        # Clamps: only the clamped value gets a site.
+        aten.relu.default: Entry("relu", limits=_relu, scales="elementwise", activation=True),
+        aten.relu6.default: Entry("relu6", limits=_relu6, activation=True),
+        aten.hardtanh.default: Entry("relu6", limits=_hardtanh, activation=True),
+        aten.clamp.default: Entry("clamp", limits=_clamp, activation=True),
+        aten.clamp_min.default: Entry("clamp", limits=_clamp, activation=True),
+        # Values that only move.
+        aten.slice.Tensor: _MOVE,
+        aten.select.int: _MOVE,
+        aten.pad.default: Entry(moves=True, fill=3),
+        aten.constant_pad_nd.default: Entry(moves=True, fill=2),
+        aten.max_pool1d.default: _WINDOW,
+        aten.max_pool2d.default: _WINDOW,
+        aten.adaptive_max_pool2d.default: _WINDOW,
+        aten.upsample_nearest2d.vec: _WINDOW,
+        aten.view.default: _RESHAPE,
+        aten.reshape.default: _RESHAPE,
+        aten.flatten.using_ints: _RESHAPE,
+        aten.squeeze.dim: _RESHAPE,
+        aten.squeeze.dims: _RESHAPE,
+        aten.squeeze.default: _MOVE,
+        aten.unsqueeze.default: _MOVE,
+        aten._unsafe_view.default: _MOVE,
+        aten.unflatten.int: _MOVE,
+        aten.permute.default: _MOVE,
+        aten.transpose.int: _MOVE,
+        aten.t.default: _MOVE,
+        aten.expand.default: _MOVE,
+        aten.expand_as.default: _MOVE,
+        aten.channel_shuffle.default: _MOVE,
+        aten.pixel_shuffle.default: _MOVE,
+        aten.pixel_unshuffle.default: _MOVE,
+        aten.index_select.default: _MOVE,
+        aten.flip.default: _MOVE,
+        aten.roll.default: _MOVE,
+        aten.repeat.default: _MOVE,
+        aten.to.dtype: _MOVE,
+        aten._assert_tensor_metadata.default: _MOVE,
+        aten.contiguous.default: _SAME,
+        aten.clone.default: _SAME,
+        aten.dropout.default: _SAME,
+        aten.feature_dropout.default: _SAME,
+        aten.alias.default: _SAME,
+        aten.detach.default: _SAME,
+        aten.split.Tensor: _PARTS,
+        aten.split_with_sizes.default: _PARTS,
+        aten.chunk.default: _PARTS,
+        aten.unbind.int: _PARTS,
+        # Folded into the layer in front, or left in float.
+        aten.batch_norm.default: Entry("batch_norm"),
+        # Opened up into products of the kinds above.
+        aten.scaled_dot_product_attention.default: _OPENED,
+        aten.einsum.default: _OPENED,
+        aten.lstm.input: _OPENED,
+        aten.gru.input: _OPENED,
+        aten.rnn_tanh.input: _OPENED,
+        aten.rnn_relu.input: _OPENED,
+    }
+)
+
+_UNKNOWN = Entry()
+
+
+def entry_of(node: Node) -> Entry:
+    """What is known of a node's operation; an entry that says nothing where it is not in the table."""
+    return OPERATIONS.get(node.target, _UNKNOWN) if node.op == "call_function" else _UNKNOWN
 
 
 def kind_of(node: Node) -> str:
-    """The field's word for an operation, e.g. ``conv2d``; the ATen name where the tables have none."""
-    target = node.target
-    if target in WEIGHTED:
-        return WEIGHTED[target].kind
-    for table in (BINARY, UNARY, CLAMPS):
-        if target in table:
-            return table[target]
-    if target in CONCATENATION:
-        return "cat"
-    if target == EMBEDDING:
-        return "embedding"
-    return str(getattr(target, "__name__", target)).split(".")[0]
+    """The field's word for an operation, e.g. ``conv2d``; the ATen name where the table has none."""
+    return entry_of(node).kind or str(getattr(node.target, "__name__", node.target)).split(".")[0]
+
+
+def cap_of(node: Node) -> float | None:
+    """The height at which a ReLU6 or a clamp from zero cuts off; None for other nodes."""
+    limits = entry_of(node).limits
+    low, high = limits(node) if limits is not None else (0.0, math.inf)
+    return high if low == 0 and 0 < high < math.inf else None
 
 
 def moves_only(node: Node) -> bool:
     """Whether the node's output holds only values of its input (and zeros)."""
-    if node.op != "call_function":
-        return False
     if node.target is operator.getitem:
-        return isinstance(node.args[0], Node) and node.args[0].target in SPLITS
-    if node.target not in MOVES:
-        return False
-    if node.target in PADS:
-        mode = node.args[2] if node.target == aten.pad.default and len(node.args) > 2 else "constant"
-        value = node.args[-1] if len(node.args) > (3 if node.target == aten.pad.default else 2) else None
-        return mode != "constant" or value in (None, 0, 0.0)
-    return True
+        return isinstance(node.args[0], Node) and entry_of(node.args[0]).several
+    entry = entry_of(node)
+    if entry.fill is None:
+        return entry.moves
+    return argument(node, 2, "mode") in ("reflect", "replicate", "circular") or not argument(node, entry.fill, "value")
 
 
 def source_of(node: Node) -> Node:
@@ -180,6 +304,6 @@ def source_of(node: Node) -> Node:
 
 def bias_of(node: Node) -> Node | None:
     """The bias argument of an operation with a weight, if it has one."""
-    position = WEIGHTED[node.target].bias
-    bias = node.args[position] if position is not None and len(node.args) > position else node.kwargs.get("bias")
+    role = entry_of(node).weight
+    bias = argument(node, role.bias, "bias") if role is not None else None
     return bias if isinstance(bias, Node) else None

@@ -18,19 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.fx import GraphModule, Node
 
-from bitwright.graph.operations import (
-    BINARY,
-    CLAMPS,
-    CONCATENATION,
-    EMBEDDING,
-    MATMUL,
-    UNARY,
-    WEIGHTED,
-    moves_only,
-    source_of,
-)
-
-_FLOAT_OUTPUT_KINDS = {torch.ops.aten.linear.default} | MATMUL
+from bitwright.graph.operations import entry_of, moves_only, source_of
 
 
 @dataclass
@@ -51,13 +39,9 @@ class Placement:
 
 
 def _operands(node: Node) -> list[Node]:
-    if node.target in CONCATENATION:
-        found = node.args[0]
-    elif node.target in BINARY:
-        found = node.args[:2]
-    else:
-        found = node.args[:1]
-    return [arg for arg in found if isinstance(arg, Node)] if isinstance(found, (list, tuple)) else []
+    given = [node.args[position] for position in entry_of(node).operands if position < len(node.args)]
+    listed = [arg for value in given for arg in (value if isinstance(value, (list, tuple)) else [value])]
+    return [arg for arg in listed if isinstance(arg, Node)]
 
 
 def _is_float(node: Node) -> bool:
@@ -81,12 +65,12 @@ def _is_tensor(value: object) -> bool:
 
 
 def _is_tensor_operation(node: Node, varying: set[Node]) -> bool:
-    if node.target in BINARY:
-        # Both operands come from the network: a multiplication by a constant is no integer operation.
-        return len(_operands(node)) == 2 and all(
-            operand in varying and _is_float(operand) and operand.meta["val"].dim() > 0 for operand in _operands(node)
+    count, operands = len(entry_of(node).operands), _operands(node)
+    if count > 1:
+        return len(operands) == count and all(
+            operand in varying and _is_float(operand) and operand.meta["val"].dim() > 0 for operand in operands
         )
-    return node in varying and (node.target in WEIGHTED or node.target in UNARY or node.target in CONCATENATION)
+    return count == 1 and node in varying
 
 
 def place(module: GraphModule) -> Placement:
@@ -98,19 +82,18 @@ def place(module: GraphModule) -> Placement:
     placement = Placement()
     varying = _varying(module)
     for node in module.graph.nodes:
-        if node.op != "call_function":
-            continue
-        if node.target == EMBEDDING and isinstance(node.args[0], Node) and node.args[0].op == "get_attr":
-            placement.weights[(node.args[0], node)] = None
+        role = entry_of(node).weight
+        weight = node.args[role.weight] if role is not None else None
+        if role is not None and role.lookup:
+            if isinstance(weight, Node) and weight.op == "get_attr":
+                placement.weights[(weight, node)] = None
             continue
         if not _is_tensor_operation(node, varying) or not _is_float(node) or _masks_scores(node):
             continue
-        if node.target in WEIGHTED:
-            weight = node.args[WEIGHTED[node.target].weight]
-            if isinstance(weight, Node) and weight.op == "get_attr":
-                placement.weights[(weight, node)] = None
-            elif isinstance(weight, Node) and weight in varying:  # another layer made it
-                _quantize_operand(placement, weight, node)
+        if isinstance(weight, Node) and weight.op == "get_attr":
+            placement.weights[(weight, node)] = None
+        elif isinstance(weight, Node) and weight in varying:  # another layer made it
+            _quantize_operand(placement, weight, node)
         for operand in _operands(node):
             if operand in varying:
                 _quantize_operand(placement, operand, node)
@@ -120,13 +103,13 @@ def place(module: GraphModule) -> Placement:
 
 def _masks_scores(node: Node) -> bool:
     """Whether it adds to scores that only a softmax reads: a mask, whose -inf would stretch any range."""
-    return BINARY.get(node.target) == "add" and _only_feeds_softmax(node)
+    return entry_of(node).kind == "add" and _only_feeds_softmax(node)
 
 
 def _only_feeds_softmax(node: Node) -> bool:
     return bool(node.users) and all(
-        user.target == torch.ops.aten.softmax.int
-        or ((moves_only(user) or BINARY.get(user.target) == "add") and _only_feeds_softmax(user))
+        entry_of(user).kind == "softmax"
+        or ((moves_only(user) or entry_of(user).kind == "add") and _only_feeds_softmax(user))
         for user in node.users
     )
 
@@ -135,7 +118,7 @@ def _quantize_operand(placement: Placement, operand: Node, user: Node) -> None:
     source = source_of(operand)
     if source in placement.outputs or not _is_float(source) or source.op == "get_attr":
         return
-    if user.target == torch.ops.aten.softmax.int and source.op != "placeholder":
+    if entry_of(user).kind == "softmax" and source.op != "placeholder":
         return
     if source.op == "placeholder":
         placement.outputs[source] = None
@@ -148,12 +131,12 @@ def _quantize_result(placement: Placement, node: Node) -> None:
     tail = node
     while True:
         users = list(tail.users)
-        if len(users) == 1 and users[0].target in CLAMPS:
+        if len(users) == 1 and entry_of(users[0]).limits is not None:
             placement.covered.add(tail)
             tail = users[0]
         else:
             break
-    if node.target in _FLOAT_OUTPUT_KINDS and tail is node and _only_feeds_output(node):
+    if entry_of(node).float_output and tail is node and _only_feeds_output(node):
         return
     placement.outputs[tail] = None
 

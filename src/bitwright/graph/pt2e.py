@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 from bitwright.errors import CaptureError, InvalidInput, MissingExtra
 from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_layers
 from bitwright.graph.names import layer_name
-from bitwright.graph.operations import EMBEDDING, WEIGHTED, aten
+from bitwright.graph.operations import entry_of
 from bitwright.graph.placement import place
 from bitwright.settings import NAMES
 from bitwright.values import Scheme
@@ -88,8 +88,9 @@ def edge_quantizer(
             for source, user in placement.inputs:
                 note(user).input_qspec_map[source] = activation
             for weight, user in placement.weights:
-                axis = 0 if user.target == EMBEDDING else WEIGHTED[user.target].channel_axis
-                note(user).input_qspec_map[weight] = weight_spec(axis)
+                role = entry_of(user).weight
+                assert role is not None
+                note(user).input_qspec_map[weight] = weight_spec(role.channel_axis)
             return model
 
         def validate(self, model: GraphModule) -> None:
@@ -139,7 +140,7 @@ def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
         _tell_calls_apart(module)
-        norms = tuple(layer_name(node) for node in module.graph.nodes if node.target == aten.batch_norm.default)
+        norms = tuple(layer_name(node) for node in module.graph.nodes if entry_of(node).kind == "batch_norm")
         fold_behind_grouped_transposed(module)
         keep_shared_layers(module)
         try:

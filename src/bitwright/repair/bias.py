@@ -12,7 +12,7 @@ from torch.fx import Node
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of, module_at
-from bitwright.graph.operations import CLAMPS, aten
+from bitwright.graph.operations import entry_of
 from bitwright.quantizers.uniform import ActivationQuantizer
 from bitwright.repair.missing import ensure_biases
 from bitwright.repair.order import check_order, checked_inputs, checked_policy
@@ -142,8 +142,9 @@ class _Statistics:
         node = start
         while isinstance(module_at(self.graph, node), ActivationQuantizer) and isinstance(node.args[0], Node):
             node = node.args[0]
-        if node.target in CLAMPS and isinstance(node.args[0], Node):
-            return node.args[0], *_limits(node)
+        limits = entry_of(node).limits
+        if limits is not None and isinstance(node.args[0], Node):
+            return node.args[0], *limits(node)
         return start, -math.inf, math.inf
 
     def note(self, node: Node, values: list[Tensor]) -> None:
@@ -161,21 +162,6 @@ class _Statistics:
         error = layer.matrix(error).double()  # (G, R, inputs x kernel)
         by_input = error.reshape(*error.shape[:2], expected.numel() // layer.groups, -1).sum(3)
         return torch.bmm(by_input, expected.reshape(layer.groups, -1, 1).to(error.device)).flatten()
-
-
-def _limits(node: Node) -> tuple[float, float]:
-    """Between what a clamp clamps."""
-    numbers = [value for value in node.args[1:] if isinstance(value, (int, float))]
-    if node.target in (aten.relu.default, aten.relu_.default):
-        return 0.0, math.inf
-    if node.target == aten.relu6.default:
-        return 0.0, 6.0
-    if node.target == aten.clamp_min.default:
-        return float(numbers[0]), math.inf
-    defaults = (-1.0, 1.0) if node.target in (aten.hardtanh.default, aten.hardtanh_.default) else (-math.inf, math.inf)
-    low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min_val", node.kwargs.get("min", defaults[0]))
-    high = node.args[2] if len(node.args) > 2 else node.kwargs.get("max_val", node.kwargs.get("max", defaults[1]))
-    return (-math.inf if low is None else float(low)), (math.inf if high is None else float(high))  # type: ignore[arg-type]
 
 
 def clipped_mean(mean: Tensor, deviation: Tensor, low: float, high: float) -> Tensor:

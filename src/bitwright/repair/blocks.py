@@ -14,12 +14,11 @@ from torch.fx import Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, module_at
-from bitwright.graph.operations import WEIGHTED
+from bitwright.graph.operations import entry_of
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.repair.rounding import OFFSET, STRETCH, Settings, regularizer_gradient, start_of
 from bitwright.repair.steps import full_step
-from bitwright.repair.tails import ACTIVATIONS
 from bitwright.repair.twins import Twins, inputs_dependent
 
 LARGEST = 8  # layers in a block; larger stretches without a bottleneck are done layer by layer
@@ -55,7 +54,7 @@ def blocks_of(graph: Graph, layers: dict[Node, Layer]) -> list[Block]:
     blocks = []
     for first, second in zip(cuts, cuts[1:], strict=False):
         while second + 1 < len(order) and list(order[second].users) == [order[second + 1]]:
-            if order[second + 1].target not in ACTIVATIONS:
+            if not entry_of(order[second + 1]).activation:
                 break
             second += 1
         nodes = tuple(order[first + 1 : second + 1])
@@ -223,13 +222,14 @@ def _runner(
 
 
 def _with_weight(node: Node, value: Callable[[Node], Any], weight: Tensor, bias: Tensor | None) -> Any:
-    operation = WEIGHTED[node.target]
+    role = entry_of(node).layer
+    assert role is not None
     args = [value(arg) if isinstance(arg, Node) else arg for arg in node.args]
     kwargs = {key: value(arg) if isinstance(arg, Node) else arg for key, arg in node.kwargs.items()}
-    args[operation.weight] = weight
-    if bias is not None and operation.bias is not None:
-        if len(args) > operation.bias:
-            args[operation.bias] = bias
+    args[role.weight] = weight
+    if bias is not None and role.bias is not None:
+        if len(args) > role.bias:
+            args[role.bias] = bias
         else:
             kwargs["bias"] = bias
     return node.target(*args, **kwargs)  # type: ignore[operator]

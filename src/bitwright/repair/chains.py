@@ -13,43 +13,9 @@ from torch.fx import Node
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of, module_at
 from bitwright.graph.names import attribute_at
-from bitwright.graph.operations import PADS, aten, moves_only
+from bitwright.graph.operations import cap_of, entry_of, moves_only
 from bitwright.graph.symbols import value_of
 from bitwright.quantizers.uniform import ActivationQuantizer
-
-# f(s x) = s f(x) for every s > 0, element by element.
-_ELEMENTWISE: set[object] = {
-    aten.relu.default,
-    aten.relu_.default,
-    aten.leaky_relu.default,
-    aten.leaky_relu_.default,
-    aten.prelu.default,
-    aten.dropout.default,
-    aten.feature_dropout.default,
-    aten.clone.default,
-    aten.contiguous.default,
-    aten.alias.default,
-    aten.detach.default,
-}
-# The same for each channel of an image.
-_SPATIAL: set[object] = {
-    aten.max_pool1d.default,
-    aten.max_pool2d.default,
-    aten.adaptive_max_pool2d.default,
-    aten.avg_pool1d.default,
-    aten.avg_pool2d.default,
-    aten.adaptive_avg_pool1d.default,
-    aten.adaptive_avg_pool2d.default,
-    aten.upsample_nearest2d.vec,
-    aten.upsample_bilinear2d.vec,
-}
-_FLATTENING: set[object] = {
-    aten.flatten.using_ints,
-    aten.view.default,
-    aten.reshape.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-}
 
 
 @dataclass(frozen=True)
@@ -78,26 +44,9 @@ class Pair:
     @property
     def direct(self) -> bool:
         """Whether nothing but a ReLU (and sites) lies between: what absorbing biases needs."""
-        return all(
-            node.op == "call_module" or node.target in (aten.relu.default, aten.relu_.default) for node in self.between
-        ) and any(node.op != "call_module" for node in self.between)
-
-
-def is_clamp6(node: Node) -> bool:
-    """Whether a node is a ReLU6, or a clamp between zero and a positive number."""
-    return node.op == "call_function" and cap_of(node) is not None
-
-
-def cap_of(node: Node) -> float | None:
-    """The height at which a ReLU6 or a clamp from zero cuts off; None for other nodes."""
-    if node.target == aten.relu6.default:
-        return 6.0
-    if node.target in (aten.hardtanh.default, aten.hardtanh_.default, aten.clamp.default):
-        low = node.args[1] if len(node.args) > 1 else None
-        high = node.args[2] if len(node.args) > 2 else None
-        if isinstance(low, (int, float)) and low == 0 and isinstance(high, (int, float)) and high > 0:
-            return float(high)
-    return None
+        return all(node.op == "call_module" or entry_of(node).kind == "relu" for node in self.between) and any(
+            node.op != "call_module" for node in self.between
+        )
 
 
 def pairs_of(graph: Graph) -> list[Pair]:
@@ -147,7 +96,7 @@ def _pair(graph: Graph, first: Layer, layers: dict[Node, Layer]) -> Pair | None:
             return None
         if user in layers:
             return _joined(first, layers[user], between, flat)
-        if user.target in _FLATTENING or user.target == aten.mean.dim:
+        if entry_of(user).scales == "flattening":
             if first.linear or not _flattens(user):
                 return None
             flat = True
@@ -163,7 +112,7 @@ def _joined(first: Layer, second: Layer, between: list[Node], flat: bool) -> Pai
     inputs = input_channels(second)
     if flat != second.linear or inputs % first.outputs or (inputs != first.outputs and (first.linear or not flat)):
         return None
-    clamps = tuple(node for node in between if is_clamp6(node))
+    clamps = tuple(node for node in between if cap_of(node) is not None)
     return Pair(first, second, tuple(between), clamps, inputs // first.outputs)
 
 
@@ -172,7 +121,7 @@ def _flattens(node: Node) -> bool:
     source, value = value_of(node.all_input_nodes[0]), value_of(node)
     if source is None or value is None or source.dim() < 3 or value.dim() != 2:
         return source is not None and value is not None and source.dim() == value.dim() == 2
-    if node.target == aten.mean.dim:
+    if entry_of(node).kind == "mean":
         dims = node.args[1] if len(node.args) > 1 else None
         last = set(range(2, source.dim()))
         return isinstance(dims, (list, tuple)) and {int(d) % source.dim() for d in dims} == last
@@ -180,12 +129,13 @@ def _flattens(node: Node) -> bool:
 
 
 def _scales_along(node: Node, first: Layer, flat: bool) -> bool:
-    if node.target == aten.prelu.default and first.linear:
+    entry = entry_of(node)
+    if entry.kind == "prelu" and first.linear:
         value = value_of(first.node)
         return value is not None and value.dim() == 2
-    if node.target in _ELEMENTWISE or is_clamp6(node):
+    if entry.scales == "elementwise" or cap_of(node) is not None:
         return True
-    return not flat and (node.target in _SPATIAL or (node.target in PADS and moves_only(node)))
+    return not flat and (entry.scales == "spatial" or (entry.fill is not None and moves_only(node)))
 
 
 def input_channels(layer: Layer) -> int:

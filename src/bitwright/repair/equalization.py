@@ -12,11 +12,10 @@ from torch.fx import Interpreter, Node
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
-from bitwright.graph.operations import aten
+from bitwright.graph.operations import aten, cap_of, entry_of
 from bitwright.repair.chains import (
     Pair,
     bias_tensor,
-    cap_of,
     input_reach,
     output_reach,
     pairs_of,
@@ -242,7 +241,7 @@ class _Channels(Interpreter):
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
         if n in self._watched:
-            linear = n.target == aten.linear.default
+            linear = entry_of(n).kind == "linear"
             rows = result.movedim(-1 if linear else 1, -1).flatten(0, -2).double()
             count = torch.tensor(float(len(rows)))
             self._parts[n].append((rows.amin(0), rows.amax(0), rows.sum(0), rows.square().sum(0), count))

@@ -6,7 +6,7 @@ from typing import Any
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import layer_name
-from bitwright.graph.operations import aten
+from bitwright.graph.operations import entry_of
 from bitwright.graph.pt2e import BATCH_NORMS
 from bitwright.repair.report import RepairReport, Stopwatch
 
@@ -26,7 +26,7 @@ def fold(graph: Graph, batches: Any = None) -> RepairReport:
         Notes with the names of the batch norms.
     """
     watch = Stopwatch()
-    left = [layer_name(node) for node in graph.module.graph.nodes if node.target == aten.batch_norm.default]
+    left = [layer_name(node) for node in graph.module.graph.nodes if entry_of(node).kind == "batch_norm"]
     folded = [name for name in graph.module.meta.get(BATCH_NORMS, ()) if name not in left]
     if folded:
         notes = [f"capture has folded {_count(folded)} into the layers in front of them ({_listed(folded)})"]

@@ -9,7 +9,6 @@ from torch import nn
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, input_site
-from bitwright.graph.operations import WEIGHTED
 from bitwright.quantizers.bias import BiasQuantizer
 
 
@@ -24,7 +23,7 @@ def ensure_biases(graph: Graph, layers: Iterable[Layer]) -> list[str]:
         if layer.bias is not None:
             continue
         inputs = input_site(graph, layer)
-        position = WEIGHTED[layer.node.target].bias
+        position = layer.role.bias
         grouped = layer.transposed and layer.groups > 1
         if layer.bias_node is not None or inputs is None or position is None or grouped:
             notes.append(f"{layer.name} is left alone: it has a bias in float, or none that could be rounded")
@@ -59,7 +58,7 @@ def _insert(graph: Graph, layer: Layer, quantizer: BiasQuantizer) -> None:
     with nodes.inserting_before(layer.node):
         source = nodes.get_attr(f"biases.{parameter}")
         rounded = nodes.call_module(f"biases.{label}", (source,))
-    position = WEIGHTED[layer.node.target].bias
+    position = layer.role.bias
     assert position is not None
     args = list(layer.node.args)
     if len(args) > position:

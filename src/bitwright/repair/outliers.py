@@ -13,7 +13,7 @@ from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of, module_at
 from bitwright.graph.names import attribute_at
-from bitwright.graph.operations import aten
+from bitwright.graph.operations import entry_of
 from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import Observed, activation_affine
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
@@ -208,7 +208,7 @@ def _smoothable(graph: Graph, notes: list[str]) -> tuple[dict[Node, None], dict[
     shared = shared_tensors(graph)
     found: dict[Node, list[Layer]] = {}
     for node in graph.module.graph.nodes:
-        if node.target != aten.layer_norm.default:
+        if entry_of(node).kind != "layer_norm":
             continue
         ends = _ends(graph, node)
         linear = bool(ends) and all(end in layers and layers[end].linear for end in ends)

@@ -6,7 +6,7 @@ from torch.fx import Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of, module_at
-from bitwright.graph.operations import WEIGHTED
+from bitwright.graph.operations import entry_of
 from bitwright.quantizers.uniform import WeightQuantizer
 
 WIDEST = 8  # bits; beyond, rounding to nearest loses nothing that could be won back
@@ -47,7 +47,7 @@ def _read_elsewhere(graph: Graph) -> dict[str, str]:
         if not isinstance(weight, WeightQuantizer):
             continue
         for user in node.users:
-            position = WEIGHTED[user.target].weight if user.target in WEIGHTED else None
-            if position is None or user.args[position] is not node:
+            role = entry_of(user).layer
+            if role is None or user.args[role.weight] is not node:
                 found[weight.site.name] = user.name
     return found

@@ -11,24 +11,8 @@ from torch.fx import Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, module_at
-from bitwright.graph.operations import CLAMPS
+from bitwright.graph.operations import entry_of
 from bitwright.quantizers.uniform import ActivationQuantizer
-
-aten = torch.ops.aten
-
-ACTIVATIONS: set[object] = {
-    *CLAMPS,
-    aten.leaky_relu.default,
-    aten.prelu.default,
-    aten.sigmoid.default,
-    aten.tanh.default,
-    aten.gelu.default,
-    aten.silu.default,
-    aten.hardswish.default,
-    aten.hardsigmoid.default,
-    aten.elu.default,
-}
-ADDITIONS: set[object] = {aten.add.Tensor}
 
 
 @dataclass(frozen=True)
@@ -66,7 +50,7 @@ class Tail:
             if isinstance(site, ActivationQuantizer):
                 if rounding and site.bits is not None:
                     steps.append(_site(site))
-            elif node.target in ADDITIONS:
+            elif entry_of(node).kind == "add":
                 steps.append(_addition(count))
                 count += 1
             else:
@@ -111,13 +95,13 @@ def tail_of(graph: Graph, layer: Layer, shape: Callable[[Node], torch.Size | Non
         user = next(iter(here.users))
         if isinstance(module_at(graph, user), ActivationQuantizer):
             nodes.append(user)
-        elif user.target in ADDITIONS and len(user.args) == 2 and not user.kwargs:
+        elif entry_of(user).kind == "add" and len(user.args) == 2 and not user.kwargs:
             other = user.args[1] if user.args[0] is here else user.args[0]
             if not isinstance(other, Node) or other is here or own is None or shape(other) != own:
                 break
             nodes.append(user)
             operands.append(other)
-        elif user.target in ACTIVATIONS and _rowwise(user, layer, own):
+        elif entry_of(user).activation and _rowwise(user, layer, own):
             nodes.append(user)
             break
         else:
@@ -130,4 +114,4 @@ def tail_of(graph: Graph, layer: Layer, shape: Callable[[Node], torch.Size | Non
 
 def _rowwise(node: Node, layer: Layer, shape: torch.Size | None) -> bool:
     """PReLU has its channels in dimension 1, which are a row's channels unless there is a sequence in between."""
-    return node.target != aten.prelu.default or not layer.linear or (shape is not None and len(shape) == 2)
+    return entry_of(node).kind != "prelu" or not layer.linear or (shape is not None and len(shape) == 2)

@@ -17,12 +17,11 @@ from torch.fx import GraphModule, Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import attribute_at
-from bitwright.graph.operations import CLAMPS
+from bitwright.graph.operations import aten, entry_of
 from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 
-aten = torch.ops.aten
 DOMAIN = "bitwright"
 _POOL_DIMS = {3: (2,), 4: (2, 3)}
 
@@ -124,7 +123,7 @@ def _last_of_pattern(node: Node) -> Node:
     """Follow an operation through the clamps and the marker that fuse with it."""
     while len(node.users) == 1:
         user = next(iter(node.users))
-        if user.target not in CLAMPS and not str(user.target).startswith("markers."):
+        if entry_of(user).limits is None and not str(user.target).startswith("markers."):
             break
         node = user
     return node
@@ -149,7 +148,7 @@ def _shape(node: Any) -> list[Any] | None:
 def _flatten_linears(module: GraphModule) -> None:
     """Run linear layers on matrices: runtimes have an integer kernel for Gemm with a bias, none for MatMul plus Add."""
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or node.target != aten.linear.default:
+        if entry_of(node).kind != "linear":
             continue
         shape, source = _shape(node), _shape(node.args[0])
         if shape is None or source is None or len(shape) < 3:
@@ -167,7 +166,7 @@ def _flatten_linears(module: GraphModule) -> None:
 def _keep_pooled_dimensions(module: GraphModule) -> None:
     """Pool with the pooled dimensions kept, and drop them behind the site: that is the form with an integer kernel."""
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or node.target != aten.mean.dim:
+        if entry_of(node).kind != "mean":
             continue
         source, dims = _shape(node.args[0]), node.args[1]
         if source is None or not isinstance(dims, (list, tuple)) or (len(node.args) > 2 and node.args[2]):

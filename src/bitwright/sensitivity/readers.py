@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from bitwright.graph.operations import EMBEDDING, WEIGHTED
+from bitwright.graph.operations import WeightRole, argument, entry_of
 from bitwright.sensitivity.layout import Layout
 from bitwright.sensitivity.per_sample import (
     Pair,
@@ -110,6 +110,9 @@ class WeightReader(Reader):
         self.node = node
         self.source = source
         self.weight = weight
+        role = entry_of(node).weight
+        assert role is not None
+        self.role = role
 
     def arrange(self, layout: Layout, samples: int) -> None:
         """Bring the value into batch-first order."""
@@ -121,13 +124,13 @@ class WeightReader(Reader):
         return [self._moments(gradient, error, workspace) for gradient in gradients]
 
     def _moments(self, gradient: Tensor, error: Tensor | None, workspace: Workspace) -> Pair:
-        if self.node.target == EMBEDDING:
+        if self.role.lookup:
             return (
                 embedding_norms(self.source, gradient),
                 embedding_products(self.source, gradient, error, self.weight),
             )
         rows = 1
-        if self.node.target == torch.ops.aten.linear.default:
+        if self.role.dims == 0:
             length, widths = gradient.shape[1:-1].numel(), 0 if error is None else len(error)
             if (widths - 1) * length <= SLOW_READS * widths:
                 return linear_norms(self.source, gradient), linear_products(self.source, gradient, error, self.weight)
@@ -149,12 +152,12 @@ class WeightReader(Reader):
     def materialized(self, gradient: Tensor, part: slice, workspace: Workspace | None = None) -> Tensor:
         """(n, *weight.shape) gradients of some samples."""
         source, gradient = self.source[part], gradient[part]
-        if self.node.target == torch.ops.aten.linear.default:
-            return torch.bmm(sequences(gradient).transpose(1, 2), sequences(source))
-        if self.node.target == EMBEDDING:
+        if self.role.lookup:
             index, values = tokens(source, gradient)
             result = gradient.new_zeros(len(index), *self.weight.shape)
             return result.scatter_add_(1, index[..., None].expand_as(values), values)
+        if self.role.dims == 0:
+            return torch.bmm(sequences(gradient).transpose(1, 2), sequences(source))
         return self._convolution(source, gradient, workspace)
 
     def _convolution(self, a: Tensor, g: Tensor, workspace: Workspace | None = None) -> Tensor:
@@ -164,10 +167,8 @@ class WeightReader(Reader):
             n, extra = a.shape[0], a.dim() - self.weight.dim()
             whole = self._convolution(a.flatten(0, extra), g.flatten(0, extra), workspace)
             return whole.reshape(n, -1, *self.weight.shape).sum(1)
-        kind = WEIGHTED[self.node.target].kind
-        one_dimensional = kind.endswith("1d")
-        dims = 1 if one_dimensional else 2
-        stride, padding, output_padding, dilation, groups, uneven = _geometry(self.node, self.weight, dims)
+        one_dimensional = self.role.dims == 1
+        stride, padding, output_padding, dilation, groups, uneven = _geometry(self.node, self.role, self.weight)
         if any(uneven):
             a = torch.nn.functional.pad(a, [side for extra in reversed(uneven) for side in (0, extra)])
         weight = self.weight
@@ -176,7 +177,6 @@ class WeightReader(Reader):
             stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
             output_padding = [0, *output_padding]
         n = a.shape[0]
-        transposed = "transpose" in kind
         # Only the shape of this is used, but kernels would copy what is not contiguous.
         shape = (n * weight.shape[0], *weight.shape[1:])
         stand_in = weight.new_empty(shape) if workspace is None else workspace.take("weight", shape, weight)
@@ -188,7 +188,7 @@ class WeightReader(Reader):
             stride,
             padding,
             dilation,
-            transposed,
+            self.role.transposed,
             output_padding,
             n * groups,
             (False, True, False),
@@ -201,24 +201,17 @@ def _pair(value: Any, dims: int) -> list[int]:
     return [int(v) for v in (values * dims if len(values) == 1 else values)]
 
 
-def _geometry(node: Node, weight: Tensor, dims: int) -> tuple[Any, Any, Any, Any, int, list[int]]:
+def _geometry(node: Node, role: WeightRole, weight: Tensor) -> tuple[Any, Any, Any, Any, int, list[int]]:
     """Stride, padding, output padding, dilation, groups; and what ``padding="same"`` adds at the far ends."""
-    args = list(node.args) + [None] * 8
-    kwargs = node.kwargs
 
-    def argument(position: int, name: str, default: Any) -> Any:
-        value = args[position] if args[position] is not None else kwargs.get(name)
-        return default if value is None else value
+    def of(name: str, default: Any) -> Any:
+        return argument(node, role.arguments.get(name), name, default)
 
-    stride = _pair(argument(3, "stride", 1), dims)
-    if "transpose" in WEIGHTED[node.target].kind:
-        padding = _pair(argument(4, "padding", 0), dims)
-        output_padding = _pair(argument(5, "output_padding", 0), dims)
-        dilation, groups = _pair(argument(7, "dilation", 1), dims), int(argument(6, "groups", 1))
-        return stride, padding, output_padding, dilation, groups, [0] * dims
-    dilation = _pair(argument(5, "dilation", 1), dims)
-    padding, uneven = argument(4, "padding", 0), [0] * dims
+    dims = role.dims
+    padding, uneven = of("padding", 0), [0] * dims
+    dilation = _pair(of("dilation", 1), dims)
     if isinstance(padding, str):
         same = [d * (k - 1) if padding == "same" else 0 for k, d in zip(weight.shape[2:], dilation, strict=True)]
         padding, uneven = [total // 2 for total in same], [total % 2 for total in same]
-    return stride, _pair(padding, dims), [0] * dims, dilation, int(argument(6, "groups", 1)), uneven
+    stride, extra = _pair(of("stride", 1), dims), _pair(of("output_padding", 0), dims)
+    return stride, _pair(padding, dims), extra, dilation, int(of("groups", 1)), uneven

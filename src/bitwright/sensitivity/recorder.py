@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from bitwright.graph.graph import Graph
-from bitwright.graph.operations import EMBEDDING, WEIGHTED
+from bitwright.graph.operations import entry_of
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.uniform import WeightQuantizer
 from bitwright.sensitivity.readers import ActivationReader, Reader, WeightReader
@@ -47,12 +47,10 @@ class Recorder(Interpreter):
             if isinstance(target, Quantizer) and not isinstance(target, WeightQuantizer):
                 return self._watch(value, ActivationReader(target.site.name, n, value.detach()))
         result = super().run_node(n)
-        operation = WEIGHTED.get(n.target)
-        position = operation.weight if operation else (0 if n.target == EMBEDDING else None)
-        if position is not None and n.args[position] in self.weights:
-            quantizer = self.weights[n.args[position]]  # type: ignore[index]
-            args, _ = self.fetch_args_kwargs_from_env(n)
-            source = args[1] if n.target == EMBEDDING else args[0]
+        role = entry_of(n).weight
+        if role is not None and n.args[role.weight] in self.weights:
+            quantizer = self.weights[n.args[role.weight]]  # type: ignore[index]
+            source = self.fetch_args_kwargs_from_env(n)[0][role.input]
             if isinstance(source, Tensor) and isinstance(result, Tensor):
                 reader = WeightReader(quantizer.site.name, n, source.detach(), quantizer.weight)
                 result = self._watch(result, reader)
