@@ -12,9 +12,10 @@ from torch import nn
 
 from bitwright.errors import InvalidInput
 from bitwright.graph import calibrate, capture
+from bitwright.graph.operations import cap_of
 from bitwright.graph.pt2e import edge_quantizer
 from bitwright.repair import equalize, repair
-from bitwright.repair.chains import input_reach, is_clamp6, output_reach, pairs_of
+from bitwright.repair.chains import input_reach, output_reach, pairs_of
 from bitwright.values import Policy
 
 ACTIVATIONS = {
@@ -174,7 +175,7 @@ def test_relu6_stays_where_it_cuts_and_only_other_channels_are_scaled(calibrated
     after = pairs_of(graph)[0].first.weight.weight.detach()
     assert torch.equal(after[cut], before[cut])
     assert bool((after[4:].abs().amax((1, 2, 3)) > 3 * before[4:].abs().amax((1, 2, 3))).all())
-    assert [node for node in graph.module.graph.nodes if is_clamp6(node)] != []
+    assert [node for node in graph.module.graph.nodes if cap_of(node) is not None] != []
     assert torch.allclose(graph(x), network(x), atol=1e-5)
 
 
