@@ -5,14 +5,14 @@ import inspect
 import pytest
 
 from bitwright import errors
-from bitwright.errors import BitwrightError, InvalidInput, MissingExtra, nearest
+from bitwright.errors import BitwrightError, BitwrightWarning, InvalidInput, MissingExtra, nearest
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
 
 
 def test_everything_is_public_and_in_one_tree():
     assert {c.__name__ for c in CLASSES} | {"nearest"} == set(errors.__all__)
-    assert all(issubclass(c, BitwrightError) for c in CLASSES)
+    assert all(issubclass(c, BitwrightError | BitwrightWarning) for c in CLASSES)
 
 
 def test_the_docstring_draws_the_whole_tree():

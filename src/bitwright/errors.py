@@ -14,6 +14,8 @@
     ├── StoreError                     the run store cannot be read or written
     └── MissingExtra (ImportError)     an optional package is not installed
 
+    BitwrightWarning (UserWarning)     something to know, while the work goes on
+
 Each message names the parameter, its value and the way out, on one line.
 """
 
@@ -24,6 +26,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BitwrightError",
+    "BitwrightWarning",
     "CaptureError",
     "ExportError",
     "ImpossibleBudget",
@@ -40,6 +43,10 @@ __all__ = [
 
 class BitwrightError(Exception):
     """Root of the tree: catch this to catch everything that Bitwright raises on purpose."""
+
+
+class BitwrightWarning(UserWarning):
+    """Something that a user should know, while the work goes on; the command line prints it as a note."""
 
 
 class InvalidInput(BitwrightError, ValueError):

@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, Protocol, TypeVar
 
-from bitwright.errors import InvalidInput, nearest
+from bitwright.errors import BitwrightWarning, InvalidInput, nearest
 
 __all__ = ["Described", "Descriptor", "PluginWarning", "Registry"]
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(BitwrightWarning):
     """An entry point of another package cannot be used; everything else goes on without it."""
 
 

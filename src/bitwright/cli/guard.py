@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from bitwright.errors import BitwrightError
-from bitwright.registry import PluginWarning
+from bitwright.errors import BitwrightError, BitwrightWarning
 
 EXIT_ERROR = 1
 """Something that Bitwright did not foresee."""
@@ -39,7 +38,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         if not debugging():
             # Deprecations inside libraries are not the user's business; --debug shows them.
             warnings.simplefilter("ignore")
-            warnings.simplefilter("default", PluginWarning)
+            warnings.simplefilter("default", BitwrightWarning)
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")
         try:
             command(*args, **kwargs)

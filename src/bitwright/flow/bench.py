@@ -10,7 +10,7 @@ import torch
 
 import bitwright
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.flow.meter import Meter, meters, named
+from bitwright.flow.meter import Meter, meters
 from bitwright.flow.samples import Drawn, count, draw
 from bitwright.flow.steps import Steps
 from bitwright.graph import Graph, calibrate, capture
@@ -82,7 +82,6 @@ def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, ste
         calibrate(graph, batches, ranges=settings.ranges, seed=settings.seed)
     fingerprint = data.calibration.fingerprint()
     draws = {"data": fingerprint, "seed": settings.seed, "calibration": count(batches), "holdout": count(drawn.holdout)}
-    own = {"loss": settings.loss, "metric": settings.metric}
     identity = content_key(
         bitwright=bitwright.__version__,
         sites=graph.sites.to_dict(),
@@ -90,7 +89,8 @@ def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, ste
         draws=draws,
         batch_size=settings.batch_size,
         device=str(graph.device),
-        **{name: named(function) for name, function in own.items() if function is not None},
+        loss=settings.loss,
+        metric=settings.metric,
     )
     held_out, evaluated = meters(graph, drawn, data, settings, store, identity)
     return Bench(graph, data, drawn, settings, store, identity, held_out, evaluated)

@@ -92,12 +92,6 @@ class Meter:
         )
 
 
-def named(function: Callable[..., Any]) -> str:
-    """What identifies a function of the user in keys of the store: its module and name."""
-    kind = function if hasattr(function, "__qualname__") else type(function)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
 def _metrics(settings: Settings) -> Mapping[str, Callable[[Any, Any], float]] | None:
     return {METRIC: settings.metric} if settings.metric is not None else None
 
