@@ -112,6 +112,10 @@ def test_a_program_adds_its_own_and_cannot_take_a_name(room: str) -> None:
     assert things.register(mine) is mine
     again = things.register(Thing("mine", "is better"))
     assert things["mine"] is again
+    things.remove("mine")
+    assert "mine" not in things
+    with pytest.raises(InvalidInput, match="the thing 'pear' is not of this program, so it stays"):
+        things.remove("pear")
     with pytest.raises(InvalidInput, match="the name 'pear' is taken by another thing"):
         things.register(Thing("pear"))
     with pytest.raises(InvalidInput, match="a thing's name must be text"):

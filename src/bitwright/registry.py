@@ -52,7 +52,7 @@ class Described(Protocol):
 D = TypeVar("D", bound=Described)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Descriptor:
     """A function with a name, and with what a user should know of it.
 
@@ -129,6 +129,16 @@ class Registry(Mapping[str, D], Generic[D]):
             raise InvalidInput(f"the name '{name}' is taken by another {self.kind}; register yours under another one")
         self._known[name] = descriptor
         return descriptor
+
+    def remove(self, name: str) -> None:
+        """Take out a descriptor that the program has registered.
+
+        Raises:
+            InvalidInput: there is none, or it is of Bitwright or of a package.
+        """
+        if self[name].name in self._fixed:
+            raise InvalidInput(f"the {self.kind} '{name}' is not of this program, so it stays")
+        del self._known[name]
 
     def __getitem__(self, name: str) -> D:
         """The descriptor of a name.

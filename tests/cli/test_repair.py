@@ -82,7 +82,7 @@ def test_list_names_every_repair_with_what_it_needs_changes_and_costs(run, capsy
     [
         ((), "error: name the repairs, e.g. `bitwright repair gptq`"),
         (("adaround,cle",), "repair 'cle' cannot follow 'adaround': it rescales weights and activations"),
-        (("blocks,cle",), "repair 'cle' cannot follow 'adaround'"),
+        (("blocks,cle",), "repair 'cle' cannot follow 'blocks'"),
         (("bais",), "got 'bais'; did you mean 'bias'"),
         (("bias,bias",), "repair 'bias' is named twice"),
         (("bias", "--set", "bias.methd=analytic"), "has no option 'methd'; did you mean 'method'"),

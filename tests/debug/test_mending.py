@@ -8,7 +8,7 @@ import torch
 import bitwright as bw
 from bitwright.debug import debug
 from bitwright.debug.bench import Bench
-from bitwright.debug.mending import Mending
+from bitwright.debug.mending import Mending, fits, without_replaced
 from bitwright.debug.state import State
 from bitwright.debug.words import listed, named, outliers_of, points
 from bitwright.evaluation.task import Task
@@ -181,3 +181,15 @@ def test_a_float_network_that_only_guesses_is_named_in_step_1(digits_model, digi
     assert "is hardly better than naming the most frequent class every time" in said
     sound = debug(bw.capture(digits_model, digits_data[0][0][:2]), task, 5.0).step(1).conclusion
     assert "most frequent class" not in sound
+
+
+def test_what_a_later_fit_finds_anew_is_left_out():
+    bare = Recipe(Policy({"a": 4}, "0123")).then("repair", name="cle")
+    recipe = bare.then("repair", name="bias")
+    bias, gptq, adaround = (Action("repair", {"name": name}) for name in ("bias", "gptq", "adaround"))
+    assert without_replaced(recipe, gptq) == bare
+    assert without_replaced(bare, gptq) == bare
+    assert without_replaced(recipe.then("repair", name="gptq"), adaround) == bare
+    assert without_replaced(recipe, bias) == recipe
+    assert without_replaced(recipe, Action("bits", {"site": "a", "bits": 8})) == recipe
+    assert [bool(fits(action)) for action in (bias, gptq, adaround, bare.actions[0])] == [True, True, True, False]

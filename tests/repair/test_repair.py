@@ -10,7 +10,7 @@ import torch
 import bitwright as bw
 from bitwright.errors import InvalidInput
 from bitwright.graph.layers import layers_of
-from bitwright.repair import ABOUT, REPAIRS, Change, RepairReport, check_options, check_sequence, options_of, repair
+from bitwright.repair import REPAIRS, Change, Repair, RepairReport, check_sequence, flow_repairs, repair
 from bitwright.repair.blocks import blocks_of
 from bitwright.values import Policy
 
@@ -48,7 +48,7 @@ def test_all_repairs_in_their_order_compose(graph, residual, images):
     ("first", "second", "reason"),
     [
         ("adaround", "cle", "would undo the rounding that adaround learned"),
-        ("blocks", "cle", "would undo the rounding that adaround learned"),
+        ("blocks", "cle", "would undo the rounding that blocks learned"),
         ("bias", "cle", "would make the bias correction"),
         ("adaround", "ranges", "would undo the rounding"),
         ("adaround", "granularity", "would undo the rounding"),
@@ -91,7 +91,7 @@ def test_wrong_inputs_are_refused(graph):
 
 def test_report_survives_json_and_reads_well():
     changes = (Change("conv1", "mean error", 0.5, 0.25, {"largest": 1.0}), Change("fc", "mean error", 1.5, 0.75))
-    report = RepairReport("bias", "64 samples", changes, ("a note",), 64, 1.5, 1.25)
+    report = RepairReport("64 samples", changes, ("a note",), 64, "bias", 1.5, 1.25)
     again = RepairReport.from_dict(json.loads(json.dumps(report.to_dict())))
     assert again == report
     assert str(report) == "bias: mean mean error 1 to 0.5 at 2 places; a note (1.5 s)"
@@ -101,30 +101,96 @@ def test_report_survives_json_and_reads_well():
 
 def test_changes_in_words():
     changes = (Change("conv1", "error", 0.5, 0.4), Change("conv2", "error", 3.0, 1.0), Change("fc", "steps", 1, 64))
-    assert RepairReport("x", "", changes).changed() == (
+    assert RepairReport("", changes).changed() == (
         "2 places: error from 1.75 to 0.7 on average; most at conv2, from 3 to 1",
         "fc: steps from 1 to 64",
     )
-    assert RepairReport("x", "").changed() == ()
+    assert RepairReport("").changed() == ()
 
 
 def test_a_sequence_is_checked_before_anything_is_done():
     check_sequence(["fold", "cle", "smooth", "granularity", "ranges", "clip", "adaround", "bias"])
     check_sequence(["bias", "adaround"])
-    with pytest.raises(InvalidInput, match="repair 'ranges' cannot follow 'adaround': it moves the grids"):
+    with pytest.raises(InvalidInput, match="repair 'ranges' cannot follow 'blocks': it moves the grids"):
         check_sequence(["cle", "blocks", "ranges"])
 
 
+_ALL = "rescales weights and activations, which "
+_ADAROUND = "would undo the rounding that adaround learned"
+_GPTQ = "would undo the rounding that gptq found"
+_BIAS = "would make the bias correction, measured on the present weights and grids, wrong"
+_RANGES = "would make the ranges, set for the present weights and activations, wrong"
+REFUSED = {
+    **{
+        (name, earlier): _ALL + why
+        for name in ("cle", "smooth")
+        for earlier, why in (
+            ("adaround", _ADAROUND),
+            ("gptq", _GPTQ),
+            ("bias", _BIAS),
+            ("ranges", _RANGES),
+            ("clip", _RANGES),
+        )
+    },
+    ("granularity", "adaround"): "moves the grids of weights, which " + _ADAROUND,
+    ("granularity", "gptq"): "moves the grids of weights, which " + _GPTQ,
+    ("granularity", "bias"): "moves the grids of weights, which " + _BIAS,
+    ("ranges", "adaround"): "moves the grids of weights, which " + _ADAROUND,
+    ("ranges", "gptq"): "moves the grids of weights, which " + _GPTQ,
+    ("ranges", "bias"): "moves the grids, which " + _BIAS,
+    ("gptq", "adaround"): _ADAROUND,
+    ("clip", "bias"): "moves the grids of activations, which " + _BIAS,
+}
+
+
+def test_which_repairs_undo_which_follows_from_what_they_move():
+    names = [name for name in REPAIRS if name != "blocks"]
+    found = {(a, b): REPAIRS[a].undoes(REPAIRS[b]) for a in names for b in names}
+    assert {pair: why for pair, why in found.items() if why is not None} == REFUSED
+    for name in names:
+        why = REPAIRS[name].undoes(REPAIRS["adaround"])
+        assert REPAIRS[name].undoes(REPAIRS["blocks"]) == (why and why.replace("adaround", "blocks"))
+
+
 def test_every_repair_is_described_with_its_options():
-    assert list(ABOUT) == list(REPAIRS)
-    for name, about in ABOUT.items():
+    assert list(REPAIRS) == [
+        "fold",
+        "cle",
+        "smooth",
+        "granularity",
+        "ranges",
+        "clip",
+        "gptq",
+        "adaround",
+        "blocks",
+        "bias",
+    ]
+    assert [r.name for r in flow_repairs()] == ["cle", "granularity", "bias", "gptq", "adaround", "smooth", "clip"]
+    for about in REPAIRS.values():
         assert about.does.endswith(".")
         assert all((about.needs, about.changes, about.costs))
-        assert "graph" not in options_of(name)
-    assert options_of("bias") == {"policy": None, "method": "empirical", "samples": 512}
-    assert "unit" not in options_of("blocks")
+        assert "graph" not in about.options
+    assert REPAIRS["bias"].options == {"policy": None, "method": "empirical", "samples": 512}
+    assert REPAIRS["blocks"].options == {k: v for k, v in REPAIRS["adaround"].options.items() if k != "unit"}
     with pytest.raises(InvalidInput, match="repair 'fold' has no option 'bits'.*it has none"):
-        check_options("fold", ["bits"])
+        REPAIRS["fold"].check_options("repair", ["bits"])
+
+
+def test_a_repair_of_ones_own_is_checked_timed_and_noted(graph, images, request):
+    def narrower(graph, batches=None, *, share=0.9):
+        return RepairReport("nothing", (Change("conv1", "share", 1.0, share),))
+
+    mine = Repair(name="narrower", does="x.", function=narrower, moves=("activation grids",), leaves="ranges")
+    REPAIRS.register(mine)
+    request.addfinalizer(lambda: REPAIRS.remove("narrower"))
+    report = repair(graph, "narrower", share=0.8)
+    assert (report.name, report.changes[0].after, graph.repairs) == ("narrower", 0.8, ["narrower"])
+    assert report.seconds > 0
+    with pytest.raises(InvalidInput, match="repair 'cle' cannot follow 'narrower': it rescales .* make the ranges"):
+        repair(graph, "cle", [(images, None)])
+    applied(graph, "bias", images)
+    with pytest.raises(InvalidInput, match="repair 'narrower' cannot follow 'bias': it moves the grids of activations"):
+        repair(graph, "narrower")
 
 
 def test_blocks_are_the_residual_ones(graph):

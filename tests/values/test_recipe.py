@@ -53,24 +53,13 @@ def test_the_policy_is_the_target_with_the_exceptions():
     assert not recipe.repaired("adaround")
 
 
-def test_fitting_can_be_set_aside_and_the_target_changed():
+def test_repairs_can_be_left_out_and_the_target_changed():
     recipe = _recipe().then("repair", name="bias").then("repair", name="adaround", iterations=10)
-    bare, fitting = recipe.without_fitting()
-    assert bare == _recipe()
-    assert [str(action) for action in fitting] == ["repair bias", "repair adaround (iterations=10)"]
+    assert recipe.without(["bias", "adaround"]) == _recipe()
+    assert recipe.without(["gptq"]) is recipe
     aimed = recipe.aimed_at(Policy({"a": 8}, "0123", "A8"))
     assert dict(aimed.policy.bits) == {"a": 8, "a.weight": 8}
     assert aimed.actions == recipe.actions
-
-
-def test_what_a_later_fit_finds_anew_is_left_out():
-    recipe = _recipe().then("repair", name="bias")
-    gptq, adaround = (Action("repair", {"name": name}) for name in ("gptq", "adaround"))
-    assert recipe.without_replaced(gptq) == _recipe()
-    assert _recipe().without_replaced(gptq) == _recipe()
-    assert recipe.then("repair", name="gptq").without_replaced(adaround) == _recipe()
-    assert recipe.without_replaced(Action("repair", {"name": "bias"})) == recipe
-    assert recipe.without_replaced(Action("bits", {"site": "a", "bits": 8})) == recipe
 
 
 def test_actions_in_words():

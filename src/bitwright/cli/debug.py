@@ -57,7 +57,6 @@ def debug(
     from bitwright.cli.load import load_data, load_model, load_policy, load_recipe
     from bitwright.cli.progress import ProgressBars
     from bitwright.cli.run import title
-    from bitwright.debug import REPAIRS
     from bitwright.debug import debug as flow
     from bitwright.evaluation.task import Task
     from bitwright.flow import Steps, need_classes, prepare
@@ -68,7 +67,7 @@ def debug(
 
     job.require("model", "data")
     console = Console(highlight=False)
-    chosen = REPAIRS if repairs is None else tuple(split_names(repairs))
+    chosen = None if repairs is None else tuple(split_names(repairs))
     begin: Recipe | None = load_recipe(recipe) if recipe is not None else None
     with RunStore(job.output) as store:
         model = load_model(job)

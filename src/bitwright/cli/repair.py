@@ -129,18 +129,17 @@ def _value(option: str, text: str) -> Any:
 
 def catalogue() -> str:
     """Every repair: what it does, needs, changes and costs, its options, and what it must not follow."""
-    from bitwright.repair import ABOUT, options_of
-    from bitwright.repair.order import REFUSED
+    from bitwright.repair import REPAIRS
 
     lines = ["Repairs, in an order in which they can follow one another:"]
-    for name, about in ABOUT.items():
-        options = [f"{key}={_shown(value)}" for key, value in options_of(name).items() if key != "policy"]
+    for name, about in REPAIRS.items():
+        options = [f"{key}={_shown(value)}" for key, value in about.options.items() if key != "policy"]
         lines += ["", f"{name}: {about.does}", f"  needs     {about.needs}", f"  changes   {about.changes}"]
         lines.append(f"  costs     {about.costs}")
         if options:
             lines.append(f"  options   {', '.join(options)}")
-        if REFUSED.get(name):
-            lines.append(f"  not after {', '.join(REFUSED[name])}")
+        if undone := [earlier.name for earlier in REPAIRS.values() if about.undoes(earlier)]:
+            lines.append(f"  not after {', '.join(undone)}")
     return "\n".join(lines)
 
 

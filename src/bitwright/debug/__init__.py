@@ -2,11 +2,10 @@
 
 from bitwright.debug.apply import Told, apply_action, apply_recipe, keep_fitted
 from bitwright.debug.auto import Auto, cheapest_recipe, ladder_of
-from bitwright.debug.flow import REPAIRS, STEPS, debug
+from bitwright.debug.flow import STEPS, debug
 from bitwright.debug.tensors import tensor_view
 
 __all__ = [
-    "REPAIRS",
     "STEPS",
     "Auto",
     "Told",

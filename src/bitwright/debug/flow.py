@@ -20,7 +20,7 @@ from bitwright.debug.apply import keep_fitted
 from bitwright.debug.bench import Bench, Remember
 from bitwright.debug.state import State
 from bitwright.debug.steps_fix import fix_quantizers
-from bitwright.debug.steps_mend import ACTIVATION_REPAIRS, WEIGHT_REPAIRS, mend_activations, mend_weights
+from bitwright.debug.steps_mend import mend_activations, mend_weights
 from bitwright.debug.steps_sites import layer_by_layer, look_at_worst
 from bitwright.debug.steps_whole import float_sanity, weights_or_activations, whole_model
 from bitwright.debug.words import drop_of, listed
@@ -28,6 +28,7 @@ from bitwright.errors import InvalidInput, nearest
 from bitwright.evaluation.task import Task
 from bitwright.graph.graph import Graph
 from bitwright.numerics.ranges import check_method
+from bitwright.repair import flow_repairs
 from bitwright.settings import DEFAULT_DROP, DEFAULTS
 from bitwright.store import content_key
 from bitwright.values import Policy
@@ -45,8 +46,6 @@ STEPS: tuple[Callable[[Bench, State], Step], ...] = (
     fix_quantizers,
     whole_model,
 )
-REPAIRS: tuple[str, ...] = (*WEIGHT_REPAIRS, *ACTIVATION_REPAIRS)
-"""What steps 3 and 4 may do, in this order; "cle" in both."""
 
 
 def debug(
@@ -59,7 +58,7 @@ def debug(
     policy: Policy | None = None,
     model: nn.Module | None = None,
     ranges: str = DEFAULTS.ranges,
-    repairs: Mapping[str, Mapping[str, Any]] | tuple[str, ...] = REPAIRS,
+    repairs: Mapping[str, Mapping[str, Any]] | tuple[str, ...] | None = None,
     samples: int | None = DEFAULTS.calibration_samples,
     start_at: int = 1,
     recipe: Recipe | None = None,
@@ -78,8 +77,8 @@ def debug(
         policy: target bits site by site, instead of ``weights`` and ``activations``.
         model: the original model, to compare the graph with.
         ranges: how ranges are set to begin with.
-        repairs: which repairs steps 3 and 4 may use, of "cle", "granularity", "bias", "gptq", "adaround", "clip" and
-            "smooth"; as a mapping: with their options.
+        repairs: which repairs steps 3 and 4 may use, None: all of :func:`~bitwright.repair.flow_repairs`; as a
+            mapping: with their options.
         samples: calibration inputs to use; None: all.
         start_at: the step to begin with, 1 to 8.
         recipe: start from this one instead of the plain target.
@@ -129,13 +128,17 @@ def debug(
     return _findings(bench, tuple(steps))
 
 
-def _checked_repairs(repairs: Mapping[str, Mapping[str, Any]] | tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
+def _checked_repairs(
+    repairs: Mapping[str, Mapping[str, Any]] | tuple[str, ...] | None,
+) -> dict[str, Mapping[str, Any]]:
     if isinstance(repairs, str):
         raise InvalidInput(f"repairs must be a list of names, got the text '{repairs}'")
-    found = dict(repairs) if isinstance(repairs, Mapping) else dict.fromkeys(repairs, {})
+    known = [repair.name for repair in flow_repairs()]
+    chosen = known if repairs is None else repairs
+    found = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen, {})
     for name in found:
-        if name not in REPAIRS:
-            raise InvalidInput(f"repairs must be among {', '.join(REPAIRS)}, got '{name}'{nearest(name, REPAIRS)}")
+        if name not in known:
+            raise InvalidInput(f"repairs must be among {', '.join(known)}, got '{name}'{nearest(name, known)}")
     return found
 
 

@@ -11,10 +11,11 @@ from bitwright.debug.words import drop_of, listed, nats
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
-from bitwright.repair import RepairReport
+from bitwright.repair import REPAIRS, RepairReport
+from bitwright.repair.equalization import PRECISION
 from bitwright.values import Verdict
 from bitwright.values.findings import Measurement, Step
-from bitwright.values.recipe import FITTING, Action, Recipe
+from bitwright.values.recipe import Action, Recipe
 
 CLIPPING = tuple(2.0**-k for k in range(1, 17))
 """Shares of the observed range that the clipping search tries first, down to 1/65,536."""
@@ -22,6 +23,17 @@ FINER = (0.6, 0.7, 0.84, 1.19, 1.4)
 """Then, of the best of them."""
 UNEVEN = 2.0
 """Equalization is said to have found uneven channels when some use at least so many times as much of their ranges."""
+
+
+def fits(action: Action) -> int:
+    """How thoroughly an action fits rounding and biases to the grids that are there, 0: not at all."""
+    known = REPAIRS.get(str(action.options.get("name"))) if action.kind == "repair" else None
+    return known.fits if known is not None else 0
+
+
+def without_replaced(recipe: Recipe, action: Action) -> Recipe:
+    """The recipe without earlier repairs of which an action would find anew all that they found."""
+    return recipe.without([repair.name for repair in REPAIRS.values() if 0 < repair.fits < fits(action)])
 
 
 class Mending:
@@ -51,7 +63,7 @@ class Mending:
         best: tuple[Action, Graph, Verdict, int] | None = None
         for action in actions:
             try:
-                graph, report = self.bench.tried(self.recipe.without_replaced(action), action)
+                graph, report = self.bench.tried(without_replaced(self.recipe, action), action)
             except InvalidInput as error:
                 self.rows.append(Measurement(str(action), kept=False, note=f"refused: {error}"))
                 continue
@@ -66,7 +78,7 @@ class Mending:
             return False
         action, graph, measured, row = best
         self.rows[row] = replace(self.rows[row], kept=True)
-        self.recipe = self.recipe.without_replaced(action).then(action.kind, **action.options)
+        self.recipe = without_replaced(self.recipe, action).then(action.kind, **action.options)
         self.bench.keep(self.recipe, graph)
         self.kl, self.verdict = measured.kl.value, None
         self._let_go([earlier for earlier in self.kept if earlier not in self.recipe.actions])
@@ -96,7 +108,7 @@ class Mending:
 
     def drop_needless(self) -> None:
         """Take out what was kept earlier and no longer lowers the KL, now that the later actions are there."""
-        if any(action.options.get("name") in FITTING for action in self.kept):
+        if any(fits(action) for action in self.kept):
             return  # what was fitted would have to be fitted again for each try
         for action in self.kept[:-1]:
             actions = tuple(a for a in self.recipe.actions if a != action)
@@ -161,9 +173,10 @@ class Mending:
         """Where the equalization that was kept found uneven channels."""
         for action in self.kept:
             report = self.reports.get(action)
-            if action.options.get("name") != "cle" or report is None or not report.changes:
+            changes = [c for c in report.changes if c.what == PRECISION] if report is not None else []
+            if not changes:
                 continue
-            worst = max(report.changes, key=lambda change: change.after - change.before)
+            worst = max(changes, key=lambda change: change.after - change.before)
             if worst.after >= UNEVEN * worst.before:
                 return (
                     f"The channels were uneven, most from {worst.site}: they used {worst.before:.1%} of their "

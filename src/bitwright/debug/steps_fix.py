@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bitwright.debug.bench import Bench
-from bitwright.debug.mending import Mending
+from bitwright.debug.mending import Mending, fits
 from bitwright.debug.state import IMPROVEMENT, MOST_FIXES, NEGLIGIBLE, State, better, measurement
 from bitwright.sensitivity.sweep import sweep
 from bitwright.values.findings import Step
@@ -31,7 +31,8 @@ def fix_quantizers(bench: Bench, state: State) -> Step:
     sites = [row.label for row in analysis.rows[:MOST_FIXES] if row.kl >= NEGLIGIBLE * total]
     fitted = Mending(bench, state)
     start = fitted.kl
-    bare, fitting = state.recipe.without_fitting()
+    fitting = tuple(action for action in state.recipe.actions if fits(action))
+    bare = state.recipe.without([action.options["name"] for action in fitting])
     if not fitting:
         for site in sites:
             if _fix(fitted, site, True) and fitted.holds():

@@ -9,20 +9,18 @@ from bitwright.debug.mending import Mending
 from bitwright.debug.state import CONCENTRATED, IMPROVEMENT, State
 from bitwright.debug.steps_whole import blamed, by_side
 from bitwright.debug.words import nats, outliers_of, share
+from bitwright.repair import Repair, flow_repairs
+from bitwright.repair.descriptor import Side
 from bitwright.sensitivity.sweep import sweep
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Action, Recipe
 
-FITTED = ("bias", "gptq", "adaround")
-WEIGHT_REPAIRS = ("cle", "granularity", *FITTED)
-ACTIVATION_REPAIRS = ("smooth", "clip")
-
 
 def mend_weights(bench: Bench, state: State) -> Step:
-    """Step 3: cross-layer equalization, scales per channel, bias correction, GPTQ, AdaRound, in this order.
+    """Step 3: the repairs that mend weights, one after the other.
 
-    The first two rescale or regrid the weights, the others fit them to the grids that are then there, each in the place
-    of the one before it.
+    The first ones rescale or regrid the weights, the others fit them to the grids that are then there, each in the
+    place of the one before it.
     """
     title = "Weights at fault: what mends them?"
     rule = f"a change is kept when it lowers the KL to float of the whole network by {IMPROVEMENT:.0%} or more"
@@ -30,13 +28,10 @@ def mend_weights(bench: Bench, state: State) -> Step:
         return _skipped(3, title, rule, "Weights are not at fault.", state)
     mending = Mending(bench, state)
     start = mending.kl
-    for name in WEIGHT_REPAIRS:
-        if name not in bench.repairs:
+    for repair in flow_repairs("weights"):
+        if repair.name not in bench.repairs or not repair.worthwhile(bench.graph(mending.recipe)):
             continue
-        coarse = any(s.scheme.granularity == "tensor" for s in bench.graph(mending.recipe).sites.weights)
-        if name == "granularity" and not coarse:
-            continue
-        if mending.attempt(Action("repair", {"name": name, **bench.repairs[name]})) and mending.holds():
+        if mending.attempt(_action(bench, repair, "weights")) and mending.holds():
             break
     return mending.step(3, title, rule, state, start)
 
@@ -94,34 +89,38 @@ def _for_all(bench: Bench, recipe: Recipe) -> list[list[Action]]:
         options = {"kind": "activation", "method": method, **({"percentile": percentile} if percentile else {})}
         ranges.append(Action("ranges", options))
     found = [ranges, *([action] for action in _rescaling(bench, recipe))]
-    if "clip" in bench.repairs and not recipe.repaired("clip"):
-        found.append([Action("repair", {"name": "clip", **bench.repairs["clip"]})])
-    return found + _fitting(bench, recipe)
+    others = [repair for repair in _left(bench, recipe, "activations") if "scales" not in repair.moves]
+    return [*found, *([_action(bench, repair, "activations")] for repair in others), *_fitting(bench, recipe)]
 
 
 def _rescaling(bench: Bench, recipe: Recipe) -> list[Action]:
     """Repairs that move outliers of activations into weights, which leaves the float function what it is."""
-    found = []
-    if "cle" in bench.repairs and not recipe.repaired("cle"):
-        found.append(Action("repair", {"name": "cle", "activations": True, **bench.repairs["cle"]}))
-    if "smooth" in bench.repairs and not recipe.repaired("smooth"):
-        found.append(Action("repair", {"name": "smooth", **bench.repairs["smooth"]}))
-    return found
+    left = _left(bench, recipe, "activations")
+    return [_action(bench, repair, "activations") for repair in left if "scales" in repair.moves]
 
 
 def _after_one(bench: Bench, recipe: Recipe) -> list[list[Action]]:
     """What can be done when the one activation that did the harm has its range: weights may be at fault now."""
-    coarse = any(site.scheme.granularity == "tensor" for site in bench.graph(recipe).sites.weights)
-    found = []
-    if coarse and "granularity" in bench.repairs and "weight" in blamed(by_side(bench, recipe)[0]):
-        found.append([Action("repair", {"name": "granularity", **bench.repairs["granularity"]})])
+    graph = bench.graph(recipe)
+    regrid = [r for r in flow_repairs("weights") if r.moves == ("weight grids",) and r.name in bench.repairs]
+    found = [[_action(bench, repair, "weights")] for repair in regrid if repair.worthwhile(graph)]
+    if found and "weight" not in blamed(by_side(bench, recipe)[0]):
+        found = []
     return found + _fitting(bench, recipe)
 
 
 def _fitting(bench: Bench, recipe: Recipe) -> list[list[Action]]:
     """Repairs that fit weights and biases to the quantized inputs, which makes good part of what these lose."""
-    names = [name for name in FITTED if name in bench.repairs and not recipe.repaired(name)]
-    return [[Action("repair", {"name": name, **bench.repairs[name]})] for name in names]
+    return [[_action(bench, repair, "weights")] for repair in _left(bench, recipe, "weights") if repair.fits]
+
+
+def _left(bench: Bench, recipe: Recipe, side: Side) -> list[Repair]:
+    """The repairs of a side that may be used and are not in the recipe."""
+    return [r for r in flow_repairs(side) if r.name in bench.repairs and not recipe.repaired(r.name)]
+
+
+def _action(bench: Bench, repair: Repair, side: Side) -> Action:
+    return Action("repair", {"name": repair.name, **repair.mends[side], **bench.repairs[repair.name]})
 
 
 def _skipped(number: int, title: str, rule: str, why: str, state: State) -> Step:

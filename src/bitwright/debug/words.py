@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from bitwright.debug.bench import Bench
 from bitwright.graph.graph import Graph
 from bitwright.quantizers.uniform import ActivationQuantizer
+from bitwright.repair import REPAIRS
 from bitwright.values import Verdict
 from bitwright.values.recipe import Action
 
@@ -14,26 +15,14 @@ MOST = 0.9
 FAR = 20.0
 """An activation is said to have outliers when it reaches so many times as far as most of its values."""
 
-NAMES = {
-    "cle": "cross-layer equalization",
-    "granularity": "one step for each channel of the weights",
-    "bias": "bias correction",
-    "gptq": "GPTQ",
-    "adaround": "AdaRound",
-    "blocks": "AdaRound by blocks",
-    "smooth": "SmoothQuant",
-    "clip": "clipped ranges",
-}
-"""Repairs by the names that people use."""
-
 
 def named(action: Action) -> str:
     """An action of a recipe as part of a sentence, repairs with their full name before their short one."""
     options = action.options
     if action.kind == "limits":
         return f"the range {options['low']:.4g} to {options['high']:.4g} at {options['site']}"
-    full = NAMES.get(str(options.get("name", ""))) if action.kind == "repair" else None
-    return f"{full} ({action})" if full else str(action)
+    known = REPAIRS.get(str(options.get("name"))) if action.kind == "repair" else None
+    return f"{known.called} ({action})" if known is not None and known.called else str(action)
 
 
 def listed(actions: Iterable[Action]) -> str:

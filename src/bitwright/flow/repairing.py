@@ -14,7 +14,7 @@ from bitwright.errors import InvalidInput
 from bitwright.flow.bench import Bench, need_classes
 from bitwright.flow.repaired import measuring, recalled, with_recipe
 from bitwright.flow.steps import Steps
-from bitwright.repair import RepairReport, check_options, check_sequence
+from bitwright.repair import REPAIRS, RepairReport, check_sequence
 from bitwright.store import content_key
 from bitwright.values import FLOAT, Verdict
 from bitwright.values.fitted import Fitted
@@ -88,7 +88,7 @@ def check_repairs(begin: Sequence[Action], added: Sequence[Action]) -> None:
     """
     names = [str(action.options["name"]) for action in added]
     for action, name in zip(added, names, strict=True):
-        check_options(name, [option for option in action.options if option != "name"])
+        REPAIRS[name].check_options("repair", [option for option in action.options if option != "name"])
     for position, name in enumerate(names):
         if name in names[:position]:
             raise InvalidInput(f"repair '{name}' is named twice; once is enough")

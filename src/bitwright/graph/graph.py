@@ -19,9 +19,6 @@ from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.values import FLOAT, Policy, Sites
 
-# Repairs that change the network itself, not what was fitted to its ranges.
-_LASTING = ("fold", "cle", "smooth", "granularity")
-
 
 class Graph:
     """A captured network in which every tensor that can be quantized passes through its quantizer.
@@ -45,6 +42,7 @@ class Graph:
         self.quantizers = dict(quantizers)
         self.example_inputs = example_inputs
         self.repairs: list[str] = []
+        self._lasting: set[str] = set()
         self._tie_free_steps = TieFreeSteps(module)
         self._policy = FLOAT
 
@@ -147,7 +145,13 @@ class Graph:
             if isinstance(module, BiasQuantizer):
                 for bits in list(module.corrections):
                     module.correct(bits, None)
-        self.repairs = [name for name in self.repairs if name in _LASTING]
+        self.repairs = [name for name in self.repairs if name in self._lasting]
+
+    def note_repair(self, name: str, lasting: bool) -> None:
+        """Keep in mind that a repair was applied; a lasting one changed the network, not what was fitted to ranges."""
+        self.repairs.append(name)
+        if lasting:
+            self._lasting.add(name)
 
     def biases(self) -> dict[str, BiasQuantizer]:
         """Biases that are rounded along with their operation, by the parameter's name."""

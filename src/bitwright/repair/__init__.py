@@ -2,30 +2,28 @@
 
 from bitwright.repair.adaround import adaround
 from bitwright.repair.bias import bias_correction
+from bitwright.repair.descriptor import REPAIRS, Repair, check_sequence, flow_repairs, repair
 from bitwright.repair.equalization import equalize
 from bitwright.repair.fitted import put_fitted, take_fitted
 from bitwright.repair.folding import fold
 from bitwright.repair.gptq import gptq
-from bitwright.repair.order import check_sequence
 from bitwright.repair.outliers import clip, smooth
 from bitwright.repair.ranges import set_granularity, set_ranges
-from bitwright.repair.repair import ABOUT, REPAIRS, check_options, options_of, repair
 from bitwright.repair.report import Change, RepairReport
 
 __all__ = [
-    "ABOUT",
     "REPAIRS",
     "Change",
+    "Repair",
     "RepairReport",
     "adaround",
     "bias_correction",
-    "check_options",
     "check_sequence",
     "clip",
     "equalize",
+    "flow_repairs",
     "fold",
     "gptq",
-    "options_of",
     "put_fitted",
     "repair",
     "set_granularity",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions
 from bitwright.numerics.affine import Affine
 from bitwright.repair.blocks import Block, blocks_of, learn_block
-from bitwright.repair.order import check_order, checked_inputs, checked_policy
-from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.checks import checked_inputs, checked_policy
+from bitwright.repair.descriptor import registered
+from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.roundable import roundable
 from bitwright.repair.rounding import Problem, Settings, learn_rounding
 from bitwright.repair.steps import Feedback, fitted_affine, full_step, gram_of
@@ -25,6 +27,18 @@ ROWS = 32768  # of each layer's input, from all samples together
 ELEMENTS = 1 << 25  # of them held at once, at most: 128 MiB
 
 
+@registered(
+    name="adaround",
+    order=80,
+    does="AdaRound: it is learned, layer by layer, which weights are rounded up and which down.",
+    needs="calibration data and a policy",
+    changes="integers and biases of weights at the policy's widths; the float network stays what it is",
+    costs="tens to hundreds of float passes, in proportion to the iterations",
+    called="AdaRound",
+    leaves="learned rounding",
+    fits=3,
+    mends={"weights": {}},
+)
 def adaround(
     graph: Graph,
     batches: Any,
@@ -71,7 +85,6 @@ def adaround(
     Raises:
         InvalidInput: unknown options, no data, or no widths.
     """
-    check_order(graph, "adaround")
     for parameter, value, known in (("unit", unit, ("layer", "block")), ("steps", steps, ("output", "keep"))):
         if value not in known:
             raise InvalidInput(f"{parameter} must be {' or '.join(known)}, got '{value}'")
@@ -80,7 +93,6 @@ def adaround(
             raise InvalidInput(f"{parameter} must be at least 1, got {number}")
     chosen = checked_policy(graph, "adaround", policy)
     inputs = checked_inputs(graph, "adaround", batches, samples)
-    watch = Stopwatch()
     settings = Settings(
         iterations=iterations,
         learning_rate=learning_rate,
@@ -92,15 +104,30 @@ def adaround(
         work = _Work(graph, inputs, settings, steps, round_inside, seed)
         work.run(unit)
         graph.apply(chosen)
-    graph.repairs.append("adaround")
     return RepairReport(
-        "adaround",
         f"{work.samples} calibration samples, widths {chosen.name or 'of the policy'}",
         tuple(work.changes),
         tuple(work.notes),
         work.samples,
-        **watch.times(),
     )
+
+
+@registered(
+    name="blocks",
+    order=85,
+    does="BRECQ: as adaround, with each residual block fitted as a whole.",
+    needs="calibration data and a policy",
+    changes="integers and biases of weights at the policy's widths; the float network stays what it is",
+    costs="more than adaround",
+    called="AdaRound by blocks",
+    given=("graph", "batches", "unit"),
+    leaves="learned rounding",
+    fits=4,
+)
+@functools.wraps(adaround.function)
+def blocks(graph: Graph, batches: Any, policy: Policy | None = None, **options: Any) -> RepairReport:
+    """:func:`adaround` with ``unit="block"``: residual blocks are reconstructed whole."""
+    return adaround.function(graph, batches, policy, **options, unit="block")
 
 
 class _Work:

@@ -14,9 +14,10 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of, module_at
 from bitwright.graph.operations import entry_of
 from bitwright.quantizers.uniform import ActivationQuantizer
+from bitwright.repair.checks import checked_inputs, checked_policy
+from bitwright.repair.descriptor import registered
 from bitwright.repair.missing import ensure_biases
-from bitwright.repair.order import check_order, checked_inputs, checked_policy
-from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.tails import tail_of
 from bitwright.repair.twins import Twins
 from bitwright.values import Policy
@@ -24,6 +25,18 @@ from bitwright.values import Policy
 METHODS = ("empirical", "analytic")
 
 
+@registered(
+    name="bias",
+    order=90,
+    does="Bias correction: biases take back what quantization shifts the mean outputs by.",
+    needs="calibration data and a policy",
+    changes="biases at the policy's widths; the float network stays what it is",
+    costs="five to ten float passes",
+    called="bias correction",
+    leaves="bias correction",
+    fits=1,
+    mends={"weights": {}},
+)
 def bias_correction(
     graph: Graph, batches: Any, policy: Policy | None = None, *, method: str = "empirical", samples: int = 512
 ) -> RepairReport:
@@ -54,12 +67,10 @@ def bias_correction(
     Raises:
         InvalidInput: unknown method, no data, no widths, or ranges that aren't set.
     """
-    check_order(graph, "bias")
     if method not in METHODS:
         raise InvalidInput(f"method must be one of {', '.join(METHODS)}, got '{method}'")
     chosen = checked_policy(graph, "bias", policy)
     inputs = checked_inputs(graph, "bias", batches, samples)
-    watch = Stopwatch()
     notes = ensure_biases(graph, [layer for layer in layers_of(graph) if layer.weight.site.name in chosen])
     changes: list[Change] = []
     with graph.applied(chosen):
@@ -77,10 +88,9 @@ def bias_correction(
             if node in layers:
                 changes.append(_correct(twins, layers[node], statistics))
         graph.apply(chosen)
-    graph.repairs.append("bias")
     count = sum(len(values[0]) for values in inputs)
     needs = f"{count} calibration samples, widths {chosen.name or 'of the policy'}"
-    return RepairReport("bias", needs, tuple(changes), tuple(notes), count, **watch.times())
+    return RepairReport(needs, tuple(changes), tuple(notes), count)
 
 
 def _correct(twins: Twins, layer: Layer, statistics: _Statistics | None) -> Change:

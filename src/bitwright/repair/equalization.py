@@ -23,18 +23,33 @@ from bitwright.repair.chains import (
     scale_inputs,
     scale_outputs,
 )
+from bitwright.repair.checks import checked_inputs
+from bitwright.repair.descriptor import registered
 from bitwright.repair.missing import ensure_biases
 from bitwright.repair.observe import forget_ranges, refresh
-from bitwright.repair.order import check_order, checked_inputs
-from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.report import Change, RepairReport
 from bitwright.values import FLOAT
 
 SPARE = 1.0  # absorbed are values that lie below the smallest one seen by this much of its distance from the mean
+PRECISION = "channel precision"
+"""What changes: the mean over channels of the share of their ranges that a pair uses, eq. 9."""
 RELU6 = ("auto", "replace", "bound", "cap", "keep")
 ROUNDS = 40
 SETTLED = 1e-3  # largest change of a scale, relative, at which the rounds end
 
 
+@registered(
+    name="cle",
+    order=20,
+    does="Cross-layer equalization: neighbouring layers are rescaled so that one step fits all channels.",
+    needs="calibration data for the new ranges",
+    changes="weights and biases of pairs of layers; the float function stays what it is",
+    costs="five to ten float passes",
+    called="cross-layer equalization",
+    lasting=True,
+    moves=("scales",),
+    mends={"weights": {}, "activations": {"activations": True}},
+)
 def equalize(
     graph: Graph,
     batches: Any = None,
@@ -81,7 +96,6 @@ def equalize(
     Raises:
         InvalidInput: unknown options, or a repair before this one that it would undo.
     """
-    check_order(graph, "cle")
     if relu6 not in RELU6:
         raise InvalidInput(f"relu6 must be one of {', '.join(RELU6)}, got '{relu6}'")
     if relu6 == "bound" and batches is None:
@@ -89,7 +103,6 @@ def equalize(
     if activations and batches is None:
         raise InvalidInput("activations=True needs calibration data; pass batches, an iterable of (inputs, targets)")
     inputs = None if batches is None else checked_inputs(graph, "cle", batches, samples)
-    watch = Stopwatch()
     policy = graph.policy
     graph.apply(FLOAT)
     pairs = [pair for pair in pairs_of(graph) if relu6 != "keep" or not pair.clamps]
@@ -116,14 +129,9 @@ def equalize(
         notes.append(f"float outputs moved by {moved:.1e} of their largest, on calibration data")
         refresh(graph, inputs, changed.values())
         graph.apply(policy)
-    graph.repairs.append("cle")
-    changes = tuple(
-        Change(p.name, "channel precision", starts[p.name], precision(p), _spread(scales[p.name])) for p in pairs
-    )
+    changes = tuple(Change(p.name, PRECISION, starts[p.name], precision(p), _spread(scales[p.name])) for p in pairs)
     count = sum(len(values[0]) for values in inputs or ())
-    return RepairReport(
-        "cle", f"{count} calibration samples" if inputs else "no data", changes, tuple(notes), count, **watch.times()
-    )
+    return RepairReport(f"{count} calibration samples" if inputs else "no data", changes, tuple(notes), count)
 
 
 def precision(pair: Pair) -> float:

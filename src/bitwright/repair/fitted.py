@@ -23,13 +23,11 @@ from bitwright.graph.layers import layers_of
 from bitwright.numerics.affine import Affine
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer, WeightQuantizer
+from bitwright.repair.descriptor import REPAIRS
 from bitwright.repair.missing import ensure_biases, zeros_of
 from bitwright.values import Policy
 from bitwright.values.fitted import Fitted
 from bitwright.values.site import Granularity
-
-RESCALING = ("cle", "smooth")
-"""Repairs that change float weights."""
 
 
 def take_fitted(graph: Graph, policy: Policy, recipe: str) -> Fitted:
@@ -66,7 +64,7 @@ def take_fitted(graph: Graph, policy: Policy, recipe: str) -> Fitted:
     for label, bias in biases.items():
         for bits, values in bias.corrections.items():
             arrays[f"bias/{bits}/{label}"] = _array(values)
-    if any(name in RESCALING for name in graph.repairs):
+    if any("scales" in REPAIRS[name].moves for name in graph.repairs):
         for name, tensor in _weights(graph).items():
             arrays[f"weight/{name}"] = _array(tensor)
     places = [layer.bias for layer in layers_of(graph)]
@@ -122,7 +120,9 @@ def put_fitted(graph: Graph, fitted: Fitted, batches: Any = None, ranges: str = 
             _set_grid(graph, arrays, int(width), name)
         elif what == "bias":
             _biases(graph)[name].correct(int(width), torch.from_numpy(arrays[key]))
-    graph.repairs = list(about["repairs"])
+    graph.repairs = []
+    for name in about["repairs"]:
+        graph.note_repair(name, REPAIRS[name].lasting)
     graph.apply(graph.policy)
 
 

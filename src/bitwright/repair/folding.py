@@ -8,9 +8,18 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import entry_of
 from bitwright.graph.pt2e import BATCH_NORMS
-from bitwright.repair.report import RepairReport, Stopwatch
+from bitwright.repair.descriptor import registered
+from bitwright.repair.report import RepairReport
 
 
+@registered(
+    name="fold",
+    order=10,
+    does="Batch-norm folding: each batch norm goes into the layer in front of it.",
+    changes="nothing: capture has folded all that can be; it says which, and what stays in float",
+    costs="nothing",
+    lasting=True,
+)
 def fold(graph: Graph, batches: Any = None) -> RepairReport:
     """Say which batch norms were folded, and which stay in float and why.
 
@@ -25,7 +34,6 @@ def fold(graph: Graph, batches: Any = None) -> RepairReport:
     Returns:
         Notes with the names of the batch norms.
     """
-    watch = Stopwatch()
     left = [layer_name(node) for node in graph.module.graph.nodes if entry_of(node).kind == "batch_norm"]
     folded = [name for name in graph.module.meta.get(BATCH_NORMS, ()) if name not in left]
     if folded:
@@ -35,8 +43,7 @@ def fold(graph: Graph, batches: Any = None) -> RepairReport:
     if left:
         verb = "stays" if len(left) == 1 else "stay"
         notes.append(f"{_count(left)} with no convolution or linear layer in front {verb} in float ({_listed(left)})")
-    graph.repairs.append("fold")
-    return RepairReport("fold", "nothing", (), tuple(notes), 0, **watch.times())
+    return RepairReport("nothing", notes=tuple(notes))
 
 
 def _count(names: list[str]) -> str:

@@ -11,9 +11,10 @@ from torch import Tensor
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions, layers_of
+from bitwright.repair.checks import checked_inputs, checked_policy
+from bitwright.repair.descriptor import registered
 from bitwright.repair.missing import ensure_biases
-from bitwright.repair.order import check_order, checked_inputs, checked_policy
-from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.roundable import roundable
 from bitwright.repair.steps import Feedback, fitted_affine, full_step, sequential_rounding
 from bitwright.repair.tails import tail_of
@@ -21,6 +22,19 @@ from bitwright.repair.twins import Twins
 from bitwright.values import Policy
 
 
+@registered(
+    name="gptq",
+    order=70,
+    does="GPTQ: weights are rounded one after the other, each error made good in those still to come.",
+    needs="calibration data and a policy",
+    changes="integers and biases of weights at the policy's widths; the float network stays what it is",
+    costs="about ten float passes",
+    called="GPTQ",
+    moves=("rounding",),
+    leaves="found rounding",
+    fits=2,
+    mends={"weights": {}},
+)
 def gptq(
     graph: Graph,
     batches: Any,
@@ -65,7 +79,6 @@ def gptq(
     Raises:
         InvalidInput: unknown options, no data, or no widths.
     """
-    check_order(graph, "gptq")
     for parameter, number in (("rows", rows), ("samples", samples)):
         if number < 1:
             raise InvalidInput(f"{parameter} must be at least 1, got {number}")
@@ -73,7 +86,6 @@ def gptq(
         raise InvalidInput(f"damping must be above 0, got {damping}; 0.01 is usual")
     chosen = checked_policy(graph, "gptq", policy)
     inputs = checked_inputs(graph, "gptq", batches, samples)
-    watch = Stopwatch()
     count = sum(len(values[0]) for values in inputs)
     every = [layer for layer in layers_of(graph) if layer.weight.site.name in chosen]
     notes = ensure_biases(graph, every) if learn_bias else []
@@ -88,9 +100,8 @@ def gptq(
             moments = _gathered(twins, layer, max(1, rows // count), generator)
             changes.append(_fit(layer, moments, refit, learn_bias, damping, twins))
         graph.apply(chosen)
-    graph.repairs.append("gptq")
     needs = f"{count} calibration samples, widths {chosen.name or 'of the policy'}"
-    return RepairReport("gptq", needs, tuple(changes), tuple(notes), count, **watch.times())
+    return RepairReport(needs, tuple(changes), tuple(notes), count)
 
 
 def _bits(layer: Layer) -> int:

@@ -18,9 +18,10 @@ from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import Observed, activation_affine
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.repair.chains import input_reach, scale_inputs, shared_tensors
+from bitwright.repair.checks import checked_inputs, checked_policy
+from bitwright.repair.descriptor import registered
 from bitwright.repair.observe import forget_ranges, refresh
-from bitwright.repair.order import check_order, checked_inputs, checked_policy
-from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.twins import Twins
 from bitwright.values import FLOAT, Policy
 
@@ -28,6 +29,18 @@ SHARES = tuple(2.0 ** (-k / 2) for k in range(0, 21))
 """Of the observed range that the clipping search keeps: down to 1/1,024."""
 
 
+@registered(
+    name="clip",
+    order=60,
+    does="A search for how much of each activation's range to keep.",
+    needs="calibration data and a policy",
+    changes="ranges of activations",
+    costs="about twenty float passes",
+    called="clipped ranges",
+    moves=("activation grids",),
+    leaves="ranges",
+    mends={"activations": {}},
+)
 def clip(
     graph: Graph, batches: Any, policy: Policy | None = None, *, sites: Iterable[str] | None = None, samples: int = 256
 ) -> RepairReport:
@@ -51,7 +64,6 @@ def clip(
     Raises:
         InvalidInput: no data, no widths, or sites that are no activations.
     """
-    check_order(graph, "clip")
     chosen = checked_policy(graph, "clip", policy)
     names = None if sites is None else {graph.sites[name].name for name in sites}
     for name in names or ():
@@ -60,7 +72,6 @@ def clip(
         if chosen[name] is None:
             raise InvalidInput(f"site '{name}' is in float under the policy; give it a width first")
     inputs = checked_inputs(graph, "clip", batches, samples)
-    watch = Stopwatch()
     in_force = graph.policy
     changes = []
     with graph.applied(chosen):
@@ -83,9 +94,8 @@ def clip(
             if change is not None:
                 changes.append(change)
     graph.apply(in_force)
-    graph.repairs.append("clip")
     count = sum(len(values[0]) for values in inputs)
-    return RepairReport("clip", f"{count} calibration samples", tuple(changes), (), count, **watch.times())
+    return RepairReport(f"{count} calibration samples", tuple(changes), samples=count)
 
 
 def _clip(
@@ -135,6 +145,18 @@ def _read(graph: Graph, twins: Twins, readers: list[Layer], value: Tensor) -> li
     return results
 
 
+@registered(
+    name="smooth",
+    order=30,
+    does="SmoothQuant: outliers of activations move into the weights of the linear layers that read them.",
+    needs="calibration data; layer norms in front of linear layers",
+    changes="layer norms and linear weights; the float function stays what it is",
+    costs="five to ten float passes",
+    called="SmoothQuant",
+    lasting=True,
+    moves=("scales",),
+    mends={"activations": {}},
+)
 def smooth(graph: Graph, batches: Any, *, strength: float = 0.5, samples: int = 512) -> RepairReport:
     """Move outliers of activations into the weights of linear layers (SmoothQuant, Xiao et al., ICML 2023, eq. 4).
 
@@ -155,11 +177,9 @@ def smooth(graph: Graph, batches: Any, *, strength: float = 0.5, samples: int = 
     Raises:
         InvalidInput: a strength outside 0 to 1, or a repair before this one that it would undo.
     """
-    check_order(graph, "smooth")
     if not 0 <= strength <= 1:
         raise InvalidInput(f"strength must be between 0 and 1, got {strength}")
     inputs = checked_inputs(graph, "smooth", batches, samples)
-    watch = Stopwatch()
     policy = graph.policy
     graph.apply(FLOAT)
     changes: list[Change] = []
@@ -193,9 +213,8 @@ def smooth(graph: Graph, batches: Any, *, strength: float = 0.5, samples: int = 
     if changed:
         refresh(graph, inputs, changed.values())
     graph.apply(policy)
-    graph.repairs.append("smooth")
     count = sum(len(values[0]) for values in inputs)
-    return RepairReport("smooth", f"{count} calibration samples", tuple(changes), tuple(notes), count, **watch.times())
+    return RepairReport(f"{count} calibration samples", tuple(changes), tuple(notes), count)
 
 
 def _peak(reach: Tensor) -> float:

@@ -18,8 +18,9 @@ from bitwright.numerics.ranges import METHODS
 from bitwright.numerics.steps import position_of, rounded_up, step_at, stride, tie_free
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.uniform import UniformQuantizer, WeightQuantizer
-from bitwright.repair.order import check_order, checked_inputs, checked_policy
-from bitwright.repair.report import Change, RepairReport, Stopwatch
+from bitwright.repair.checks import checked_inputs, checked_policy
+from bitwright.repair.descriptor import registered
+from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.steps import fitted_affine, full_step, gram_of, output_errors
 from bitwright.repair.twins import Twins, inputs_dependent
 from bitwright.values import Policy
@@ -30,6 +31,16 @@ ROWS = 8192
 FACTORS = tuple(2.0 ** (-k / 8) for k in range(-2, 15))  # of the present step that cross-entropy tries
 
 
+@registered(
+    name="ranges",
+    order=50,
+    does="Ranges are set by another method: minmax, percentile, mse, output, cross-entropy.",
+    needs="calibration data; a policy for the fitted methods",
+    changes="the grids of all sites, of one kind, or of single sites",
+    costs="nothing (minmax) to about ten float passes (output)",
+    moves=("weight grids", "activation grids"),
+    leaves="ranges",
+)
 def set_ranges(
     graph: Graph,
     batches: Any = None,
@@ -70,14 +81,12 @@ def set_ranges(
     Raises:
         InvalidInput: unknown sites or methods, or a method that doesn't fit the site.
     """
-    check_order(graph, "ranges")
     wanted = _wanted(graph, weights, activations, sites or {})
     if not wanted:
         raise InvalidInput("ranges need a method: pass weights=, activations= or sites={name: method}")
     fitted = {name: method for name, method in wanted.items() if method in FITTED}
     policy = checked_policy(graph, "ranges", policy) if fitted else (graph.policy if policy is None else policy)
     inputs = checked_inputs(graph, "ranges", batches, samples) if fitted else []
-    watch = Stopwatch()
     notes: list[str] = []
     in_force = graph.policy
     before = {name: _mean_step(graph.quantizers[name], policy) for name in wanted}
@@ -95,7 +104,6 @@ def set_ranges(
             for name in [n for n, method in fitted.items() if method == "cross-entropy"]:
                 _by_cross_entropy(graph, inputs, name)
     graph.apply(in_force)
-    graph.repairs.append("ranges")
     changes = tuple(
         Change(name, "step", before[name], after)
         for name in wanted
@@ -103,9 +111,24 @@ def set_ranges(
     )
     count = sum(len(values[0]) for values in inputs)
     needs = f"{count} calibration samples" if fitted else "what calibration saw"
-    return RepairReport("ranges", needs, changes, tuple(notes), count, **watch.times())
+    return RepairReport(needs, changes, tuple(notes), count)
 
 
+def _coarse(graph: Graph) -> bool:
+    return any(site.scheme.granularity == "tensor" for site in graph.sites.weights)
+
+
+@registered(
+    name="granularity",
+    order=40,
+    does="Weights get one step for each output channel, or for each group of inputs.",
+    changes="the grids of weights; the file gets more scales",
+    called="one step for each channel of the weights",
+    lasting=True,
+    moves=("weight grids",),
+    mends={"weights": {}},
+    worthwhile=_coarse,
+)
 def set_granularity(
     graph: Graph,
     batches: Any = None,
@@ -129,12 +152,10 @@ def set_granularity(
     Raises:
         InvalidInput: an unknown granularity, sites that are no weights, or groups where there can be none.
     """
-    check_order(graph, "granularity")
     if granularity not in ("tensor", "channel", "group"):
         raise InvalidInput(f"granularity must be tensor, channel or group, got '{granularity}'")
     if granularity == "group" and (group_size is None or group_size < 2):
         raise InvalidInput(f"group_size must be at least 2 for granularity='group', got {group_size}")
-    watch = Stopwatch()
     axes = _channel_axes(graph)
     changes = []
     policy = graph.policy
@@ -162,8 +183,7 @@ def set_granularity(
         quantizer.set_ranges(quantizer.ranges, quantizer.percentile)
         changes.append(Change(name, "steps", float(site.scales), float(changed.scales)))
     graph.apply(policy)
-    graph.repairs.append("granularity")
-    return RepairReport("granularity", "no data", tuple(changes), (), 0, **watch.times())
+    return RepairReport("no data", tuple(changes))
 
 
 def _channel_axes(graph: Graph) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,20 +33,20 @@ class RepairReport:
     """What a repair needed, changed and cost.
 
     Attributes:
-        name: the repair, as :func:`repair` takes it.
         needs: what it worked with: data, widths.
         changes: one entry for each site, layer or pair that it changed.
         notes: what was left alone and why, and what to keep in mind.
         samples: calibration samples that it looked at.
+        name: the repair, as :func:`repair` takes it; it and the times are filled in by the program.
         seconds: wall time.
         processor_seconds: processor time of this process.
     """
 
-    name: str
     needs: str
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
     samples: int = 0
+    name: str = ""
     seconds: float = 0.0
     processor_seconds: float = 0.0
 
@@ -94,17 +93,3 @@ class RepairReport:
         own = {k: v for k, v in data.items() if k not in ("bitwright", "version")}
         changes = tuple(Change(**change) for change in own["changes"])
         return cls(**{**own, "changes": changes, "notes": tuple(own["notes"])})
-
-
-class Stopwatch:
-    """Wall and processor time since it was made."""
-
-    def __init__(self) -> None:
-        self._wall, self._processor = time.perf_counter(), time.process_time()
-
-    def times(self) -> dict[str, float]:
-        """Keyword arguments of a :class:`RepairReport`."""
-        return {
-            "seconds": time.perf_counter() - self._wall,
-            "processor_seconds": time.process_time() - self._processor,
-        }

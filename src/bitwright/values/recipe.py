@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -29,10 +29,6 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What a recipe can do, with the options of each."""
-
-
-FITTING = ("bias", "gptq", "adaround", "blocks")
-"""Repairs that fit biases and rounding to the grids that are there; each finds anew what those in front of it found."""
 
 
 @dataclass(frozen=True)
@@ -129,19 +125,9 @@ class Recipe:
             kept = tuple(a for a in kept if a.kind != kind or a.options.get("site") != site)
         return Recipe(self.target, self.ranges, (*kept, Action(kind, options)), self.name)
 
-    def without_fitting(self) -> tuple[Recipe, tuple[Action, ...]]:
-        """The recipe without what was fitted to its grids, and those actions."""
-        fitting = tuple(a for a in self.actions if a.kind == "repair" and a.options.get("name") in FITTING)
-        kept = tuple(a for a in self.actions if a not in fitting)
-        return Recipe(self.target, self.ranges, kept, self.name), fitting
-
-    def without_replaced(self, action: Action) -> Recipe:
-        """The recipe without earlier repairs of which an action would find anew all that they found."""
-        name = action.options.get("name") if action.kind == "repair" else None
-        if name not in FITTING:
-            return self
-        gone = FITTING[: FITTING.index(name)]
-        kept = tuple(a for a in self.actions if a.kind != "repair" or a.options.get("name") not in gone)
+    def without(self, repairs: Collection[str]) -> Recipe:
+        """The recipe without the repairs of these names; itself where it has none of them."""
+        kept = tuple(a for a in self.actions if a.kind != "repair" or a.options.get("name") not in repairs)
         return self if kept == self.actions else Recipe(self.target, self.ranges, kept, self.name)
 
     def aimed_at(self, target: Policy) -> Recipe:

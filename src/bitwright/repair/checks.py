@@ -1,0 +1,57 @@
+"""What a repair needs, checked: widths and calibration data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitwright.errors import InvalidInput
+from bitwright.graph.batches import as_batches, iterate
+from bitwright.graph.graph import Graph
+from bitwright.quantizers.uniform import ActivationQuantizer
+from bitwright.values import Policy
+
+
+def checked_policy(graph: Graph, name: str, policy: Policy | None) -> Policy:
+    """The policy that a repair works for: the one given, or the one in force.
+
+    Raises:
+        InvalidInput: there is none, or some of its activations have no range yet.
+        InvalidPolicy: it names unknown sites.
+    """
+    chosen = graph.policy if policy is None else policy
+    if not len(chosen):
+        raise InvalidInput(
+            f"repair '{name}' needs to know the widths; pass policy=bw.Policy.uniform(graph.sites, 4, 8), "
+            "or apply a policy to the graph first"
+        )
+    chosen.check(graph.sites)
+    for site in chosen:
+        quantizer = graph.quantizers[site]
+        if isinstance(quantizer, ActivationQuantizer) and not quantizer.calibrated:
+            raise InvalidInput(
+                f"repair '{name}' comes after the ranges, and site '{site}' has none yet; "
+                "call bw.calibrate(graph, batches) first"
+            )
+    return chosen
+
+
+def checked_inputs(graph: Graph, name: str, batches: Any, samples: int | None = None) -> list[tuple[Any, ...]]:
+    """The inputs of each batch, on the graph's device, at most some number of samples.
+
+    Raises:
+        InvalidInput: no batches were given.
+        InvalidData: they are empty or unusable.
+    """
+    if batches is None:
+        raise InvalidInput(f"repair '{name}' needs calibration data; pass batches, an iterable of (inputs, targets)")
+    found: list[tuple[Any, ...]] = []
+    left = samples
+    for inputs, _ in iterate(as_batches(batches), graph.device, f"repair '{name}'"):
+        graph.check(inputs)
+        if left is not None:
+            inputs = tuple(value[:left] for value in inputs)
+            left -= len(inputs[0])
+        found.append(inputs)
+        if left is not None and left <= 0:
+            break
+    return found
