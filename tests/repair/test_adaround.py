@@ -71,7 +71,7 @@ def test_a_fitted_grid_that_loses_gives_way_to_the_one_that_is_there(calibrated,
     (layer,) = layers_of(graph)
     present = layer.weight.grid(3)
     coarse = replace(present, scale=present.scale * 8)
-    monkeypatch.setitem(adaround.__globals__, "fitted_affine", lambda *_, **__: coarse)
+    monkeypatch.setitem(adaround.function.__globals__, "fitted_affine", lambda *_, **__: coarse)
     report = adaround(graph, [(x, None)], policy, iterations=400)
     assert layer.weight.learned(3)
     assert torch.equal(layer.weight.grid(3).scale, present.scale)
