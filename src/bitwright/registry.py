@@ -59,6 +59,7 @@ class Descriptor:
     Attributes:
         name: what users write.
         does: what it does, in one sentence.
+        called: its name in a sentence, e.g. ``"bias correction"``, where that is not its ``name``.
         needs: what must be there.
         changes: what it changes, and what it leaves as it is.
         costs: its price, in float passes over the data where it is worth a figure.
@@ -69,12 +70,16 @@ class Descriptor:
 
     name: str
     does: str
+    called: str = ""
     needs: str = "nothing"
     changes: str = "nothing"
     costs: str = "next to nothing"
     function: Callable[..., Any]
     given: tuple[str, ...] = ()
     order: int = 100
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "called", self.called or self.name)
 
     @property
     def options(self) -> dict[str, Any]:

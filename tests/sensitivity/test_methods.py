@@ -10,7 +10,7 @@ from bitwright.errors import InvalidData, InvalidInput, InvalidPolicy
 from bitwright.graph import calibrate, capture
 from bitwright.sensitivity import sensitivities, sensitivity
 from bitwright.sensitivity.gradients import gradient_moments, squared_norms
-from bitwright.sensitivity.methods import margins
+from bitwright.sensitivity.margin_fit import margins
 from bitwright.sensitivity.noise import noise_of_sites
 from bitwright.sensitivity.rounding_errors import RoundingErrors
 from bitwright.values import FLOAT, Policy
@@ -126,12 +126,12 @@ class TestMarginFit:
             assert slope == pytest.approx(1.0, abs=0.15), site
 
     def test_harmful_variances_of_white_errors_are_those_of_the_measured_model(self):
-        from bitwright.sensitivity.methods import _harmful
+        from bitwright.sensitivity.margin_fit import harmful
 
         generator = np.random.default_rng(0)
         margin = np.ones(200_000)
         products = generator.normal(0, 0.3, (200_000, 1, 1))
-        assert _harmful(products, margin).mean() == pytest.approx(0.09, rel=0.02)
+        assert harmful(products, margin).mean() == pytest.approx(0.09, rel=0.02)
 
     def test_it_needs_no_targets(self, digits_graph, data):
         with_targets = sensitivity(digits_graph, [(data[0][:40], data[1][:40])], bits=(4,))

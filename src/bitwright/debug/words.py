@@ -22,7 +22,7 @@ def named(action: Action) -> str:
     if action.kind == "limits":
         return f"the range {options['low']:.4g} to {options['high']:.4g} at {options['site']}"
     known = REPAIRS.get(str(options.get("name"))) if action.kind == "repair" else None
-    return f"{known.called} ({action})" if known is not None and known.called else str(action)
+    return f"{known.called} ({action})" if known is not None and known.called != known.name else str(action)
 
 
 def listed(actions: Iterable[Action]) -> str:

@@ -110,14 +110,16 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
         InvalidData: targets outside the classes, or gradients that are not finite.
     """
     samples = count(bench.drawn.scores)
+    for method in methods:
+        METHODS[method]  # raises for an unknown one
     if not one_prediction(bench):
-        methods = tuple(dict.fromkeys("fit" if method == "margin-fit" else method for method in methods))
+        methods = tuple(dict.fromkeys(METHODS[m].instead if METHODS[m].margin else m for m in methods))
     keys = {
         method: content_key(graph=bench.identity, method=method, bits=bench.settings.bits, samples=samples)
         for method in methods
     }
     with steps.step("score sites", samples) as tell:
-        found = {method: bench.store.get(key) for method, key in keys.items() if method in METHODS}
+        found = {method: bench.store.get(key) for method, key in keys.items()}
         missing = [method for method in methods if found.get(method) is None]
         if missing:
             made = sensitivities(
@@ -136,12 +138,13 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
 
 
 def gave_way(asked: Iterable[str], tables: Iterable[SensitivityTable]) -> tuple[str, ...]:
-    """A sentence when Margin-FIT was asked for and :func:`score` made FIT in its place."""
-    if "margin-fit" not in asked or any(table.method == "margin-fit" for table in tables):
-        return ()
-    return (
-        "Margin-FIT gave way to FIT: it needs the logits of one class prediction for each input, and this network's "
-        "outputs are of another kind.",
+    """A sentence for each method that was asked for and in whose place :func:`score` made another."""
+    made = [table.method for table in tables]
+    lost = [METHODS[name] for name in asked if name not in made]
+    return tuple(
+        f"{method.called} gave way to {METHODS[method.instead].called}: it needs the logits of one class prediction "
+        "for each input, and this network's outputs are of another kind."
+        for method in lost
     )
 
 

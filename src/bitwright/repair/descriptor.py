@@ -35,7 +35,6 @@ class Repair(Descriptor):
     Calling it checks the order, times the function and notes the repair on the graph.
 
     Attributes:
-        called: its name in a sentence, e.g. ``"bias correction"``.
         lasting: it changes the network itself, not what was fitted to its ranges: calibrating again keeps it.
         moves: what it moves under the repairs that were before it: ``"scales"`` (weights and activations are
             rescaled, so float weights change), ``"weight grids"``, ``"activation grids"``, ``"rounding"``.
@@ -50,7 +49,6 @@ class Repair(Descriptor):
 
     function: Callable[..., RepairReport]
     given: tuple[str, ...] = ("graph", "batches")
-    called: str = ""
     lasting: bool = False
     moves: tuple[Moves, ...] = ()
     leaves: Leaves | None = None

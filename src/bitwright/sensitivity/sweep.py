@@ -21,9 +21,6 @@ Loss = Callable[[Any, Any], Tensor]
 Progress = Callable[[int, int | None], None]
 Blocks = Mapping[str, Sequence[str]]
 
-ONE_SITE = ("one-site-kl", "one-site-loss", "one-site-accuracy")
-"""The sensitivity methods that a sweep gives (:meth:`Sweep.table`)."""
-
 
 def sweep(
     graph: Graph,

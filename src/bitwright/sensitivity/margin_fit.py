@@ -1,0 +1,74 @@
+"""Margin-FIT: the share of predictions that flip, from the gradients of the margin and the rounding errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from bitwright.errors import InvalidInput
+from bitwright.sensitivity.evidence import Evidence, standard_error, white
+from bitwright.sensitivity.method import METHODS, Loss, Method, Scores
+from bitwright.values import MarginModel
+
+
+def margins(outputs: Any, targets: Any = None, loss: Loss | None = None) -> Tensor:
+    """(N,) difference of the two largest logits of each sample; targets and loss do not matter."""
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] < 2:
+        got: Any = type(outputs).__name__
+        way_out = "wrap the model so that it returns its logits"
+        if isinstance(outputs, Tensor):
+            got, way_out = tuple(outputs.shape), "use method='fit'"
+        raise InvalidInput(
+            f"margin-fit needs logits of shape (batch, classes) with at least 2 classes, got {got}; {way_out}"
+        )
+    top = outputs.topk(2, dim=1).values
+    return top[:, 0] - top[:, 1]
+
+
+def margin_fit(evidence: Evidence) -> Scores:
+    """As FIT with the margin m_n between the two largest logits instead of the loss.
+
+    Each site adds a variance to each sample's margin; the table predicts the share of predictions that flip,
+    mean_n Phi(-m_n / sqrt(sum_s var[n, s, b])). With projected errors the variance is twice the second moment of the
+    harmful half of the margin's change.
+    """
+    found = evidence.gradients("margin-fit")
+    if found.products is None:
+        variances = white(found.squares, evidence.noise)
+    else:
+        variances = harmful(found.products, found.values)
+    model = MarginModel(found.values, variances)
+    chances = model.flip_chances(variances)
+    return Scores(
+        chances.mean(0), standard_error(chances), len(found.squares), model, found.parts, notes=evidence.notes
+    )
+
+
+def harmful(products: Any, margins: Any) -> Any:
+    """(N, S, B) variances: twice the square of the part of each change that lowers the margin.
+
+    A change that is proportional to the margin, with a factor below zero, is a rescaling of the logits and is
+    taken off first; a change that raises the margin harms nothing.
+    """
+    slope = np.tensordot(margins, products, axes=1) / max(float(margins @ margins), 1e-300)
+    change = products - np.minimum(slope, 0.0)[None] * margins[:, None, None]
+    return 2.0 * np.minimum(np.maximum(products, change), 0.0) ** 2
+
+
+METHODS.register(
+    Method(
+        name="margin-fit",
+        order=20,
+        called="Margin-FIT",
+        does="The share of predictions that flip, from the margin's gradients and the rounding errors.",
+        needs="one class prediction for each input; no targets",
+        costs="two to three float passes",
+        unit="share of predictions that flip",
+        score=margins,
+        margin=True,
+        instead="fit",
+        function=margin_fit,
+    )
+)
