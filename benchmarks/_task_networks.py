@@ -117,7 +117,7 @@ def segmentation(data: Path, weights: Path) -> Built:
         train.images,
         (train.masks,),
         functional.cross_entropy,
-        epochs=8,
+        epochs=6,
         rate=4e-3,
     )
     return Built(model, (train.images, train.masks), (test.images, test.masks), seconds)

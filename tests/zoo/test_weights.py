@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 
 from bitwright import zoo
 from bitwright.errors import InvalidInput
+from bitwright.zoo import load_weights
 
 
 def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
@@ -44,6 +45,27 @@ def test_batch_counters_may_be_missing(tmp_path):
     state = {key: value for key, value in saved.state_dict().items() if "num_batches" not in key}
     save_file(state, tmp_path / "w.safetensors")
     assert same(saved, zoo.digits_net(weights=tmp_path / "w.safetensors"))
+
+
+class Tied(torch.nn.Module):
+    """A table of embeddings that is the last layer, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5, bias=False)
+        self.head.weight = self.table.weight
+
+
+def test_of_tied_weights_one_name_is_enough(tmp_path):
+    saved = Tied()
+    save_model(saved, tmp_path / "tied.safetensors")
+    loaded = load_weights(Tied(), tmp_path / "tied.safetensors")
+    assert same(saved, loaded)
+    assert loaded.head.weight is loaded.table.weight
+    untied = Tied()
+    untied.head = torch.nn.Linear(3, 5, bias=False)
+    with pytest.raises(InvalidInput, match=r"do not fit Tied: missing (head|table)\.weight$"):
+        load_weights(untied, tmp_path / "tied.safetensors")
 
 
 def test_a_file_that_does_not_fit_names_the_first_three(tmp_path):

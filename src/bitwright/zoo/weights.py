@@ -28,8 +28,9 @@ Network = TypeVar("Network", bound=nn.Module)
 def load_weights(model: Network, path: str | Path) -> Network:
     """Copy the weights in ``path`` into ``model`` and put it into evaluation mode.
 
-    Every parameter and buffer must be in the file, with its shape, and nothing else; only the batch counters
-    of batch norm (``num_batches_tracked``), which no result depends on, may be missing.
+    Every parameter and buffer must be in the file, with its shape, and nothing else. Of tied weights, one that two
+    layers share, one name is enough, as safetensors writes them; the batch counters of batch norm
+    (``num_batches_tracked``), which no result depends on, may be missing.
 
     Returns:
         The same ``model``, in evaluation mode.
@@ -41,7 +42,12 @@ def load_weights(model: Network, path: str | Path) -> Network:
     file = Path(path).expanduser()
     found = _read(file)
     wanted = model.state_dict()
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    given = {(value.data_ptr(), value.shape) for key, value in wanted.items() if key in found}
+    missing = [
+        key
+        for key, value in wanted.items()
+        if key not in found and (value.data_ptr(), value.shape) not in given and not key.endswith("num_batches_tracked")
+    ]
     unexpected = [key for key in found if key not in wanted]
     misshapen = [
         f"{key} {list(found[key].shape)} instead of {list(wanted[key].shape)}"
