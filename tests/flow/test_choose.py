@@ -90,3 +90,25 @@ def test_choices_stay_on_the_front_under_their_own_name() -> None:
     beaten = candidate(8, 8, 0.3)
     found = with_choices(front(a, b), [Choice(named, ""), Choice(beaten, "")])
     assert [x.policy.name for x in found] == ["bops=W2A2", "W4A4", "W8A8"]
+
+
+def test_the_proof_of_another_budget_is_left_behind() -> None:
+    small, large = (Budget("bops", 900.0, "bops=W3A3"),), (Budget("bops", 1600.0, "bops=W4A4"),)
+    elsewhere = replace(candidate(3, 3, 0.1), predicted=3.0, budgets=small, optimal=True)
+    searched = replace(candidate(4, 4, 0.2), predicted=2.0, budgets=large, optimal=True, gap=0.0)
+    chosen = best_within([elsewhere, searched], large, SITES).candidate
+    assert chosen.policy.bits == elsewhere.policy.bits
+    assert not chosen.optimal
+    assert chosen.gap == pytest.approx(1 / 3)  # 3 against a proven least of 2
+    alone = best_within([elsewhere], large, SITES).candidate
+    assert not alone.optimal
+    kept = best_within([elsewhere, searched], small, SITES).candidate
+    assert kept.optimal
+
+
+def test_a_proof_under_the_same_budget_is_kept() -> None:
+    large = (Budget("bops", 1600.0),)
+    searched = replace(candidate(4, 4, 0.1), predicted=2.0, budgets=large, optimal=True)
+    assert best_within(
+        [searched, candidate(2, 2, 0.3)], (Budget("bops", 1600.0, "bops=W4A4"),), SITES
+    ).candidate.optimal

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -261,3 +262,31 @@ def test_margins_out_of_reach_of_any_noise() -> None:
     assert found.predicted == 0.0
     assert found.optimal
     assert make_table(np.random.default_rng(0), sites, (2, 4)).predict(Policy()) == 0.0
+
+
+def test_a_policy_taken_over_from_another_budget_does_not_bring_its_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys.modules[search.__module__], "_ROUNDS", 0
+    )  # so that nothing is proven for it under its own budget
+    taken_over = 0
+    for seed in range(12):
+        sites = make_sites(np.random.default_rng(seed), 8, 10)
+        low, whole = (Bops().of(Policy.uniform(sites, b, b), sites) for b in (2, 8))
+        limits = [Budget("bops", float(x)) for x in np.geomspace(low, whole, 12)]
+        table = margin_table(sites, seed, BITS)
+        together = search(sites, table, budgets=limits)
+        for limit, candidate in zip(limits, together, strict=True):
+            (alone,) = search(sites, table, budgets=[limit])
+            if alone.policy.bits != candidate.policy.bits:
+                taken_over += 1
+                assert not candidate.optimal
+    assert taken_over
+
+
+def test_a_policy_taken_over_is_judged_by_a_search_under_its_own_budget() -> None:
+    for seed in range(4):
+        sites = make_sites(np.random.default_rng(seed), 8, 10)
+        low, whole = (Bops().of(Policy.uniform(sites, b, b), sites) for b in (2, 8))
+        limits = [Budget("bops", float(x)) for x in np.geomspace(low, whole, 12)]
+        for candidate in search(sites, margin_table(sites, seed, BITS), budgets=limits):
+            assert candidate.gap < 1.0

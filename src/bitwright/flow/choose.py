@@ -41,7 +41,7 @@ def best_within(candidates: Sequence[Candidate], budgets: tuple[Budget, ...], si
 
     Args:
         candidates: measured, at least one of which keeps the budgets.
-        budgets: hold at once.
+        budgets: hold at once. What is proven of the candidate comes from the one that was searched under these.
         sites: of the graph.
     """
     fitting = [c for c in candidates if c.verdict is not None and within(c.policy, budgets, sites)]
@@ -55,7 +55,10 @@ def best_within(candidates: Sequence[Candidate], budgets: tuple[Budget, ...], si
         f"Chosen for {wanted}: the smallest {RANKED_BY} ({_kl(best):.4f} nats) of {unique} measured policies "
         "within the budget."
     )
-    return Choice(replace(best, policy=named, budgets=budgets, used=used), reason)
+    limits = {(b.metric, b.limit) for b in budgets}
+    searched = next((c for c in candidates if {(b.metric, b.limit) for b in c.budgets} == limits), None)
+    optimal, gap = (False, 0.0) if searched is None else searched.proof_for(best.policy, best.predicted)
+    return Choice(replace(best, policy=named, budgets=budgets, optimal=optimal, gap=gap, used=used), reason)
 
 
 def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -219,7 +219,8 @@ class _Searcher:
                 for m, limit in zip(metrics, limits.tolist(), strict=True)
             )
             renamed = Policy(self._last.policy.bits, self._last.policy.graph_hash, name)
-            last = _Found(renamed, self._last.predicted, self._last.solution)
+            # What was proven for it holds under the last budgets, not under these.
+            last = _Found(renamed, self._last.predicted, replace(self._last.solution, gap=1.0))
             starts.append(last)
             best = last if fits and last.predicted < first.predicted else first
         else:
@@ -235,9 +236,12 @@ class _Searcher:
                 harms = solver.problem.harms(self.table.linearized(current.policy))
                 if not max((float(h.max()) for h in harms), default=0.0) > 0.0:
                     break
-                solution = Solver(solver.problem, harms, leaves).solve(limits, self.time_limit)
+                linear = Solver(solver.problem, harms, leaves)
+                solution = linear.solve(limits, self.time_limit)
                 if solution is None:
                     break
+                if best.policy == current.policy and best.solution.gap == 1.0:
+                    best = replace(best, solution=linear.proven(best.solution.widths, solution))
                 found = self._found(solver.problem, solution, name)
                 if found.predicted < best.predicted or (
                     found.policy == best.policy and found.solution.gap <= best.solution.gap

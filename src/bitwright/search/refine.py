@@ -263,16 +263,13 @@ def _candidate(
 ) -> Candidate:
     """The measured policy as a candidate for the budgets of an entry of the search."""
     predicted = table.predict(winner.policy)
-    optimal = winner.policy.bits == entry.policy.bits and entry.optimal
-    least = entry.predicted * (1.0 - entry.gap)
     values = {m: models[m].of(winner.policy, sites) for m in entry.costs}
     return Candidate(
         Policy(winner.policy.bits, winner.policy.graph_hash, entry.policy.name),
         predicted * output,
         values,
         entry.budgets,
-        optimal,
-        entry.gap if optimal else max(entry.gap, (predicted - least) / max(abs(predicted), 1e-300)),
+        *entry.proof_for(winner.policy, predicted),
         {b.metric: min(1.0, values[b.metric] / b.limit) for b in entry.budgets},
         log.verdicts.get(_key(winner.policy)),
     )

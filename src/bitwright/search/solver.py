@@ -187,6 +187,15 @@ class Solver:
                 return solution
             lost = finer
 
+    def proven(self, widths: tuple[Width, ...], best: Solution) -> Solution:
+        """Another choice under the same limits, with what the proof of the best one says of it."""
+        excess = self._excess(widths)
+        least = best.excess * (1.0 - best.gap)
+        return Solution(widths, excess, 1.0 - least / excess if excess > 0.0 else 0.0)
+
+    def _excess(self, widths: tuple[Width, ...]) -> float:
+        return sum(float(e[ls.index(w)]) for e, ls, w in zip(self.excess, self.problem.levels, widths, strict=True))
+
     def smallest_within(self, j: int, limits: Floats) -> float | None:
         """The smallest cost in metric ``j`` while all other limits hold; None when it is not known."""
         others = limits - self.problem.constant
@@ -246,8 +255,7 @@ class Solver:
                 best = (value, widths)
         if best is None or objective is None:
             return None
-        excess = sum(float(e[ls.index(w)]) for e, ls, w in zip(self.excess, self.problem.levels, best[1], strict=True))
-        return Solution(best[1], excess, objective.gap(best[0], min(bound, float(best[0]))))
+        return Solution(best[1], self._excess(best[1]), objective.gap(best[0], min(bound, float(best[0]))))
 
     def _lists(self, lost: int) -> list[Listed]:
         """Options of every leaf, for an objective that leaves out ``lost`` leading bits."""

@@ -50,6 +50,21 @@ class Candidate:
     used: Mapping[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None
 
+    def proof_for(self, policy: Policy, predicted: float) -> tuple[bool, float]:
+        """What the search under this candidate's budgets has proven of another policy that keeps them.
+
+        Args:
+            policy: within the same budgets.
+            predicted: its predicted harm, in the unit of this candidate's.
+
+        Returns:
+            ``optimal`` and ``gap`` of the policy.
+        """
+        if policy.bits == self.policy.bits:
+            return self.optimal, self.gap
+        least = self.predicted * (1.0 - self.gap)
+        return False, max(self.gap, (predicted - least) / max(abs(predicted), 1e-300))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
