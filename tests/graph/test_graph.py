@@ -117,7 +117,7 @@ def test_before_calibration_weights_can_be_quantized_and_activations_cannot(digi
 
 
 def test_biases_are_rounded_with_their_operation_only(digits_graph, images):
-    biases = digits_graph.biases()
+    biases = {quantizer.name: quantizer for quantizer in digits_graph.biases().values()}
     # A convolution without a bias got one from its batch norm, which torchao names after the weight.
     folded = {
         f"{layer}.weight_bias" for layer in ("conv1", "layer1.conv1", "layer1.conv2", "layer2.conv1", "layer2.conv2")

@@ -8,7 +8,7 @@ from bitwright.values import Scheme
 
 def pair(make_weight, make_activation, **weight):
     inputs, weight = make_activation(), make_weight(**weight)
-    return BiasQuantizer("conv.bias", inputs, weight), inputs, weight
+    return BiasQuantizer("conv.bias", {"x": inputs, "conv.weight": weight}, "x", "conv.weight"), inputs, weight
 
 
 def test_a_bias_is_rounded_to_input_step_times_weight_step(make_weight, make_activation):
@@ -29,7 +29,6 @@ def test_it_stays_in_float_unless_both_are_quantized(make_weight, make_activatio
         inputs.bits, weight.bits = bits
         assert quantizer(bias) is bias
         assert quantizer.scale() is None
-        assert quantizer.grid() is None
         assert not quantizer.saturated(bias)
 
 
@@ -44,7 +43,7 @@ def test_one_step_for_a_whole_tensor(make_weight, make_activation):
     quantizer, inputs, weight = pair(make_weight, make_activation, scheme=Scheme(True, True, "tensor"))
     inputs.bits = weight.bits = 4
     assert quantizer(torch.randn(4)).shape == (4,)
-    assert quantizer.grid().scale.shape == ()
+    assert quantizer.scale().numel() == 1
 
 
 def test_it_follows_widths_ranges_and_values(make_weight, make_activation):

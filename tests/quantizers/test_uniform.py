@@ -130,7 +130,7 @@ class TestWeights:
         quantizer = make_weight()
         affine = quantizer.grid(4)
         wanted = (quantizer.weight / affine.scale).floor().clamp(-8, 7)
-        quantizer.fix_rounding(4, affine, wanted)
+        quantizer.fix(4, affine, wanted)
         quantizer.bits = 4
         torch.testing.assert_close(quantizer(quantizer.weight), wanted * affine.scale, rtol=0, atol=0)
         torch.testing.assert_close(quantizer.integers(4), wanted, rtol=0, atol=0)
@@ -146,9 +146,9 @@ class TestWeights:
     def test_learned_roundings_must_fit(self, make_weight):
         quantizer = make_weight()
         with pytest.raises(InvalidInput, match=r"shape \(4, 6\) at site 'conv.weight', got \(3, 3\)"):
-            quantizer.fix_rounding(4, quantizer.grid(4), torch.zeros(3, 3))
+            quantizer.fix(4, quantizer.grid(4), torch.zeros(3, 3))
         with pytest.raises(InvalidInput, match="between -8 and 7 at 4 bits for site 'conv.weight', got 0 to 9"):
-            quantizer.fix_rounding(4, quantizer.grid(4), torch.eye(6)[:4] * 9)
+            quantizer.fix(4, quantizer.grid(4), torch.eye(6)[:4] * 9)
 
     def test_a_weight_is_always_calibrated(self, make_weight):
         assert make_weight().calibrated

@@ -37,6 +37,6 @@ def test_a_change_at_a_stop_takes_effect(residual, images, calibrated):
         for node in twins.walk({last.node}):
             assert node is last.node
             affine = last.weight.grid(8)
-            last.weight.fix_rounding(8, affine, torch.zeros_like(last.weight.weight))
+            last.weight.fix(8, affine, torch.zeros_like(last.weight.weight))
         assert float(twins.quantized[result][0].std(0).max()) == 0.0
         assert float(twins.float[result][0].std(0).max()) > 0.0

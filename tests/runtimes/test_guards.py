@@ -64,7 +64,8 @@ def test_biases_are_the_integers_that_the_simulation_adds(captured, tmp_path):
     result = export(graph, tmp_path / "model.onnx", policy=policy)
     stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(result.path)).graph.initializer}
     with graph.applied(policy):
-        for name, quantizer in graph.biases().items():
+        for quantizer in graph.biases().values():
+            name = quantizer.name
             bias = dict(graph.module.named_parameters())[name]
             real = stored[f"{name}.integers"].astype(np.float32) * stored[f"{name}.scale"]
             assert np.array_equal(real, quantizer(bias).detach().numpy())

@@ -36,7 +36,7 @@ def test_roundings_that_a_repair_learned_count(digits_graph):
     quantizer = digits_graph.quantizers["conv1.weight"]
     affine = quantizer.grid(4)
     before = noise_of_sites(digits_graph, (4,))[1, 0]
-    quantizer.fix_rounding(4, affine, (quantizer.weight / affine.scale).floor().clamp(-8, 7))
+    quantizer.fix(4, affine, (quantizer.weight / affine.scale).floor().clamp(-8, 7))
     assert digits_graph.sites[1].name == "conv1.weight"
     assert noise_of_sites(digits_graph, (4,))[1, 0] > 2 * before
     errors = RoundingErrors(digits_graph, (4,)).of_weight("conv1.weight")

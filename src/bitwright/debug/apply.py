@@ -10,7 +10,6 @@ from bitwright.errors import InvalidInput
 from bitwright.graph.calibration import calibrate
 from bitwright.graph.graph import Graph
 from bitwright.numerics.ranges import Observed
-from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer
 from bitwright.repair import RepairReport, put_fitted, repair, take_fitted
 from bitwright.values.recipe import Action, Recipe
 
@@ -91,18 +90,18 @@ def _ranges(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
     names = [options["site"]] if options.get("site") else [s.name for s in graph.sites]
     for name in names:
         quantizer = graph.quantizers[graph.sites[name].name]
-        if isinstance(quantizer, UniformQuantizer) and options.get("kind") in (None, quantizer.site.kind):
+        if options.get("kind") in (None, quantizer.site.kind):
             quantizer.set_ranges(options["method"], options.get("percentile") or 99.99)
 
 
 def _limits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
     quantizer = graph.quantizers[graph.sites[options["site"]].name]
-    if not isinstance(quantizer, ActivationQuantizer) or quantizer.observed is None:
+    seen = quantizer.observed
+    if seen is None:
         raise InvalidInput(f"limits can be set at activations with a range, site '{options['site']}' is none")
     low, high = float(options["low"]), float(options["high"])
     if low >= high:
         raise InvalidInput(f"limits need low < high, got {low} and {high} for site '{options['site']}'")
-    seen = quantizer.observed
     quantizer.observe(Observed(low, high, seen.sample.clamp(low, high), seen.count))
     quantizer.set_ranges("minmax")
 

@@ -10,7 +10,6 @@ from bitwright.debug.state import IMPROVEMENT, State, better, measurement
 from bitwright.debug.words import drop_of, listed, nats
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
-from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.repair import REPAIRS, RepairReport
 from bitwright.repair.equalization import PRECISION
 from bitwright.values import Verdict
@@ -188,7 +187,7 @@ class Mending:
 def own_ranges(graph: Graph, site: str) -> list[Action]:
     """Ways to set the range of one site; for activations with a search over clipped ranges."""
     quantizer = graph.quantizers[site]
-    if isinstance(quantizer, WeightQuantizer):
+    if quantizer.site.kind == "weight":
         bits = quantizer.bits
         if bits is not None and quantizer.learned(bits):
             return []  # the rounding was learned for the range that it has
@@ -199,7 +198,7 @@ def own_ranges(graph: Graph, site: str) -> list[Action]:
         Action("ranges", {"site": site, "method": method, **({"percentile": percentile} if percentile else {})})
         for method, percentile in kinds
     ]
-    if isinstance(quantizer, ActivationQuantizer) and quantizer.observed is not None:
+    if quantizer.observed is not None:
         low, high = quantizer.observed.low, quantizer.observed.high
         for factor in CLIPPING:
             if low * factor < high * factor:

@@ -14,8 +14,8 @@ from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.operations import entry_of
-from bitwright.numerics.affine import Affine, blocked, dequantized, fake_quantize, unblocked
-from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+from bitwright.numerics.affine import Affine, blocked, unblocked
+from bitwright.quantizers.base import Quantizer
 from bitwright.values import FLOAT, check_bits
 from bitwright.values.tensors import QUANTILES, AxisView, TensorView
 
@@ -41,23 +41,19 @@ def tensor_view(graph: Graph, site: str, batches: Any = None, bits: int = 8, *, 
     """
     quantizer = graph.quantizers[graph.sites[site].name]
     check_bits(bits, site)
-    if isinstance(quantizer, WeightQuantizer):
+    if quantizer.site.kind == "weight":
         tensor = quantizer.weight.detach()
-        affine = quantizer.grid(bits).to(tensor.device)
-        rounded = dequantized(quantizer.integers(bits), affine)
-    elif isinstance(quantizer, ActivationQuantizer):
-        if batches is None:
-            raise InvalidInput(f"site '{site}' is an activation; pass batches to see its values")
-        tensor = _activation(graph, quantizer, batches, samples)
-        affine = quantizer.grid(bits).to(tensor.device)
-        rounded = fake_quantize(tensor, affine)
+    elif batches is None:
+        raise InvalidInput(f"site '{site}' is an activation; pass batches to see its values")
     else:
-        raise InvalidInput(f"site '{site}' holds a {type(quantizer).__name__}, which has no fixed grid to look at")
+        tensor = _activation(graph, quantizer, batches, samples)
+    quantizer.check_range(bits)
     with torch.no_grad():
-        return _view(graph, site, tensor, rounded, affine, bits)
+        rounded = quantizer.rounded(bits, tensor)
+        return _view(graph, site, tensor, rounded, quantizer.grid(bits).to(tensor.device), bits)
 
 
-def _activation(graph: Graph, quantizer: ActivationQuantizer, batches: Any, samples: int) -> Tensor:
+def _activation(graph: Graph, quantizer: Quantizer, batches: Any, samples: int) -> Tensor:
     """(n, ...) float values at a site."""
     if samples < 1:
         raise InvalidInput(f"samples must be at least 1, got {samples}")

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from bitwright.debug.bench import Bench
 from bitwright.graph.graph import Graph
-from bitwright.quantizers.uniform import ActivationQuantizer
 from bitwright.repair import REPAIRS
 from bitwright.values import Verdict
 from bitwright.values.recipe import Action
@@ -39,8 +38,7 @@ def nats(kl: float) -> str:
 
 def outliers_of(graph: Graph, site: str) -> str:
     """A sentence about an activation whose largest values lie far away from most others, else nothing."""
-    quantizer = graph.quantizers[site]
-    seen = quantizer.observed if isinstance(quantizer, ActivationQuantizer) else None
+    seen = graph.quantizers[site].observed
     if seen is None:
         return ""
     largest = max(abs(seen.low), abs(seen.high))

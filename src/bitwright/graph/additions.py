@@ -21,9 +21,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from bitwright.graph.operations import entry_of, source_of
+from bitwright.graph.places import quantizer_at
 from bitwright.numerics.affine import Affine
 from bitwright.quantizers.base import Quantizer
-from bitwright.quantizers.uniform import ActivationQuantizer
 
 _SIGNIFICANT_BITS = 12  # of the largest value, in units: products with weights then stay within float32
 _FEWEST_FRACTION_BITS = 2  # of the smallest step, in units
@@ -52,8 +52,8 @@ def additions_of(module: GraphModule) -> tuple[Addition, ...]:
 
 
 def _site(module: GraphModule, node: Node) -> str | None:
-    stands = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    return stands.site.name if isinstance(stands, Quantizer) else None
+    stands = quantizer_at(module, node)
+    return None if stands is None else stands.site.name
 
 
 def _site_behind(module: GraphModule, node: object) -> str | None:
@@ -105,7 +105,7 @@ class TieFreeSteps:
     def settle(self, quantizers: Mapping[str, Quantizer]) -> None:
         """Adjust the grids of the sites around additions; those in float or above 8 bits are left alone."""
         for group in self.groups:
-            members = [q for name in group if isinstance(q := quantizers.get(name), ActivationQuantizer)]
+            members = [quantizers[name] for name in group if quantizers[name].settling is not None]
             for quantizer in members:
                 quantizer.settle(None)
             narrow = [(q, q.grid(q.bits)) for q in members if q.bits is not None and q.bits <= 8]
@@ -120,12 +120,12 @@ class TieFreeSteps:
             for (quantizer, _), affine in zip(narrow, self._made[key][1], strict=True):
                 quantizer.settle(affine)
 
-    def _steps(self, narrow: list[tuple[ActivationQuantizer, Affine]]) -> list[Affine]:
+    def _steps(self, narrow: list[tuple[Quantizer, Affine]]) -> list[Affine]:
         exponent = _unit_exponent([(float(affine.scale), quantizer.bits or 0) for quantizer, affine in narrow])
         found = []
         for quantizer, affine in narrow:
             odd = quantizer.site.name in self.results
-            up = quantizer.ranges != "mse"  # what min-max keeps within the grid stays there
+            up = quantizer.settling == "up"
             found.append(_in_units(affine, exponent, odd, up, quantizer.site.scheme.symmetric))
         return found
 

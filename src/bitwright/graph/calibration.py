@@ -15,7 +15,7 @@ from bitwright.graph.input_rows import InputRows
 from bitwright.graph.layers import Layer, layers_of
 from bitwright.numerics.outputs import InputMoments
 from bitwright.numerics.ranges import Observed, check_method
-from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer
+from bitwright.quantizers.base import Quantizer
 from bitwright.settings import DEFAULTS
 from bitwright.values import FLOAT
 
@@ -63,14 +63,18 @@ class _ChannelErrors:
 
 
 def calibrate(
-    graph: Graph, batches: Any, ranges: str = DEFAULTS.ranges, percentile: float = 99.99, seed: int = DEFAULTS.seed
+    graph: Graph,
+    batches: Any,
+    ranges: str | None = DEFAULTS.ranges,
+    percentile: float = 99.99,
+    seed: int = DEFAULTS.seed,
 ) -> Graph:
     """Watch the float activations on some batches and set every range.
 
     Args:
         graph: from :func:`capture`; its policy is left as it was.
         batches: iterable of (inputs, targets); a few hundred samples are enough.
-        ranges: ``"minmax"``, ``"percentile"`` or ``"mse"``.
+        ranges: ``"minmax"``, ``"percentile"`` or ``"mse"``; None for the method that each site has.
         percentile: for ``ranges="percentile"``, in percent.
         seed: of the random sample of values that percentile and mse look at.
 
@@ -80,16 +84,17 @@ def calibrate(
     Raises:
         InvalidData: no batch, or values that are not finite.
     """
-    check_method(ranges)
+    if ranges is not None:
+        check_method(ranges)
     data = as_batches(batches)
     try:
         count = len(data)  # type: ignore[arg-type]
     except TypeError:
         data = list(data)
         count = len(data)
-    watched: list[tuple[ActivationQuantizer, _Watch]] = []
+    watched: list[tuple[Quantizer, _Watch]] = []
     for i, quantizer in enumerate(graph.quantizers.values()):
-        if isinstance(quantizer, ActivationQuantizer):
+        if quantizer.site.kind == "activation":
             watch = _Watch(seed + i, max(1, SAMPLE // max(count, 1)))
             watched.append((quantizer, watch))
     rows = InputRows(graph, count, seed)
@@ -115,7 +120,9 @@ def calibrate(
     for layer in layers_of(graph):
         if layer.weight.site.name in moments:
             layer.weight.observe(_ChannelErrors(layer, moments[layer.weight.site.name]))
-    for module in graph.quantizers.values():
-        if isinstance(module, UniformQuantizer):
-            module.set_ranges(ranges, percentile)
+    for quantizer in graph.quantizers.values():
+        if ranges is None:
+            quantizer.refit()
+        else:
+            quantizer.set_ranges(ranges, percentile)
     return graph

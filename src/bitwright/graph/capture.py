@@ -21,6 +21,7 @@ from bitwright.graph.decompositions import decompose
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import Names, activation_name, attribute_at, layer_name, module_path
 from bitwright.graph.operations import argument, bias_of, entry_of, kind_of, source_of
+from bitwright.graph.places import BIASES, SITES
 from bitwright.graph.symbols import batch_symbols, shape_of_one
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
@@ -289,7 +290,7 @@ def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inp
     symbols = batch_symbols(module)
     by_observer: dict[int, Quantizer] = {}
     site_nodes: dict[Node, Quantizer] = {}
-    holder = nn.Module()
+    holder, table = nn.Module(), dict[str, Quantizer]()
     for node, observer in pt2e.observer_nodes(module):
         source = node.args[0]
         assert isinstance(source, Node)
@@ -331,24 +332,26 @@ def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inp
                 quantizer = ActivationQuantizer(site)
             by_observer[id(observer)] = quantizer
             holder.add_module(f"site_{len(by_observer) - 1}", quantizer)
+            table[site.name] = quantizer
         site_nodes[node] = quantizer
     labels = {id(child): name for name, child in holder.named_children()}
     observers = {str(node.target) for node in site_nodes}
-    module.add_module("sites", holder)
+    module.add_module(SITES, holder)
     for node, quantizer in site_nodes.items():
-        node.target = f"sites.{labels[id(quantizer)]}"
+        node.target = f"{SITES}.{labels[id(quantizer)]}"
     for target in observers:
         module.delete_submodule(target)
     operations = _operations(module, shapes, site_nodes, batch)
-    _round_biases(module, site_nodes)
+    first = _first_uses(module, site_nodes)
+    for quantizer in sorted(by_observer.values(), key=lambda q: first[id(q)]):
+        table[quantizer.site.name] = table.pop(quantizer.site.name)
+    _round_biases(module, site_nodes, table)
     module.graph.lint()
     module.recompile()
-    first = _first_uses(module, site_nodes)
-    quantizers = {q.site.name: q for q in sorted(by_observer.values(), key=lambda q: first[id(q)])}
-    covered = {id(q.weight) for q in quantizers.values() if isinstance(q, WeightQuantizer)}
+    covered = {id(q.weight) for q in table.values() if q.site.kind == "weight"}
     other = sum(p.numel() for p in module.parameters() if id(p) not in covered)
-    sites = Sites(tuple(q.site for q in quantizers.values()), tuple(operations), _hash(module), other)
-    return Graph(module, sites, quantizers, tuple(inputs))
+    sites = Sites(tuple(q.site for q in table.values()), tuple(operations), _hash(module), other)
+    return Graph(module, sites, table, tuple(inputs))
 
 
 def _first_uses(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> dict[int, tuple[int, int]]:
@@ -398,9 +401,9 @@ def _operations(
     return found
 
 
-def _round_biases(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> None:
+def _round_biases(module: GraphModule, site_nodes: dict[Node, Quantizer], table: dict[str, Quantizer]) -> None:
     holder = nn.Module()
-    module.add_module("biases", holder)
+    module.add_module(BIASES, holder)
     for node in list(module.graph.nodes):
         role = entry_of(node).layer
         if role is None:
@@ -409,13 +412,13 @@ def _round_biases(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> Non
         inputs = _site_behind(node.args[role.input], site_nodes)
         weight = _site_behind(node.args[role.weight], site_nodes)
         grouped = role.transposed and argument(node, role.arguments["groups"], "groups", 1) != 1
-        if bias is None or bias.op != "get_attr" or grouped:
+        if bias is None or bias.op != "get_attr" or grouped or inputs is None or weight is None:
             continue
-        if isinstance(inputs, ActivationQuantizer) and isinstance(weight, WeightQuantizer):
+        if (inputs.site.kind, weight.site.kind) == ("activation", "weight"):
             label = f"bias_{len(list(holder.children()))}"
-            holder.add_module(label, BiasQuantizer(str(bias.target), inputs, weight))
+            holder.add_module(label, BiasQuantizer(str(bias.target), table, inputs.site.name, weight.site.name))
             with module.graph.inserting_before(node):
-                rounded = module.graph.call_module(f"biases.{label}", (bias,))
+                rounded = module.graph.call_module(f"{BIASES}.{label}", (bias,))
             rounded.meta = dict(bias.meta)
             node.replace_input_with(bias, rounded)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,11 +15,12 @@ from torch.fx import GraphModule
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.additions import TieFreeSteps
+from bitwright.graph.names import attribute_at
+from bitwright.graph.places import BIASES, SITES, weight_at
 from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
-from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
-from bitwright.values import FLOAT, Policy, Sites
+from bitwright.values import FLOAT, Policy, Scheme, Sites
 
 
 class Graph:
@@ -29,17 +32,17 @@ class Graph:
     Attributes:
         module: the underlying ``torch.fx.GraphModule``.
         sites: the sites, in the order of execution.
-        quantizers: site name -> the module that stands there.
+        quantizers: site name -> the module that stands there; :meth:`put` changes it.
         example_inputs: a small batch of inputs, for shapes and export.
         repairs: names of the repairs that were applied, in their order.
     """
 
     def __init__(
-        self, module: GraphModule, sites: Sites, quantizers: Mapping[str, Quantizer], example_inputs: tuple[Any, ...]
+        self, module: GraphModule, sites: Sites, quantizers: dict[str, Quantizer], example_inputs: tuple[Any, ...]
     ) -> None:
         self.module = module
         self.sites = sites
-        self.quantizers = dict(quantizers)
+        self.quantizers = quantizers  # the very table in which the biases look their grids up
         self.example_inputs = example_inputs
         self.repairs: list[str] = []
         self._lasting: set[str] = set()
@@ -78,7 +81,7 @@ class Graph:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(iter(self.module.parameters()), torch.empty(0)).device
+        return next(chain(self.module.parameters(), self.module.buffers()), torch.empty(0)).device
 
     @property
     def graph_hash(self) -> str:
@@ -102,9 +105,7 @@ class Graph:
         policy.check(self.sites)
         bits = policy.bits
         for name, width in bits.items():
-            quantizer = self.quantizers[name]
-            if isinstance(quantizer, ActivationQuantizer):
-                quantizer.check_range(width)
+            self.quantizers[name].check_range(width)
         for name, quantizer in self.quantizers.items():
             quantizer.bits = bits.get(name)
         self._tie_free_steps.settle(self.quantizers)
@@ -125,26 +126,76 @@ class Graph:
         self.module.to(device)
         self.example_inputs = tuple(value.to(device) for value in self.example_inputs)
         for quantizer in self.quantizers.values():
-            if isinstance(quantizer, (ActivationQuantizer, WeightQuantizer)):
-                quantizer.reset()
+            quantizer.reset()
+        for name, weight in self._weights().items():
+            self.quantizers[name].hold(weight)
         return self.apply(self._policy)
+
+    def put(self, site: str, quantizer: Quantizer) -> Quantizer:
+        """Put a quantizer at a site; it is under the present policy at once.
+
+        Args:
+            site: name of the site.
+            quantizer: of one's own or one of Bitwright's, made for a site of the same kind. The site's name and scheme
+                and, at a weight site, the float weight become its own.
+
+        Returns:
+            The one that stood there, to be put back.
+
+        Raises:
+            InvalidInput: an unknown site or one of the other kind, or a range that the policy in force needs is
+                missing; the graph is then as it was.
+        """
+        before = self.quantizers[self.sites[site].name]
+        if quantizer.site.kind != before.site.kind:
+            raise InvalidInput(
+                f"site '{site}' needs a quantizer for a {before.site.kind}, got a {type(quantizer).__name__} for a "
+                f"{quantizer.site.kind}"
+            )
+        bits = self._policy[site]
+        if bits is not None:
+            quantizer.check_range(bits)
+        if quantizer.site != before.site:
+            quantizer.site = before.site
+            quantizer.refit()
+        if before.site.kind == "weight":
+            quantizer.hold(self._weights()[site])
+        holder = self.module.get_submodule(SITES)
+        setattr(holder, next(label for label, stands in holder.named_children() if stands is before), quantizer)
+        self.quantizers[site] = quantizer
+        self.apply(self._policy)
+        return before
 
     def weight(self, site: str) -> Tensor:
         """The float weight at a weight site."""
-        quantizer = self.quantizers[self.sites[site].name]
-        if not isinstance(quantizer, WeightQuantizer):
+        if self.sites[site].kind != "weight":
             raise InvalidInput(f"site '{site}' is an activation; it has no weight")
-        return quantizer.weight
+        return self.quantizers[site].weight
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Weight site -> the tensor that the network has there now."""
+        found: dict[str, Tensor] = {}
+        for node in self.module.graph.nodes:
+            stands = weight_at(self.module, node)
+            if stands is not None:
+                found.setdefault(stands.site.name, attribute_at(self.module, str(node.args[0].target)))
+        return found
+
+    def set_scheme(self, site: str, scheme: Scheme) -> None:
+        """Quantize a site by another scheme; grids and roundings that were fixed there are forgotten."""
+        quantizer = self.quantizers[site]
+        quantizer.site = replace(quantizer.site, scheme=scheme)
+        self.sites = self.sites.with_scheme(site, scheme)
+        quantizer.refit()
 
     def forget_fitted(self) -> None:
         """Take back the biases that repairs fitted to the present ranges; rescaled weights and granularities stay.
 
         :func:`calibrate` calls it: with new ranges, learned rounding and corrections no longer fit.
         """
-        for module in self.module.modules():
-            if isinstance(module, BiasQuantizer):
-                for bits in list(module.corrections):
-                    module.correct(bits, None)
+        for quantizer in self.biases().values():
+            for bits in list(quantizer.corrections):
+                quantizer.correct(bits, None)
         self.repairs = [name for name in self.repairs if name in self._lasting]
 
     def note_repair(self, name: str, lasting: bool) -> None:
@@ -154,5 +205,5 @@ class Graph:
             self._lasting.add(name)
 
     def biases(self) -> dict[str, BiasQuantizer]:
-        """Biases that are rounded along with their operation, by the parameter's name."""
-        return {m.name: m for m in self.module.modules() if isinstance(m, BiasQuantizer)}
+        """Biases that are rounded along with their operation, by the label under which they stand in the graph."""
+        return dict(self.module.get_submodule(BIASES).named_children())  # type: ignore[arg-type]

@@ -20,9 +20,9 @@ from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import WeightRole, argument, bias_of, entry_of, source_of
+from bitwright.graph.places import activation_at, bias_at, weight_at
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
-from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 
 Map = Callable[[Tensor], Tensor]
 
@@ -41,7 +41,7 @@ class Layer:
 
     name: str
     node: Node
-    weight: WeightQuantizer
+    weight: Quantizer
     bias: BiasQuantizer | None
     bias_node: Node | None
 
@@ -219,31 +219,20 @@ def layers_of(graph: Graph) -> list[Layer]:
     found = []
     for node in graph.module.graph.nodes:
         role = entry_of(node).layer
-        weight = module_at(graph, node.args[role.weight]) if role is not None else None
-        if not isinstance(weight, WeightQuantizer):
+        weight = weight_at(graph.module, node.args[role.weight]) if role is not None else None
+        if weight is None:
             continue
         bias_node = bias_of(node)
-        bias = module_at(graph, bias_node)
-        found.append(
-            Layer(layer_name(node), node, weight, bias if isinstance(bias, BiasQuantizer) else None, bias_node)
-        )
+        found.append(Layer(layer_name(node), node, weight, bias_at(graph.module, bias_node), bias_node))
     return found
 
 
-def module_at(graph: Graph, node: Any) -> object:
-    """The quantizer that a node calls, or None."""
-    if not isinstance(node, Node) or node.op != "call_module":
-        return None
-    found = graph.module.get_submodule(str(node.target))
-    return found if isinstance(found, (Quantizer, BiasQuantizer)) else None
-
-
-def input_site(graph: Graph, layer: Layer) -> ActivationQuantizer | None:
+def input_site(graph: Graph, layer: Layer) -> Quantizer | None:
     """The site that a layer's input comes from, through operations that only move values."""
     node = layer.node.args[0]
     while isinstance(node, Node):
-        found = module_at(graph, node)
-        if isinstance(found, ActivationQuantizer):
+        found = activation_at(graph.module, node)
+        if found is not None:
             return found
         source = source_of(node)
         if source is node:

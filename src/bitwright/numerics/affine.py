@@ -137,3 +137,10 @@ def fake_quantize(tensor: Tensor, affine: Affine, out: Tensor | None = None) -> 
     if torch.is_grad_enabled() and tensor.requires_grad:
         return _StraightThrough.apply(tensor, affine)  # type: ignore[no-any-return, no-untyped-call]
     return _rounded(tensor, affine, out)
+
+
+def straight_through(rounded: Tensor, tensor: Tensor) -> Tensor:
+    """The values of ``rounded``, to the last bit, with the gradient of ``tensor``, where one is wanted."""
+    if torch.is_grad_enabled() and tensor.requires_grad:
+        return rounded.detach() + (tensor - tensor.detach())
+    return rounded

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bitwright.numerics.affine import Affine
-from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+from bitwright.numerics.affine import straight_through
+from bitwright.quantizers.base import Quantizer
 
-INT32 = 2**31 - 1
 # float32 cannot hold 2^31 - 1; the largest float below it is used, in the simulation and in the exported file alike.
 LARGEST = float(2**31 - 128)
 
@@ -20,14 +20,24 @@ class BiasQuantizer(nn.Module):
 
     It is no site of its own: integer runtimes leave no choice of width here. Repairs may put another bias in its
     place at a weight's width (:meth:`correct`); with the weight in float the original bias is always used.
+
+    Args:
+        name: of the bias.
+        table: site name -> what stands there now: the graph's own table.
+        inputs: the site of the operation's input.
+        weight: the site of its weight.
     """
 
-    def __init__(self, name: str, inputs: ActivationQuantizer, weight: WeightQuantizer) -> None:
+    def __init__(self, name: str, table: Mapping[str, Quantizer], inputs: str, weight: str) -> None:
         super().__init__()
         self.name = name
-        self._sources = (inputs, weight)  # in a tuple, so that they aren't registered a second time
+        self._table, self._inputs, self._weight = table, inputs, weight
         self._kept: tuple[Any, Tensor] | None = None
         self.corrections: dict[int, Tensor] = {}
+
+    @property
+    def _sources(self) -> tuple[Quantizer, Quantizer]:
+        return self._table[self._inputs], self._table[self._weight]
 
     def correct(self, bits: int, bias: Tensor | None) -> None:
         """Use another bias whenever the weight has this width; None takes the correction back."""
@@ -38,7 +48,7 @@ class BiasQuantizer(nn.Module):
 
     def effective(self, bias: Tensor) -> Tensor:
         """The bias before it is rounded, at the present width of the weight: the original or a repair's."""
-        bits = self._sources[1].bits
+        bits = self._table[self._weight].bits
         if bits is None or bits not in self.corrections:
             return bias
         found = self.corrections[bits]
@@ -63,15 +73,6 @@ class BiasQuantizer(nn.Module):
             needed = needed.max().reshape(plain.shape)
         return (plain * 2.0 ** needed.clamp_min(1.0).log2().ceil()).float()
 
-    def grid(self, bias: Tensor | None = None) -> Affine | None:
-        """The grid at the present widths, None when the bias stays in float."""
-        scale = self.scale(bias)
-        if scale is None:
-            return None
-        if scale.numel() == 1:
-            scale = scale.reshape(())
-        return Affine(scale, torch.zeros_like(scale), -INT32 - 1, INT32)
-
     def integers(self, bias: Tensor) -> Tensor:
         """The int32 values as float64, (channels,)."""
         scale = self.scale(bias)
@@ -84,7 +85,7 @@ class BiasQuantizer(nn.Module):
         return scale is not None and bool((self.effective(bias).detach().cpu() / scale).abs().max() > LARGEST)
 
     def forward(self, bias: Tensor) -> Tensor:
-        """Round, or pass through."""
+        """Round, with a straight-through gradient, or pass through."""
         inputs, weight = self._sources
         bias = self.effective(bias)
         if inputs.bits is None or weight.bits is None:
@@ -100,4 +101,4 @@ class BiasQuantizer(nn.Module):
                 steps = torch.div(bias, scale.to(bias.device)).round_().clamp_(-LARGEST, LARGEST)
                 self._kept = (key, steps.mul_(scale.to(bias.device)))
                 self._grids = grids  # kept alive, so that the ids stay theirs
-        return self._kept[1]
+        return straight_through(self._kept[1], bias)

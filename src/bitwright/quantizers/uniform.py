@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidInput
-from bitwright.numerics.affine import Affine, dequantized, fake_quantize, integers
-from bitwright.numerics.ranges import Observed, activation_affine, check_method, weight_affine
-from bitwright.quantizers.base import Quantizer
+from bitwright.numerics.affine import Affine, dequantized, fake_quantize, straight_through
+from bitwright.numerics.ranges import Observed, RowHarm, activation_affine, check_method, weight_affine
+from bitwright.quantizers.base import Quantizer, Settling
 from bitwright.values import Site
 
 
@@ -22,8 +22,10 @@ class UniformQuantizer(Quantizer):
     ``bits``.
     """
 
-    def __init__(self, site: Site, ranges: str = "mse", percentile: float = 99.99) -> None:
-        super().__init__(site)
+    def __init__(
+        self, site: Site, weight: Tensor | None = None, ranges: str = "mse", percentile: float = 99.99
+    ) -> None:
+        super().__init__(site, weight)
         self.ranges = ranges
         self.percentile = percentile
         self._affines: dict[int, Affine] = {}
@@ -36,7 +38,11 @@ class UniformQuantizer(Quantizer):
         self._fixed = {}
         self.reset()
 
-    def fix(self, bits: int, affine: Affine) -> None:
+    def refit(self) -> None:
+        """Set ranges anew by the method in use, and forget grids (and roundings) that were fixed."""
+        self.set_ranges(self.ranges, self.percentile)
+
+    def fix(self, bits: int, affine: Affine, rounded: Tensor | None = None) -> None:
         """Use this grid at this width, whatever the range method says."""
         self._fixed[bits] = affine
         self.reset()
@@ -46,13 +52,15 @@ class UniformQuantizer(Quantizer):
         """The widths whose grid was fixed."""
         return tuple(self._fixed)
 
-    def fixed_integers(self, bits: int) -> Tensor | None:
-        """The integers that were fixed along with the grid at a width, in their smallest type; None: the nearest."""
-        return None
+    def state(self, bits: Iterable[int] = ()) -> dict[str, Any]:
+        """The range method, and the grids of these widths and of those that were fixed."""
+        about = {"ranges": self.ranges, "percentile": self.percentile}
+        return {**about, **super().state({*self.fixed, *bits})}
 
-    def own_grid(self, bits: int) -> Affine:
-        """The grid at a width as it was chosen or fixed, before it is adjusted to those of other sites."""
-        return self.grid(bits)
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over grids that any quantizer had, and the range method of a uniform one."""
+        self.set_ranges(state.get("ranges", self.ranges), state.get("percentile", self.percentile))
+        super().load(state)
 
     def reset(self) -> None:
         """Forget the grids, after something that they depend on has changed."""
@@ -73,8 +81,7 @@ class ActivationQuantizer(UniformQuantizer):
     """Stands behind an activation; needs calibration before it can round."""
 
     def __init__(self, site: Site, ranges: str = "mse", percentile: float = 99.99) -> None:
-        super().__init__(site, ranges, percentile)
-        self.observed: Observed | None = None
+        super().__init__(site, None, ranges, percentile)
         self._settled: tuple[int | None, Affine] | None = None
 
     @property
@@ -82,10 +89,10 @@ class ActivationQuantizer(UniformQuantizer):
         """Whether values were observed or every grid was fixed."""
         return self.observed is not None or bool(self._fixed)
 
-    def observe(self, observed: Observed) -> None:
-        """Take over what calibration saw."""
-        self.observed = observed
-        self.reset()
+    @property
+    def settling(self) -> Settling:
+        """What min-max keeps within the grid stays there."""
+        return "nearest" if self.ranges == "mse" else "up"
 
     def reset(self) -> None:
         """Forget the grids, after something that they depend on has changed."""
@@ -93,10 +100,7 @@ class ActivationQuantizer(UniformQuantizer):
         self._settled = None
 
     def settle(self, affine: Affine | None) -> None:
-        """Use this grid while the present width is in force; None for the one that the range method chose.
-
-        See :mod:`bitwright.graph.additions`.
-        """
+        """Use this grid while the present width is in force; None for the one that the range method chose."""
         self._settled = None if affine is None else (self.bits, affine)
 
     def grid(self, bits: int) -> Affine:
@@ -130,55 +134,50 @@ class ActivationQuantizer(UniformQuantizer):
         low, high = scheme.integer_range(bits)
         return activation_affine(self.observed, low, high, scheme.symmetric, self.ranges, self.percentile)
 
-    def forward(self, tensor: Tensor) -> Tensor:
-        """Round, or pass through in float."""
-        if self.recorder is not None:
-            self.recorder(tensor)
-        if self.bits is None:
-            return tensor
-        affine = self.grid(self.bits)
+    def quantize(self, tensor: Tensor, bits: int) -> Tensor:
+        """Round to the grid of a width."""
+        affine = self.grid(bits)
         if affine.scale.device != tensor.device:
+            settled = self._settled is not None and affine is self._settled[1]
             affine = affine.to(tensor.device)
-            if self._settled is not None:
-                self._settled = (self.bits, affine)
+            if settled:
+                self._settled = (bits, affine)
             else:
-                self._affines[self.bits] = affine
+                self._affines[bits] = affine
         return fake_quantize(tensor, affine)
 
 
 class WeightQuantizer(UniformQuantizer):
     """Stands behind a weight; rounds it once for each grid and keeps only the result in use.
 
-    Rounding is to the nearest grid point, or the one that a repair learned for a width (:meth:`fix_rounding`);
+    Rounding is to the nearest grid point, or the one that a repair learned for a width (:meth:`fix`);
     :meth:`integers` is what the simulation and every export use.
     """
 
     def __init__(self, site: Site, weight: Tensor, ranges: str = "mse", percentile: float = 99.99) -> None:
-        super().__init__(site, ranges, percentile)
-        self._held = [weight]  # in a list, so that it isn't registered a second time
+        super().__init__(site, weight, ranges, percentile)
         self._learned: dict[int, Tensor] = {}
         self._seen = weight._version
         self._kept: tuple[Any, Tensor] | None = None
-        self._output_error: Callable[[Tensor], Tensor] | None = None
+        self._output_error: RowHarm | None = None
 
-    def observe(self, output_error: Callable[[Tensor], Tensor] | None) -> None:
+    def hold(self, weight: Tensor) -> None:
+        """Take another tensor for the float weight; what was learned stays if the values are the same."""
+        if weight is not self.weight:
+            self._notice_changes()
+            if self._learned and not torch.equal(self.weight.detach().to(weight.device), weight.detach()):
+                self._forget_learned()
+            self._seen = weight._version
+        super().hold(weight)
+
+    def observe(self, seen: Observed | RowHarm | None) -> None:
         """Take over what calibration saw: what an error of this weight does to each output channel.
 
         Ranges by mean squared error then look at the outputs, as at low widths they must: which weights may be
         clipped depends on the inputs that they meet.
         """
-        self._output_error = output_error
+        self._output_error = None if isinstance(seen, Observed) else seen
         self.reset()
-
-    @property
-    def calibrated(self) -> bool:
-        """Always: the range comes from the weight itself."""
-        return True
-
-    @property
-    def weight(self) -> Tensor:
-        """The float weight."""
-        return self._held[0]
 
     def reset(self) -> None:
         """Forget grids and the rounded weight."""
@@ -202,27 +201,26 @@ class WeightQuantizer(UniformQuantizer):
             self._forget_learned()
             self.reset()
 
+    def _forget_learned(self) -> None:
+        for bits in self._learned:
+            self._fixed.pop(bits, None)
+        self._learned = {}
+
     def set_ranges(self, method: str, percentile: float = 99.99) -> None:
         """Choose how ranges are set from now on, and forget grids and roundings that were fixed."""
         self._learned = {}
         super().set_ranges(method, percentile)
 
-    def fix(self, bits: int, affine: Affine) -> None:
-        """Use this grid at this width, and round to the nearest of its points."""
+    def fix(self, bits: int, affine: Affine, rounded: Tensor | None = None) -> None:
+        """Use this grid at this width, and round to the nearest of its points, or to the integers that are given."""
+        self._notice_changes()
         self._learned.pop(bits, None)
+        if rounded is not None:
+            self._check_integers(bits, affine, rounded)
+            self._learned[bits] = rounded.detach().to(torch.int8 if bits <= 8 else torch.int16)
         super().fix(bits, affine)
 
-    def fix_rounding(self, bits: int, affine: Affine, rounded: Tensor) -> None:
-        """Use this grid and exactly these integers at this width, until the float weight changes.
-
-        Args:
-            bits: the width.
-            affine: the grid.
-            rounded: the integers, in the shape of the weight, any dtype.
-
-        Raises:
-            InvalidInput: another shape, or integers outside the grid.
-        """
+    def _check_integers(self, bits: int, affine: Affine, rounded: Tensor) -> None:
         if rounded.shape != self.weight.shape:
             raise InvalidInput(
                 f"rounded must have the weight's shape {tuple(self.weight.shape)} at site '{self.site.name}', "
@@ -234,31 +232,17 @@ class WeightQuantizer(UniformQuantizer):
                 f"rounded must be between {affine.low} and {affine.high} at {bits} bits for site '{self.site.name}', "
                 f"got {smallest} to {largest}"
             )
-        self.grid(bits)  # takes note of the weight's present version
-        self.fix(bits, affine)
-        self._learned[bits] = rounded.detach().to(torch.int8 if bits <= 8 else torch.int16)
-
-    def fixed_integers(self, bits: int) -> Tensor | None:
-        """The integers that were learned at a width, as int8 or int16; None: the nearest."""
-        self._notice_changes()
-        return self._learned.get(bits)
 
     def learned(self, bits: int) -> bool:
         """Whether the rounding at a width was learned by a repair."""
-        self.grid(bits)
+        self._notice_changes()
         return bits in self._learned
 
-    def integers(self, bits: int) -> Tensor:
+    def integers(self, bits: int, tensor: Tensor | None = None) -> Tensor:
         """The integers that stand for the weight at a width, as float32 in its shape."""
-        affine = self.grid(bits).to(self.weight.device)
-        found = self._learned.get(bits)
-        with torch.no_grad():
-            return integers(self.weight, affine) if found is None else found.to(self.weight.device, torch.float32)
-
-    def _forget_learned(self) -> None:
-        for bits in self._learned:
-            self._fixed.pop(bits, None)
-        self._learned = {}
+        if tensor is None and self.learned(bits):
+            return self._learned[bits].to(self.weight.device, torch.float32)
+        return super().integers(bits, tensor)
 
     def _make(self, bits: int) -> Affine:
         scheme = self.site.scheme
@@ -267,33 +251,23 @@ class WeightQuantizer(UniformQuantizer):
         group = scheme.group_size if scheme.granularity == "group" else None
         return weight_affine(self.weight, low, high, axis, group, self.ranges, self.percentile, self._output_error)
 
-    def quantized(self) -> Tensor:
-        """The rounded weight at the present width, without gradient (made once)."""
-        assert self.bits is not None
-        self.grid(self.bits)  # forgets what was kept if the weight has changed
+    def quantize(self, tensor: Tensor, bits: int) -> Tensor:
+        """Round the weight to the grid of a width, or to the integers that were learned for it."""
+        affine = self.grid(bits).to(tensor.device)
+        if bits in self._learned:
+            return straight_through(dequantized(self.integers(bits), affine), tensor)
+        return fake_quantize(tensor, affine)
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Round, or pass through in float; without gradients the weight is rounded once for each grid."""
+        if self.bits is None:
+            self._kept = None
+        if self.bits is None or torch.is_grad_enabled() and tensor.requires_grad:
+            return super().forward(tensor)
+        if self.recorder is not None:
+            self.recorder(tensor)
+        self._notice_changes()  # forgets what was kept if the weight has changed
         key = (self.bits, self.weight.device)
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self.rounded(self.bits))
         return self._kept[1]
-
-    def rounded(self, bits: int) -> Tensor:
-        """The rounded weight at any width, without gradient, made anew."""
-        affine = self.grid(bits).to(self.weight.device)
-        with torch.no_grad():
-            if bits in self._learned:
-                return dequantized(self.integers(bits), affine)
-            return fake_quantize(self.weight, affine)
-
-    def forward(self, tensor: Tensor) -> Tensor:
-        """Round, or pass through in float."""
-        if self.recorder is not None:
-            self.recorder(tensor)
-        if self.bits is None:
-            self._kept = None
-            return tensor
-        if torch.is_grad_enabled() and tensor.requires_grad:
-            affine = self.grid(self.bits).to(tensor.device)
-            if self.bits in self._learned:
-                return tensor + (self.quantized() - tensor).detach()
-            return fake_quantize(tensor, affine)
-        return self.quantized()

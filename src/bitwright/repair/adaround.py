@@ -179,7 +179,7 @@ class _Work:
         if found is None:
             found = learn_rounding(before, settings)
         if found.error <= plain:
-            layer.weight.fix_rounding(bits, affine, layer.from_matrix(found.integers))
+            layer.weight.fix(bits, affine, layer.from_matrix(found.integers))
             if learn and layer.bias is not None:
                 layer.bias.correct(bits, found.bias)
         self.changes.append(

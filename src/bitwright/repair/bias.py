@@ -11,9 +11,9 @@ from torch.fx import Node
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import Layer, layers_of, module_at
+from bitwright.graph.layers import Layer, layers_of
 from bitwright.graph.operations import entry_of
-from bitwright.quantizers.uniform import ActivationQuantizer
+from bitwright.graph.places import activation_at
 from bitwright.repair.checks import checked_inputs, checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.missing import ensure_biases
@@ -150,7 +150,7 @@ class _Statistics:
         start = layer.node.args[0]
         assert isinstance(start, Node)
         node = start
-        while isinstance(module_at(self.graph, node), ActivationQuantizer) and isinstance(node.args[0], Node):
+        while activation_at(self.graph.module, node) is not None and isinstance(node.args[0], Node):
             node = node.args[0]
         limits = entry_of(node).limits
         if limits is not None and isinstance(node.args[0], Node):

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import Layer, module_at
+from bitwright.graph.layers import Layer
 from bitwright.graph.operations import entry_of
-from bitwright.quantizers.bias import BiasQuantizer
-from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+from bitwright.graph.places import activation_at
 from bitwright.repair.rounding import OFFSET, STRETCH, Settings, regularizer_gradient, start_of
 from bitwright.repair.steps import full_step
 from bitwright.repair.twins import Twins, inputs_dependent
@@ -173,7 +172,7 @@ def _settle(parts: dict[Node, _Part], run: Any, entering: Tensor, target: Tensor
         for node, part in parts.items():
             bits = part.layer.weight.bits
             assert bits is not None
-            part.layer.weight.fix_rounding(bits, part.affine, part.integers(False))
+            part.layer.weight.fix(bits, part.affine, part.integers(False))
             if part.shift is not None and part.layer.bias is not None:
                 part.layer.bias.correct(bits, learned[node][1])
     return min(before, after)
@@ -209,13 +208,8 @@ def _runner(
             if node in parts:
                 values[node] = _with_weight(node, value, *weights[node])
                 continue
-            site = module_at(graph, node)
-            if isinstance(site, ActivationQuantizer) and not round_inside:
-                values[node] = value(node.args[0])  # type: ignore[arg-type]
-            elif isinstance(site, (ActivationQuantizer, WeightQuantizer, BiasQuantizer)):
-                values[node] = site(value(node.args[0]))  # type: ignore[arg-type]
-            else:
-                values[node] = twins.call(node, value, True)
+            skipped = activation_at(graph.module, node) is not None and not round_inside
+            values[node] = value(node.args[0]) if skipped else twins.call(node, value, True)  # type: ignore[arg-type]
         return values[block.end]  # type: ignore[no-any-return]
 
     return run

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.fx import Node
 
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import Layer, layers_of, module_at
+from bitwright.graph.layers import Layer, layers_of
 from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import cap_of, entry_of, moves_only
+from bitwright.graph.places import activation_at
 from bitwright.graph.symbols import value_of
-from bitwright.quantizers.uniform import ActivationQuantizer
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _pair(graph: Graph, first: Layer, layers: dict[Node, Layer]) -> Pair | None:
             if first.linear or not _flattens(user):
                 return None
             flat = True
-        elif not (isinstance(module_at(graph, user), ActivationQuantizer) or _scales_along(user, first, flat)):
+        elif not (activation_at(graph.module, user) is not None or _scales_along(user, first, flat)):
             return None
         between.append(user)
         node = user

@@ -7,7 +7,6 @@ from typing import Any
 from bitwright.errors import InvalidInput
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
-from bitwright.quantizers.uniform import ActivationQuantizer
 from bitwright.values import Policy
 
 
@@ -26,8 +25,7 @@ def checked_policy(graph: Graph, name: str, policy: Policy | None) -> Policy:
         )
     chosen.check(graph.sites)
     for site in chosen:
-        quantizer = graph.quantizers[site]
-        if isinstance(quantizer, ActivationQuantizer) and not quantizer.calibrated:
+        if not graph.quantizers[site].calibrated:
             raise InvalidInput(
                 f"repair '{name}' comes after the ranges, and site '{site}' has none yet; "
                 "call bw.calibrate(graph, batches) first"

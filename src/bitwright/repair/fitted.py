@@ -8,10 +8,10 @@ them are here, so that no repair needs a way of its own to be kept.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,9 +20,7 @@ from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.graph.calibration import calibrate
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import layers_of
-from bitwright.numerics.affine import Affine
-from bitwright.quantizers.bias import BiasQuantizer
-from bitwright.quantizers.uniform import ActivationQuantizer, UniformQuantizer, WeightQuantizer
+from bitwright.graph.places import SITES
 from bitwright.repair.descriptor import REPAIRS
 from bitwright.repair.missing import ensure_biases, zeros_of
 from bitwright.values import Policy
@@ -44,23 +42,14 @@ def take_fitted(graph: Graph, policy: Policy, recipe: str) -> Fitted:
     arrays: dict[str, NDArray[Any]] = {}
     sites: dict[str, Any] = {}
     for name, quantizer in graph.quantizers.items():
-        if not isinstance(quantizer, UniformQuantizer):
-            continue
-        scheme = quantizer.site.scheme
-        sites[name] = {
-            "ranges": quantizer.ranges,
-            "percentile": quantizer.percentile,
-            "granularity": [scheme.granularity, scheme.axis, scheme.group_size],
-        }
-        width = policy[name]
-        for bits in sorted({*quantizer.fixed, *(() if width is None else (width,))}):
-            affine, integers = quantizer.own_grid(bits), quantizer.fixed_integers(bits)
-            arrays[f"scale/{bits}/{name}"] = _array(affine.scale)
-            arrays[f"zero/{bits}/{name}"] = _array(affine.zero_point)
-            arrays[f"grid/{bits}/{name}"] = np.array([affine.low, affine.high, affine.group_size or 0], np.int32)
-            if integers is not None:
-                arrays[f"integers/{bits}/{name}"] = _array(integers)
-    biases = _biases(graph)
+        scheme, width = quantizer.site.scheme, policy[name]
+        sites[name] = {"granularity": [scheme.granularity, scheme.axis, scheme.group_size]}
+        for key, value in quantizer.state(() if width is None else (width,)).items():
+            if isinstance(value, Tensor):
+                arrays[f"{key}/{name}"] = _array(value)
+            else:
+                sites[name][key] = value
+    biases = graph.biases()
     for label, bias in biases.items():
         for bits, values in bias.corrections.items():
             arrays[f"bias/{bits}/{label}"] = _array(values)
@@ -110,41 +99,23 @@ def put_fitted(graph: Graph, fitted: Fitted, batches: Any = None, ranges: str = 
         _forget_seen(graph)  # it belongs to other weights
     graph.forget_fitted()
     for name, site in about["sites"].items():
-        quantizer = graph.quantizers[name]
-        assert isinstance(quantizer, UniformQuantizer)
-        quantizer.set_ranges(site["ranges"], site["percentile"])
-    for key in arrays:
-        what, _, rest = key.partition("/")
-        width, _, name = rest.partition("/")
-        if what == "scale":
-            _set_grid(graph, arrays, int(width), name)
-        elif what == "bias":
-            _biases(graph)[name].correct(int(width), torch.from_numpy(arrays[key]))
+        graph.quantizers[name].load({**site, **_arrays_of(arrays, name)})
+    for label, bias in graph.biases().items():
+        for key, values in _arrays_of(arrays, label).items():
+            what, _, width = key.partition("/")
+            if what == "bias":
+                bias.correct(int(width), values)
     graph.repairs = []
     for name in about["repairs"]:
         graph.note_repair(name, REPAIRS[name].lasting)
     graph.apply(graph.policy)
 
 
-def _set_grid(graph: Graph, arrays: Any, bits: int, name: str) -> None:
-    scale, zero, grid = (arrays[f"{part}/{bits}/{name}"] for part in ("scale", "zero", "grid"))
-    low, high, group = (int(value) for value in grid)
-    affine = Affine(torch.from_numpy(scale), torch.from_numpy(zero), low, high, group or None)
-    quantizer, integers = graph.quantizers[name], arrays.get(f"integers/{bits}/{name}")
-    assert isinstance(quantizer, UniformQuantizer)
-    if integers is not None and isinstance(quantizer, WeightQuantizer):
-        quantizer.fix_rounding(bits, affine, torch.from_numpy(integers))
-    else:
-        quantizer.fix(bits, affine)
-
-
 def _set_scheme(graph: Graph, name: str, granularity: str, axis: int | None, group_size: int | None) -> None:
-    quantizer = graph.quantizers[name]
-    scheme = quantizer.site.scheme
+    scheme = graph.sites[name].scheme
     wanted = replace(scheme, granularity=cast(Granularity, granularity), axis=axis, group_size=group_size)
     if wanted != scheme:
-        quantizer.site = replace(quantizer.site, scheme=wanted)
-        graph.sites = graph.sites.with_scheme(name, wanted)
+        graph.set_scheme(name, wanted)
 
 
 def _add_biases(graph: Graph, added: Any) -> None:
@@ -158,21 +129,13 @@ def _add_biases(graph: Graph, added: Any) -> None:
 
 def _forget_seen(graph: Graph) -> None:
     for quantizer in graph.quantizers.values():
-        if isinstance(quantizer, ActivationQuantizer):
-            quantizer.observed = None
-        elif isinstance(quantizer, WeightQuantizer):
-            quantizer.observe(None)
-
-
-def _biases(graph: Graph) -> dict[str, BiasQuantizer]:
-    """Label -> what rounds the bias, in the order in which they were made."""
-    found = graph.module.get_submodule("biases").named_children()
-    return {label: module for label, module in found if isinstance(module, BiasQuantizer)}
+        quantizer.observe(None)
 
 
 def _weights(graph: Graph) -> dict[str, Tensor]:
-    """Float weights and biases, and buffers, by name."""
-    return dict([*graph.module.named_parameters(), *graph.module.named_buffers()])
+    """Float weights and biases, and buffers, by name; what quantizers learn is in their own state."""
+    found = [*graph.module.named_parameters(), *graph.module.named_buffers()]
+    return {name: tensor for name, tensor in found if not name.startswith(f"{SITES}.")}
 
 
 def _digest(graph: Graph) -> str:
@@ -181,6 +144,16 @@ def _digest(graph: Graph) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _arrays_of(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, Tensor]:
+    """The arrays of a site or a bias, by what stands before its name in their keys: ``scale/4``."""
+    found = {}
+    for key, array in arrays.items():
+        what = key.removesuffix(f"/{name}")
+        if what not in (key, "weight") and what.count("/") <= 1:  # else the name is the end of a longer one
+            found[what] = torch.from_numpy(array)
+    return found
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

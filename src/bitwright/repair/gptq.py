@@ -185,7 +185,7 @@ def _fit(layer: Layer, moments: _Moments, refit: bool, learn_bias: bool, damping
     before = moments.error(_present(layer) - weight, None)
     after = moments.error(change, shift)
     if after < before:
-        quantizer.fix_rounding(bits, affine, layer.from_matrix(integers))
+        quantizer.fix(bits, affine, layer.from_matrix(integers))
         if shift is not None and layer.bias is not None:
             bias = _bias(twins, layer)
             layer.bias.correct(bits, bias + shift.flatten().to(bias.dtype))

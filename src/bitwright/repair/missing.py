@@ -9,6 +9,7 @@ from torch import nn
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, input_site
+from bitwright.graph.places import BIASES
 from bitwright.quantizers.bias import BiasQuantizer
 
 
@@ -28,7 +29,7 @@ def ensure_biases(graph: Graph, layers: Iterable[Layer]) -> list[str]:
         if layer.bias_node is not None or inputs is None or position is None or grouped:
             notes.append(f"{layer.name} is left alone: it has a bias in float, or none that could be rounded")
             continue
-        _insert(graph, layer, BiasQuantizer(_name(layer), inputs, layer.weight))
+        _insert(graph, layer, BiasQuantizer(_name(layer), graph.quantizers, inputs.site.name, layer.weight.site.name))
         changed = True
     if changed:
         graph.module.graph.lint()
@@ -38,7 +39,7 @@ def ensure_biases(graph: Graph, layers: Iterable[Layer]) -> list[str]:
 
 def zeros_of(graph: Graph, label: str) -> nn.Parameter | None:
     """The zeros of a bias that was given to a layer without one; None for a bias of the model."""
-    found = getattr(graph.module.get_submodule("biases"), f"{label}_zeros", None)
+    found = getattr(graph.module.get_submodule(BIASES), f"{label}_zeros", None)
     return found if isinstance(found, nn.Parameter) else None
 
 
@@ -48,7 +49,7 @@ def _name(layer: Layer) -> str:
 
 def _insert(graph: Graph, layer: Layer, quantizer: BiasQuantizer) -> None:
     weight = layer.weight.weight
-    holder = graph.module.get_submodule("biases")
+    holder = graph.module.get_submodule(BIASES)
     label = f"bias_{len(list(holder.children()))}"
     holder.add_module(label, quantizer)
     parameter = f"{label}_zeros"
@@ -56,8 +57,8 @@ def _insert(graph: Graph, layer: Layer, quantizer: BiasQuantizer) -> None:
     holder.register_parameter(parameter, zeros)
     nodes = graph.module.graph
     with nodes.inserting_before(layer.node):
-        source = nodes.get_attr(f"biases.{parameter}")
-        rounded = nodes.call_module(f"biases.{label}", (source,))
+        source = nodes.get_attr(f"{BIASES}.{parameter}")
+        rounded = nodes.call_module(f"{BIASES}.{label}", (source,))
     position = layer.role.bias
     assert position is not None
     args = list(layer.node.args)

@@ -11,12 +11,13 @@ from torch.fx import Node
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import Layer, layers_of, module_at
+from bitwright.graph.layers import Layer, layers_of
 from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import entry_of
+from bitwright.graph.places import activation_at, quantizer_at
 from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import Observed, activation_affine
-from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+from bitwright.quantizers.base import Quantizer
 from bitwright.repair.chains import input_reach, scale_inputs, shared_tensors
 from bitwright.repair.checks import checked_inputs, checked_policy
 from bitwright.repair.descriptor import registered
@@ -77,8 +78,8 @@ def clip(
     with graph.applied(chosen):
         stops = {}
         for node in graph.module.graph.nodes:
-            site = module_at(graph, node)
-            if not isinstance(site, ActivationQuantizer) or site.bits is None:
+            site = activation_at(graph.module, node)
+            if site is None or site.bits is None:
                 continue
             if names is None or site.site.name in names:
                 if site.observed is None:
@@ -98,9 +99,7 @@ def clip(
     return RepairReport(f"{count} calibration samples", tuple(changes), samples=count)
 
 
-def _clip(
-    graph: Graph, twins: Twins, node: Node, quantizer: ActivationQuantizer, readers: list[Layer]
-) -> Change | None:
+def _clip(graph: Graph, twins: Twins, node: Node, quantizer: Quantizer, readers: list[Layer]) -> Change | None:
     bits, seen = quantizer.bits, quantizer.observed
     if bits is None or seen is None:
         return None
@@ -185,7 +184,7 @@ def smooth(graph: Graph, batches: Any, *, strength: float = 0.5, samples: int = 
     changes: list[Change] = []
     notes: list[str] = []
     stands, readers = _smoothable(graph, notes)
-    changed: dict[int, WeightQuantizer] = {}
+    changed: dict[int, Quantizer] = {}
     touched: list[Node] = []
     if stands:
         twins = Twins(graph, inputs)
@@ -204,7 +203,7 @@ def smooth(graph: Graph, batches: Any, *, strength: float = 0.5, samples: int = 
             for layer in readers[node]:
                 scale_inputs(layer, scale)
                 changed[id(layer.weight)] = layer.weight
-            touched += [node, *(user for user in node.users if module_at(graph, user) is not None)]
+            touched += [node, *(user for user in node.users if quantizer_at(graph.module, user) is not None)]
             after = reach / scale
             changes.append(Change(readers[node][0].name, "largest over mean range", _peak(reach), _peak(after)))
     if not changes:
@@ -248,7 +247,7 @@ def _ends(graph: Graph, node: Node) -> list[Node]:
     """The operations that read a value, through its sites."""
     found: list[Node] = []
     for user in node.users:
-        if isinstance(module_at(graph, user), ActivationQuantizer):
+        if activation_at(graph.module, user) is not None:
             found += _ends(graph, user)
         else:
             found.append(user)

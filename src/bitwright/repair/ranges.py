@@ -12,12 +12,12 @@ from torch.fx import Node
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import Layer, Positions, layers_of, module_at
+from bitwright.graph.layers import Layer, Positions, layers_of
+from bitwright.graph.places import quantizer_at
 from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import METHODS
 from bitwright.numerics.steps import position_of, rounded_up, step_at, stride, tie_free
 from bitwright.quantizers.base import Quantizer
-from bitwright.quantizers.uniform import UniformQuantizer, WeightQuantizer
 from bitwright.repair.checks import checked_inputs, checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.report import Change, RepairReport
@@ -91,10 +91,8 @@ def set_ranges(
     in_force = graph.policy
     before = {name: _mean_step(graph.quantizers[name], policy) for name in wanted}
     for name, method in wanted.items():
-        quantizer = graph.quantizers[name]
-        assert isinstance(quantizer, UniformQuantizer)
         if method not in FITTED:
-            quantizer.set_ranges(method, percentile)
+            graph.quantizers[name].set_ranges(method, percentile)
         elif policy[name] is None:
             notes.append(f"{name} is in float under the policy and is left alone")
     fitted = {name: method for name, method in fitted.items() if policy[name] is not None}
@@ -175,13 +173,8 @@ def set_granularity(
             axis=None if granularity == "tensor" else axes.get(name, 0),
             group_size=group_size if granularity == "group" else None,
         )
-        changed = replace(site, scheme=scheme)
-        quantizer = graph.quantizers[name]
-        assert isinstance(quantizer, WeightQuantizer)
-        quantizer.site = changed
-        graph.sites = graph.sites.with_scheme(name, scheme)
-        quantizer.set_ranges(quantizer.ranges, quantizer.percentile)
-        changes.append(Change(name, "steps", float(site.scales), float(changed.scales)))
+        graph.set_scheme(name, scheme)
+        changes.append(Change(name, "steps", float(site.scales), float(graph.sites[name].scales)))
     graph.apply(policy)
     return RepairReport("no data", tuple(changes))
 
@@ -258,11 +251,10 @@ def _nearest_error(layer: Layer, grid: Affine, matrix: Tensor, gram: Tensor) -> 
 def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) -> None:
     """Choose among multiples of a site's present step by the cross-entropy at the output, this site alone quantized."""
     quantizer = graph.quantizers[name]
-    assert isinstance(quantizer, UniformQuantizer)
     assert quantizer.bits is not None
     order = inputs_dependent(graph.module.graph)
-    mine = [node for node in graph.module.graph.nodes if module_at(graph, node) is quantizer]
-    readers = [user for node in mine for user in node.users] if isinstance(quantizer, WeightQuantizer) else mine
+    mine = [node for node in graph.module.graph.nodes if quantizer_at(graph.module, node) is quantizer]
+    readers = [user for node in mine for user in node.users] if quantizer.site.kind == "weight" else mine
     first = min(order.index(node) for node in readers)
     behind = order[first:]
     output = next(node for node in graph.module.graph.nodes if node.op == "output").args[0]
@@ -279,7 +271,7 @@ def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) ->
     places = {}
     for factor in FACTORS:
         position = rounded_up(position_of(present.scale * factor), finest)
-        if isinstance(quantizer, WeightQuantizer):
+        if quantizer.site.kind == "weight":
             position = tie_free(position, present.low, present.high)
         places[float(position.double().mean())] = step_at(position).reshape(present.scale.shape)
     best: tuple[float, Affine] | None = None
@@ -292,7 +284,7 @@ def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) ->
     quantizer.fix(quantizer.bits, best[1])
 
 
-def _rescaled(quantizer: UniformQuantizer, present: Affine, scale: Tensor) -> Affine:
+def _rescaled(quantizer: Quantizer, present: Affine, scale: Tensor) -> Affine:
     zero = present.zero_point
     if not quantizer.site.scheme.symmetric:
         # The lower end of the range stays where it is as long as it can.
@@ -320,12 +312,13 @@ def _cross_entropy(
             if used in twins.float:
                 return twins.float[used][i]
             found = twins.constant(used, False)
-            return fake_quantize(found, affine.to(found.device)) if module_at(graph, used) is quantizer else found
+            here = quantizer_at(graph.module, used) is quantizer
+            return fake_quantize(found, affine.to(found.device)) if here else found
 
         with torch.no_grad():
             for node in behind:
                 values[node] = twins.call(node, value, False)
-                if module_at(graph, node) is quantizer:
+                if quantizer_at(graph.module, node) is quantizer:
                     values[node] = fake_quantize(values[node], affine.to(values[node].device))
         got = values[result].double().log_softmax(1)
         total -= float((expected.exp() * got).sum())

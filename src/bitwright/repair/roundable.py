@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch.fx import Node
 
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import Layer, layers_of, module_at
+from bitwright.graph.layers import Layer, layers_of
 from bitwright.graph.operations import entry_of
-from bitwright.quantizers.uniform import WeightQuantizer
+from bitwright.graph.places import weight_at
 
 WIDEST = 8  # bits; beyond, rounding to nearest loses nothing that could be won back
 
@@ -43,8 +43,8 @@ def _read_elsewhere(graph: Graph) -> dict[str, str]:
     """Names of weights that operations read that are no layers, and one such operation for each."""
     found = {}
     for node in graph.module.graph.nodes:
-        weight = module_at(graph, node)
-        if not isinstance(weight, WeightQuantizer):
+        weight = weight_at(graph.module, node)
+        if weight is None:
             continue
         for user in node.users:
             role = entry_of(user).layer

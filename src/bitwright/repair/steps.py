@@ -10,7 +10,6 @@ from torch import Tensor
 from bitwright.graph.layers import Layer
 from bitwright.numerics.affine import Affine, blocked, unblocked
 from bitwright.numerics.steps import PER_OCTAVE, position_of, rounded_up, step_at, stride, tie_free
-from bitwright.quantizers.uniform import WeightQuantizer
 
 DAMPING = 0.01  # of the mean diagonal, added to the Gram matrix before it is inverted
 _BLOCK = 32  # columns whose feedback reaches the rest in one product
@@ -159,7 +158,7 @@ def fitted_affine(
         matrix: (G, R, K) weights to fit instead of the layer's own.
         feedback: judge by sequential rounding with it; None for nearest rounding.
     """
-    quantizer: WeightQuantizer = layer.weight
+    quantizer = layer.weight
     scheme = quantizer.site.scheme
     low, high = scheme.integer_range(bits)
     if matrix is None:

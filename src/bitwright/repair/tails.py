@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import Layer, module_at
+from bitwright.graph.layers import Layer
 from bitwright.graph.operations import entry_of
-from bitwright.quantizers.uniform import ActivationQuantizer
+from bitwright.graph.places import activation_at
+from bitwright.quantizers.base import Quantizer
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Tail:
         steps: list[Callable[[Tensor, list[Tensor]], Tensor]] = []
         count = 0
         for node in self.nodes:
-            site = module_at(graph, node)
-            if isinstance(site, ActivationQuantizer):
+            site = activation_at(graph.module, node)
+            if site is not None:
                 if rounding and site.bits is not None:
                     steps.append(_site(site))
             elif entry_of(node).kind == "add":
@@ -64,7 +65,7 @@ class Tail:
         return run
 
 
-def _site(site: ActivationQuantizer) -> Callable[[Tensor, list[Tensor]], Tensor]:
+def _site(site: Quantizer) -> Callable[[Tensor, list[Tensor]], Tensor]:
     return lambda value, _: site(value)
 
 
@@ -93,7 +94,7 @@ def tail_of(graph: Graph, layer: Layer, shape: Callable[[Node], torch.Size | Non
     here = layer.node
     while len(here.users) == 1:
         user = next(iter(here.users))
-        if isinstance(module_at(graph, user), ActivationQuantizer):
+        if activation_at(graph.module, user) is not None:
             nodes.append(user)
         elif entry_of(user).kind == "add" and len(user.args) == 2 and not user.kwargs:
             other = user.args[1] if user.args[0] is here else user.args[0]
@@ -107,7 +108,7 @@ def tail_of(graph: Graph, layer: Layer, shape: Callable[[Node], torch.Size | Non
         else:
             break
         here = user
-    while nodes and isinstance(module_at(graph, nodes[-1]), ActivationQuantizer):
+    while nodes and activation_at(graph.module, nodes[-1]) is not None:
         nodes.pop()
     return Tail(tuple(nodes), tuple(operands))
 

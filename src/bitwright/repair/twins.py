@@ -17,8 +17,7 @@ from torch.fx.node import map_arg
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import attribute_at
-from bitwright.quantizers.base import Quantizer
-from bitwright.quantizers.bias import BiasQuantizer
+from bitwright.graph.places import bias_at, quantizer_at
 
 
 class Twins:
@@ -124,10 +123,10 @@ class Twins:
         args = map_arg(node.args, value)
         kwargs = map_arg(node.kwargs, value)
         if node.op == "call_module":
-            module = self.graph.module.get_submodule(str(node.target))
-            if not quantized and isinstance(module, (Quantizer, BiasQuantizer)):
+            stands = quantizer_at(self.graph.module, node) or bias_at(self.graph.module, node)
+            if stands is not None and not quantized:
                 return args[0]
-            return module(*args, **kwargs)
+            return self.graph.module.get_submodule(str(node.target))(*args, **kwargs)
         if node.op == "call_function":
             return node.target(*args, **kwargs)  # type: ignore[operator]
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)

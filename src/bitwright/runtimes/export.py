@@ -128,8 +128,8 @@ def _insert_sites(model: Any, marked: Marked, storage: str) -> dict[str, Any]:
     for marker in [node for node in model.graph if node.domain == DOMAIN]:
         label = marker.attributes["label"].as_string()
         if label in marked.weights:
-            quantizer, weight = marked.weights[label]
-            sites[quantizer.site.name] = insert_weight(builder, marker, quantizer, weight, storage)
+            quantizer = marked.weights[label]
+            sites[quantizer.site.name] = insert_weight(builder, marker, quantizer, storage)
         elif label in marked.biases:
             bias_quantizer, bias = marked.biases[label]
             biases[bias_quantizer.name] = insert_bias(builder, marker, bias_quantizer, bias)

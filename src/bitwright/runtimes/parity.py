@@ -15,7 +15,7 @@ from bitwright.evaluation.intervals import bootstrap_mean, wilson
 from bitwright.graph.batches import has_classes, iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.operations import source_of
-from bitwright.quantizers.base import Quantizer
+from bitwright.graph.places import quantizer_at
 from bitwright.runtimes import onnxruntime
 from bitwright.values import Interval, Parity, Policy
 
@@ -74,10 +74,9 @@ def output_step(graph: Graph) -> float | None:
     while isinstance(returned, (tuple, list)):
         returned = returned[0]
     while isinstance(returned, Node):
-        if returned.op == "call_module":
-            stands = graph.module.get_submodule(str(returned.target))
-            if isinstance(stands, Quantizer):
-                return None if stands.bits is None else float(stands.grid(stands.bits).scale)
+        stands = quantizer_at(graph.module, returned)
+        if stands is not None:
+            return None if stands.bits is None else float(stands.grid(stands.bits).scale)
         source = source_of(returned)
         if source is returned:
             return None

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from bitwright.errors import ExportError
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import aten, entry_of
+from bitwright.graph.places import bias_at, quantizer_at
 from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
@@ -47,13 +49,13 @@ class Marked:
     Attributes:
         module: the copy.
         activations: label -> quantizer.
-        weights: label -> (quantizer, float weight).
+        weights: label -> quantizer.
         biases: label -> (quantizer, float bias).
     """
 
     module: GraphModule
     activations: dict[str, Quantizer] = field(default_factory=dict)
-    weights: dict[str, tuple[Quantizer, Tensor]] = field(default_factory=dict)
+    weights: dict[str, Quantizer] = field(default_factory=dict)
     biases: dict[str, tuple[BiasQuantizer, Tensor]] = field(default_factory=dict)
 
 
@@ -66,18 +68,19 @@ def mark(graph: Graph) -> Marked:
     holder = nn.Module()
     module.add_module("markers", holder)
     for node in list(copied.nodes):
-        if node.op != "call_module":
-            continue
-        stands = graph.module.get_submodule(str(node.target))
-        source = node.args[0]
-        if not isinstance(stands, (Quantizer, BiasQuantizer)) or not isinstance(source, Node):
-            continue
+        quantizer, bias = quantizer_at(graph.module, node), bias_at(graph.module, node)
         label = f"m{len(list(holder.children()))}"
-        if _note(marked, label, stands, source):
+        if quantizer is not None:
+            unrounded = _note(marked, label, quantizer, node.args[0])
+        elif bias is not None:
+            unrounded = _note_bias(marked, label, bias, node)
+        else:
+            continue
+        if unrounded is None:
             holder.add_module(label, Marker(label))
             node.target = f"markers.{label}"
         else:
-            node.replace_all_uses_with(_unrounded(module, stands, node, source))
+            node.replace_all_uses_with(unrounded)
             copied.erase_node(node)
     _flatten_linears(module)
     _keep_pooled_dimensions(module)
@@ -88,27 +91,33 @@ def mark(graph: Graph) -> Marked:
     return marked
 
 
-def _note(marked: Marked, label: str, stands: Quantizer | BiasQuantizer, source: Node) -> bool:
-    """Remember what stands at a marker; False when it passes its input through."""
-    if isinstance(stands, BiasQuantizer):
-        if stands.scale() is None:
-            return False
-        marked.biases[label] = (stands, attribute_at(marked.module, str(source.target)))
-    elif stands.bits is None:
-        return False
-    elif stands.site.kind == "weight":
-        marked.weights[label] = (stands, attribute_at(marked.module, str(source.target)))
-    else:
-        marked.activations[label] = stands
-    return True
+def _note(marked: Marked, label: str, quantizer: Quantizer, source: Any) -> Node | None:
+    """Remember what stands at a marker; its input where that passes it unchanged.
+
+    Raises:
+        ExportError: a mixture of widths stands there.
+    """
+    if quantizer.bits is None:
+        return source  # type: ignore[no-any-return]
+    expected = float(quantizer.expected_bits or 0)
+    if expected != quantizer.bits:
+        raise ExportError(
+            f"site '{quantizer.site.name}' mixes several widths, {expected:.3g} bits on average; an exported graph "
+            "has one width at each site: choose one before you export"
+        )
+    (marked.weights if quantizer.site.kind == "weight" else marked.activations)[label] = quantizer
+    return None
 
 
-def _unrounded(module: GraphModule, stands: Quantizer | BiasQuantizer, node: Node, source: Node) -> Node:
-    """What passes a quantizer that doesn't round: its input, or the bias that a repair put in its place."""
-    if not isinstance(stands, BiasQuantizer):
-        return source
+def _note_bias(marked: Marked, label: str, quantizer: BiasQuantizer, node: Node) -> Node | None:
+    """The same for a bias: it, or the one that a repair put in its place, where it isn't rounded."""
+    module, source = marked.module, node.args[0]
+    assert isinstance(source, Node)
     bias = attribute_at(module, str(source.target))
-    effective = stands.effective(bias)
+    if quantizer.scale() is not None:
+        marked.biases[label] = (quantizer, bias)
+        return None
+    effective = quantizer.effective(bias)
     if effective is bias:
         return source
     name = f"corrected_{node.name}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import ExportError
-from bitwright.numerics.affine import Affine, dequantized, integers
+from bitwright.numerics.affine import Affine, dequantized
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.runtimes.builder import Builder, replace
@@ -26,30 +26,28 @@ def stored_type(bits: int, storage: str) -> str:
     return "INT8" if bits <= 8 else "INT16"
 
 
-def weight_integers(quantizer: Quantizer, weight: Tensor) -> tuple[Affine, Array]:
+def weight_integers(quantizer: Quantizer) -> tuple[Affine, Array]:
     """The grid in force and the integers that the simulation uses, int64, in the weight's shape.
 
     Raises:
-        ExportError: what stands at the site does not round to its grid (a mixture of widths, for example).
+        ExportError: what stands at the site does not round to its grid.
     """
     assert quantizer.bits is not None
     affine = quantizer.grid(quantizer.bits).to(torch.device("cpu"))
-    with torch.no_grad():
-        simulated = quantizer(weight).detach().cpu()
-        found = integers(simulated, affine)
-        if not torch.equal(dequantized(found, affine), simulated):
-            raise ExportError(
-                f"the values at site '{quantizer.site.name}' are not on its {quantizer.bits}-bit grid; "
-                "export a graph with one width at each site (a supernet must first be turned into a policy)"
-            )
+    found = quantizer.integers(quantizer.bits).cpu()
+    if not torch.equal(dequantized(found, affine), quantizer.rounded(quantizer.bits).cpu()):
+        raise ExportError(
+            f"the {type(quantizer).__name__} at site '{quantizer.site.name}' gives other values than its integers on "
+            f"its {quantizer.bits}-bit grid; bitwright.testing.QuantizerContract checks a quantizer"
+        )
     return affine, found.numpy().astype(np.int64)
 
 
-def insert_weight(builder: Builder, marker: Any, quantizer: Quantizer, weight: Tensor, storage: str) -> dict[str, Any]:
+def insert_weight(builder: Builder, marker: Any, quantizer: Quantizer, storage: str) -> dict[str, Any]:
     """Put the integers of a weight where its marker is; returns what the scales file says of it."""
     assert quantizer.bits is not None
     site = quantizer.site
-    affine, values = weight_integers(quantizer, weight)
+    affine, values = weight_integers(quantizer)
     dtype = stored_type(quantizer.bits, storage)
     output = marker.outputs[0]
     gathers = [node for node, index in output.uses() if node.op_type == "Gather" and index == 0]

@@ -11,8 +11,7 @@ import torch
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.graph.graph import Graph
-from bitwright.numerics.error import measured_noise, uniform_noise
-from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
+from bitwright.numerics.error import uniform_noise
 from bitwright.values import check_bits
 
 Array = npt.NDArray[np.float64]
@@ -52,17 +51,18 @@ def noise_of_sites(graph: Graph, bits: Sequence[int], model: str = "measured") -
     rows = []
     for name, quantizer in graph.quantizers.items():
         row = []
+        if quantizer.site.kind == "weight":
+            values = quantizer.weight.detach()
+        elif quantizer.observed is not None:
+            values = quantizer.observed.sample
+        else:
+            raise InvalidInput(f"site '{name}' has no range yet; call bw.calibrate(graph, batches) first")
         for width in bits:
-            if isinstance(quantizer, WeightQuantizer) and model != "uniform":
-                change = quantizer.rounded(width) - quantizer.weight.detach()
-                row.append(float(change.square_().mean(dtype=torch.float64)))
-            elif isinstance(quantizer, ActivationQuantizer) and quantizer.observed is None:
-                raise InvalidInput(f"site '{name}' has no range yet; call bw.calibrate(graph, batches) first")
-            elif isinstance(quantizer, ActivationQuantizer) and quantizer.observed and model != "uniform":
-                sample = quantizer.observed.sample
-                row.append(measured_noise(sample, quantizer.grid(width).to(sample.device)))
-            else:
+            if model == "uniform":
                 row.append(uniform_noise(quantizer.grid(width)))
+            else:
+                change = quantizer.rounded(width, values) - values
+                row.append(float(change.square_().mean(dtype=torch.float64)))
         rows.append(row)
     noise = np.asarray(rows, dtype=np.float64)
     assert math.isfinite(float(noise.sum()))

@@ -9,8 +9,8 @@ from torch.fx import Interpreter, Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.operations import entry_of
+from bitwright.graph.places import activation_at, weight_at
 from bitwright.quantizers.base import Quantizer
-from bitwright.quantizers.uniform import WeightQuantizer
 from bitwright.sensitivity.readers import ActivationReader, Reader, WeightReader
 
 
@@ -29,23 +29,22 @@ class Recorder(Interpreter):
         self.watched: list[Tensor] = []
         self.readers: list[Reader] = []
         self.leaves: list[Tensor] = []
-        self.weights: dict[Node, WeightQuantizer] = {}
+        self.weights: dict[Node, Quantizer] = {}
         uses: dict[str, int] = {}
         for node in graph.module.graph.nodes:
-            if node.op == "call_module":
-                quantizer = graph.module.get_submodule(str(node.target))
-                if isinstance(quantizer, WeightQuantizer):
-                    self.weights[node] = quantizer
-                    uses[quantizer.site.name] = uses.get(quantizer.site.name, 0) + len(node.users)
+            quantizer = weight_at(graph.module, node)
+            if quantizer is not None:
+                self.weights[node] = quantizer
+                uses[quantizer.site.name] = uses.get(quantizer.site.name, 0) + len(node.users)
         self.shared = {site for site, count in uses.items() if count > 1}
 
     def run_node(self, n: Node) -> Any:
         """Run one node, and watch its value where a site is."""
         if n.op == "call_module":
-            target = self.fetch_attr(str(n.target))
+            site = activation_at(self.module, n)
             value = self.fetch_args_kwargs_from_env(n)[0][0]
-            if isinstance(target, Quantizer) and not isinstance(target, WeightQuantizer):
-                return self._watch(value, ActivationReader(target.site.name, n, value.detach()))
+            if site is not None:
+                return self._watch(value, ActivationReader(site.site.name, n, value.detach()))
         result = super().run_node(n)
         role = entry_of(n).weight
         if role is not None and n.args[role.weight] in self.weights:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from bitwright.graph.graph import Graph
 from bitwright.numerics.affine import Affine, shortfall
-from bitwright.quantizers.uniform import WeightQuantizer
 
 
 class RoundingErrors:
@@ -25,7 +24,6 @@ class RoundingErrors:
         """(B, numel) errors of a weight."""
         if site not in self._weights:
             quantizer = self._quantizers[site]
-            assert isinstance(quantizer, WeightQuantizer)
             weight = quantizer.weight.detach()
             rows = [(quantizer.rounded(b) - weight).flatten() for b in self.bits]
             self._weights[site] = torch.stack(rows)

@@ -19,7 +19,7 @@ from torch.fx.node import map_arg
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import attribute_at
-from bitwright.quantizers.base import Quantizer
+from bitwright.graph.places import quantizer_at
 from bitwright.values import FLOAT, Policy
 
 HELD_BYTES = 1 << 28  # values of all batches that walk together: 256 MiB
@@ -58,10 +58,9 @@ class Suffixes:
         self._steps = [Step(node, self._call(node), tuple(done)) for node, done in zip(order, ends, strict=True)]
         self._starts: dict[str, int] = {}
         for i, node in enumerate(order):
-            if node.op == "call_module":
-                module = graph.module.get_submodule(str(node.target))
-                if isinstance(module, Quantizer):
-                    self._starts.setdefault(module.site.name, i)
+            stands = quantizer_at(graph.module, node)
+            if stands is not None:
+                self._starts.setdefault(stands.site.name, i)
         # Where an operation overwrites its input, what was kept would not be what it was: nothing is shared then.
         self._shareable = not any(_overwrites(node) for node in order)
 
