@@ -87,7 +87,7 @@ def figures(model: nn.Module, task: Task, granularity: str) -> dict[str, Any]:
         "mended_accuracy": after.accuracy.value,
         "mended_interval": [after.accuracy_change.low, after.accuracy_change.high],
         "mended_kl": after.kl.value,
-        "target_holds": found.holds,
+        "target_holds": found.outcome,
         "actions": [str(action) for action in found.recipe.actions],
         "recommendation": found.recommendation,
         "steps": [step.number for step in found.steps],

@@ -106,7 +106,7 @@ def flow(model: Any, batches: Any, evaluation: Any) -> dict[str, Any]:
     after = found.verdict
     return {
         "target_points": TARGET,
-        "holds": found.holds,
+        "outcome": found.outcome,
         "conclusions": [f"{step.number}. {step.conclusion}" for step in found.steps],
         "actions": [str(action) for action in found.recipe.actions],
         "verdict": None if after is None else figures_of(after),

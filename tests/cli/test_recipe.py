@@ -11,7 +11,7 @@ QUICK = ("--calibration-samples", "48", "--batch-size", "32")
 
 def test_run_applies_the_recipe_that_debug_found(run, digits_flags, tmp_path: Path, capsys) -> None:
     target = ("--policy", "W2A2", "--repairs", "bias", "--target-drop", "0")
-    assert run("debug", *digits_flags, *QUICK, *target, "-o", "found") == 0
+    assert run("debug", *digits_flags, *QUICK, *target, "-o", "found") == 3
     found = Recipe.load(tmp_path / "found" / "recipe.json")
     assert found.actions
     flags = ("--score-samples", 16, "--holdout-samples", 48, "--points", 3, "--bits", "2,4,8", "--runtime", "none")

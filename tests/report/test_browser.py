@@ -366,7 +366,7 @@ def test_the_pages_of_debugging_fit_a_phone_and_say_nothing_on_the_console(show:
     step = Step(
         5, "Which layers?", "done", notes, "a rule", f"It is {site}.", "x", recipe, sweep=sweep, tensors=(view,)
     )
-    findings = Findings((step,), 0.5, True, f"With the range 0 to 2 at {site}, W4A4 holds the target.")
+    findings = Findings((step,), 0.5, "holds", f"With the range 0 to 2 at {site}, W4A4 holds the target.")
     command = f"bitwright export --recipe out/recipe.json --model {site.replace('.', '_')}:build --output out"
     pages = (
         render_debug(findings, site, command),

@@ -88,7 +88,7 @@ def findings() -> Findings:
             (Measurement("all", 0.5, 0.9),),
             "Bad.",
             verdict=VERDICT,
-            holds=False,
+            outcome="fails",
             at_fault=("activation",),
             seconds=1.0,
             passes=4.0,
@@ -102,16 +102,16 @@ def findings() -> Findings:
             "Better.",
             change="ranges",
             verdict=VERDICT,
-            holds=False,
+            outcome="fails",
             sweep=sweep,
             seconds=2.0,
             passes=8.0,
         ),
         measured(5, "Layers?", mended, (Measurement("relu alone", 0.4, 0.9),), "relu.", sweep=sweep),
         measured(6, "Look?", mended, (), "Seen.", tensors=(VIEW,)),
-        measured(7, "Fix?", mended, (), "Fixed.", change="bits", verdict=VERDICT, holds=True),
+        measured(7, "Fix?", mended, (), "Fixed.", change="bits", verdict=VERDICT, outcome="holds"),
     )
-    return Findings(steps, 0.5, True, "The target holds with W4A4.", ("A note.",), "abcd")
+    return Findings(steps, 0.5, "holds", "The target holds with W4A4.", ("A note.",), "abcd")
 
 
 def test_the_chart_shows_the_path_taken(findings) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitwright.cli.guard import EXIT_OUTCOMES
 from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, takes_job
 from bitwright.settings import split_names
 
@@ -45,6 +46,10 @@ def debug(
     calibration data, by KL to float; the evaluation data only says whether the target holds. Writes recipe.json,
     findings.json and the page debug.html to the output folder. Stop it with Ctrl-C; the same command goes on from
     there.
+
+    The target is judged by the interval of the points that are lost. Exit code: 0 when it holds (the whole interval is
+    within the target), 3 when that is undecided, 4 when it does not hold (the whole interval is beyond it); 2 for bad
+    input, 1 for an unforeseen error.
 
     \b
     Examples:
@@ -108,6 +113,7 @@ def debug(
         print(f"  {fitted.name:<22}what was fitted for it: keep the two together")
     print(f"  {files.FINDINGS:<22}every figure as data")
     print(f"\nTo apply the recipe and write the file for the runtime:\n  {applying(job, job.output / files.RECIPE)}")
+    raise typer.Exit(EXIT_OUTCOMES[findings.outcome])
 
 
 def applying(job: Job, recipe: Path) -> str:

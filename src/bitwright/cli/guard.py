@@ -18,6 +18,8 @@ EXIT_ERROR = 1
 """Something that Bitwright did not foresee."""
 EXIT_BAD_INPUT = 2
 """Something that the user can mend."""
+EXIT_OUTCOMES = {"holds": 0, "undecided": 3, "fails": 4}
+"""Whether the target holds, of ``bitwright debug`` and ``bitwright run --target-drop``."""
 EXIT_INTERRUPTED = 130
 """Stopped with Ctrl-C."""
 

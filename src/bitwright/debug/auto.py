@@ -66,11 +66,6 @@ class Auto:
     reason: str
 
 
-def flips(verdict: Verdict) -> float:
-    """Points of predictions that differ from float's: no fewer than the points of accuracy that are lost."""
-    return 100 * (1 - verdict.agreement.value)
-
-
 def _judged(bench: Bench, recipe: Recipe, remember: Remember | None) -> Verdict:
     if remember is None:
         return bench.judge(recipe)
@@ -97,9 +92,9 @@ def cheapest_recipe(
         graph: captured; it is not changed.
         policies: in the order of their cost, cheapest first.
         calibration: batches for ranges and repairs.
-        holdout: other batches of training data; predictions that flip on them decide, since accuracy there is
-            saturated and can lose no more than what flips.
-        target_drop: points that may be lost.
+        holdout: other batches of training data. Accuracy there is saturated, so the predictions that flip are counted:
+            accuracy can fall by no more than their share.
+        target_drop: points of accuracy that may be lost.
         ranges: how ranges are set.
         ladder: actions to try at each policy, cheapest first; an empty one is the plain policy.
         loss: as in :func:`~bitwright.evaluation.evaluate`.
@@ -132,7 +127,7 @@ def cheapest_recipe(
                     raise
                 tried.append(Tried(position, recipe, None, False, str(error)))
                 continue
-            last = Tried(position, recipe, verdict, flips(verdict) <= target_drop + 1e-9)
+            last = Tried(position, recipe, verdict, verdict.flips <= target_drop + 1e-9)
             tried.append(last)
             if last.holds:
                 return last
@@ -148,17 +143,17 @@ def cheapest_recipe(
         else:
             low = middle + 1
     measured = sum(1 for one in tried if one.verdict is not None)
-    words = f"{measured} recipes were measured for {len(policies)} policies"
+    words = f"{measured} recipes of {len(policies)} policies were measured"
     if found is None:
         # Bisection without a success ends at the dearest policy.
         last = [one for one in tried if one.position == len(policies) - 1 and one.verdict is not None]
-        best = min(last, key=lambda one: flips(one.verdict) if one.verdict else 100.0)
+        best = min(last, key=lambda one: one.verdict.flips if one.verdict else 100.0)
         return Auto(
             best.recipe,
             best.verdict,
             False,
             tuple(tried),
-            f"No policy keeps the target of {target_drop:g} points, not even the dearest with its repairs; {words}.",
+            f"No policy is sure to lose at most {target_drop:g} points, not even the dearest with repairs. {words}.",
         )
     assert found.verdict is not None
     with_what = ", ".join(str(action) for action in found.recipe.actions) or "no repair"
@@ -167,7 +162,7 @@ def cheapest_recipe(
         found.verdict,
         True,
         tuple(tried),
-        f"The cheapest policy that changes at most {target_drop:g}% of the predictions ({flips(found.verdict):.2f}% "
-        f"measured on held-out samples), with {with_what}; {words}, a dearer one being taken to hold where a cheaper "
-        "one does.",
+        f"The cheapest policy that loses at most {target_drop:g} points of accuracy, with {with_what}: it changes "
+        f"{found.verdict.flips:.2f}% of the predictions on held-out samples, and accuracy can fall by no more than "
+        f"that. {words}; a dearer policy was taken to hold the target where a cheaper one does.",
     )

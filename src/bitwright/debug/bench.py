@@ -18,8 +18,9 @@ from bitwright.graph.graph import Graph
 from bitwright.repair import RepairReport
 from bitwright.sensitivity.suffix import Suffixes, groups, limited
 from bitwright.sensitivity.sweep import Expected, Tally
-from bitwright.values import FLOAT, Policy, Verdict
+from bitwright.values import FLOAT, Interval, Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
+from bitwright.values.verdict import Outcome, outcome_of, points_lost
 
 KEPT_GRAPHS = 3
 Remember = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
@@ -135,15 +136,20 @@ class Bench:
             reference=self.evaluation_reference,
         )
 
-    def drop(self, verdict: Verdict) -> float:
-        """Points lost on the evaluation data: of accuracy, or of the task's metric."""
+    def lost(self, verdict: Verdict) -> Interval:
+        """Points lost on the evaluation data: of accuracy, or of the task's metric, which has no interval."""
         if self.task.metric is not None:
-            return 100 * (verdict.metrics["float metric"] - verdict.metrics["metric"])
-        return -100 * verdict.accuracy_change.value
+            value = 100 * (verdict.metrics["float metric"] - verdict.metrics["metric"])
+            return Interval(value, value, value, method="none")
+        return points_lost(verdict.accuracy_change)
 
-    def holds(self, verdict: Verdict) -> bool:
-        """Whether the target holds."""
-        return self.drop(verdict) <= self.target_drop + 1e-9
+    def outcome(self, verdict: Verdict) -> Outcome:
+        """Whether the target holds, by the ends of the interval."""
+        return outcome_of(self.lost(verdict), self.target_drop)
+
+    def within(self, verdict: Verdict) -> bool:
+        """Whether what was measured is within the target, wherever the ends of the interval are."""
+        return self.lost(verdict).value <= self.target_drop + 1e-9
 
     def compare_at(self, recipe: Recipe, site: str, actions: list[Action]) -> list[float]:
         """KL to float of the whole policy after each of some actions that concern one site's quantizer alone.

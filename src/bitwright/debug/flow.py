@@ -3,8 +3,10 @@
     1 float sanity -> 2 weights or activations -> 3 mend weights -> 4 mend activations
     -> 5 layer by layer -> 6 look at the worst -> 7 fix quantizers -> 8 the whole network
 
-(The order of AIMET's quantization feature guidebook.) The flow stops as soon as the target holds. Choices are made on
-calibration data by KL to float; the evaluation data only says whether the target holds.
+(The order of AIMET's quantization feature guidebook.) The flow stops as soon as the target holds, with the whole
+interval of what is lost. Where the interval reaches beyond the target, it goes on mending; but once what is measured is
+within the target it does not pay with bits for what more evaluation samples would decide: then it stops after step 4.
+Choices are made on calibration data by KL to float; the evaluation data only says whether the target holds.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from bitwright.debug.steps_fix import fix_quantizers
 from bitwright.debug.steps_mend import mend_activations, mend_weights
 from bitwright.debug.steps_sites import layer_by_layer, look_at_worst
 from bitwright.debug.steps_whole import float_sanity, weights_or_activations, whole_model
-from bitwright.debug.words import drop_of, listed
+from bitwright.debug.words import drop_of, listed, target_of
 from bitwright.errors import InvalidInput, nearest
 from bitwright.evaluation.task import Task
 from bitwright.graph.graph import Graph
@@ -35,6 +37,7 @@ from bitwright.values import Policy
 from bitwright.values.findings import Findings, Step
 from bitwright.values.fitted import Fitted
 from bitwright.values.recipe import Recipe
+from bitwright.values.verdict import Outcome
 
 STEPS: tuple[Callable[[Bench, State], Step], ...] = (
     float_sanity,
@@ -46,6 +49,9 @@ STEPS: tuple[Callable[[Bench, State], Step], ...] = (
     fix_quantizers,
     whole_model,
 )
+LAST_FREE = 4
+"""The last step whose changes cost no bits: from there on the flow also stops where the target is undecided, but what
+was measured is within it."""
 
 
 def debug(
@@ -121,7 +127,9 @@ def debug(
             step.verdict or (state.verdict if unchanged else None),
             (step.sweep if number == 5 else state.sweep) if unchanged or number == 5 else None,
         )
-        if step.status == "failed" or step.holds:
+        if step.status == "failed" or step.outcome == "holds":
+            break
+        if number >= LAST_FREE and state.verdict is not None and bench.within(state.verdict):
             break
     if steps[-1].status != "failed":
         steps[-1] = replace(steps[-1], recipe=_with_fitted(bench, begin, steps[-1].recipe, remember))
@@ -201,23 +209,20 @@ def _checksum(recipe: Recipe) -> str:
 
 def _findings(bench: Bench, steps: tuple[Step, ...]) -> Findings:
     last = steps[-1]
-    holds = bool(last.holds)
-    if last.status == "failed":
+    verdict = next((step.verdict for step in reversed(steps) if step.verdict is not None), None)
+    outcome: Outcome = "fails" if last.status == "failed" or verdict is None else bench.outcome(verdict)
+    name, done = last.recipe.policy.name or "this policy", listed(last.recipe.actions)
+    if last.status == "failed" or verdict is None:
         words = last.conclusion
-    elif holds:
-        name, done = last.recipe.policy.name or "this policy", listed(last.recipe.actions)
-        verdict = last.verdict
-        reached = f": {drop_of(bench, verdict)}" if verdict is not None else ""
-        if done:
-            words = f"With {done}, {name} holds the target{reached}."
-        else:
-            words = f"{name} holds the target as it is, nothing needs to be changed{reached}."
+    elif bench.within(verdict):
+        words = f"With {done}, {name} has" if done else f"{name} as it is has"
+        words += f" {drop_of(bench, verdict)}. {target_of(bench, verdict)}"
+        words += "" if done or outcome == "undecided" else " Nothing needs to be changed."
     else:
-        changed = listed(last.recipe.actions)
-        words = f"{last.conclusion} " + (f"So far: {changed}." if changed else "Nothing that was tried helped.")
+        words = f"{last.conclusion} " + (f"So far: {done}." if done else "Nothing that was tried helped.")
     notes = (
         "Choices are ranked by KL to float on calibration data: accuracy on data that a network was trained on is "
         "saturated, and ranks nothing.",
         "The evaluation data only decided when to stop.",
     )
-    return Findings(steps, bench.target_drop, holds, words, notes, bench.graph_hash)
+    return Findings(steps, bench.target_drop, outcome, words, notes, bench.graph_hash)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bitwright.debug.bench import Bench
 from bitwright.debug.state import IMPROVEMENT, State, better, measurement
-from bitwright.debug.words import drop_of, listed, nats
+from bitwright.debug.words import drop_of, listed, nats, target_of
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.repair import REPAIRS, RepairReport
@@ -15,6 +15,7 @@ from bitwright.repair.equalization import PRECISION
 from bitwright.values import Verdict
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Action, Recipe
+from bitwright.values.verdict import Outcome
 
 CLIPPING = tuple(2.0**-k for k in range(1, 17))
 """Shares of the observed range that the clipping search tries first, down to 1/65,536."""
@@ -47,11 +48,19 @@ class Mending:
         self.reports: dict[Action, RepairReport] = {}
         self.verdict: Verdict | None = None
 
-    def holds(self) -> bool:
-        """Whether the target holds on the evaluation data now."""
+    def judged(self) -> Verdict:
+        """The network as it is now, on the evaluation data."""
         if self.verdict is None:
             self.verdict = self.bench.judge(self.recipe)
-        return self.bench.holds(self.verdict)
+        return self.verdict
+
+    def holds(self) -> bool:
+        """Whether the target holds on the evaluation data now, with the whole interval."""
+        return self.bench.outcome(self.judged()) == "holds"
+
+    def within(self) -> bool:
+        """Whether what is measured on the evaluation data now is within the target."""
+        return self.bench.within(self.judged())
 
     def attempt(self, action: Action) -> bool:
         """Try an action; keep it if it helps."""
@@ -144,16 +153,16 @@ class Mending:
 
     def step(self, number: int, title: str, rule: str, state: State, start: float) -> Step:
         """The step, in words."""
-        holds = self.holds() if self.kept else None
-        if self.kept and self.verdict is not None:
+        outcome: Outcome | None = None
+        changed, conclusion = "", f"Nothing that was tried lowers the KL to float by {IMPROVEMENT:.0%}."
+        if self.kept:
+            verdict = self.judged()
+            outcome = self.bench.outcome(verdict)
             changed = "; ".join(str(action) for action in self.kept)
             conclusion = (
                 f"With {listed(self.kept)}, the KL to float falls from {nats(start)} to {nats(self.kl)}: "
-                f"{drop_of(self.bench, self.verdict)}. {self._evidence()}"
-                f"The target {'holds' if holds else 'does not hold yet'}."
+                f"{drop_of(self.bench, verdict)}. {self._evidence()}{target_of(self.bench, verdict)}"
             )
-        else:
-            changed, conclusion = "", f"Nothing that was tried lowers the KL to float by {IMPROVEMENT:.0%}."
         return Step(
             number,
             title,
@@ -164,7 +173,7 @@ class Mending:
             changed,
             self.recipe,
             self.verdict,
-            holds,
+            outcome,
             state.at_fault,
         )
 

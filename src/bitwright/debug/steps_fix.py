@@ -35,7 +35,7 @@ def fix_quantizers(bench: Bench, state: State) -> Step:
     bare = state.recipe.without([action.options["name"] for action in fitting])
     if not fitting:
         for site in sites:
-            if _fix(fitted, site, True) and fitted.holds():
+            if _fix(fitted, site, True) and fitted.within():
                 break
         return fitted.step(7, title, rule, state, start)
     mending = Mending(bench, replace(state, recipe=bare))
@@ -50,7 +50,7 @@ def fix_quantizers(bench: Bench, state: State) -> Step:
 
 def _fix(mending: Mending, site: str, judged: bool) -> bool:
     helped = mending.own_range(site)
-    if helped and judged and mending.holds():
+    if helped and judged and mending.within():
         return True
     bits = mending.bench.graph(mending.recipe).policy[site]
     wider = Action("bits", {"site": site, "bits": 8 if (bits or 16) < 8 else 16})
@@ -62,7 +62,7 @@ def _fix(mending: Mending, site: str, judged: bool) -> bool:
 
 
 def _refitted(fitted: Mending, mending: Mending, fitting: tuple[Action, ...]) -> bool:
-    """Fit again to the grids as they are now; keep it if it is better, and say whether the target holds."""
+    """Fit again to the grids as they are now; keep it if it is better, and say whether that is enough."""
     bench, recipe = fitted.bench, mending.recipe
     for action in fitting:
         recipe = recipe.then(action.kind, **action.options)
@@ -76,4 +76,4 @@ def _refitted(fitted: Mending, mending: Mending, fitting: tuple[Action, ...]) ->
     if good:
         fitted.recipe, fitted.kl, fitted.verdict = recipe, measured.kl.value, None
         fitted.kept = list(mending.kept)
-    return good and fitted.holds()
+    return good and fitted.within()

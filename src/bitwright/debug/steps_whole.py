@@ -16,7 +16,7 @@ from bitwright.debug.state import (
     State,
     measurement,
 )
-from bitwright.debug.words import drop_of, nats, share
+from bitwright.debug.words import drop_of, nats, share, target_of
 from bitwright.evaluation.outputs import Outputs
 from bitwright.values import Policy
 from bitwright.values.findings import Measurement, Step
@@ -123,19 +123,25 @@ def weights_or_activations(bench: Bench, state: State) -> Step:
     graph = bench.graph(state.recipe)
     whole = bench.measure(graph)
     rows = [measurement(f"{state.recipe.policy.name or 'target'}, everything", whole, note=drop_of(bench, verdict))]
-    if bench.holds(verdict):
-        conclusion = f"The target holds as it is: {drop_of(bench, verdict)}. There is nothing to mend."
-        return Step(2, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, True, ())
+    outcome = bench.outcome(verdict)
+    said = f"{_capital(drop_of(bench, verdict))}. {target_of(bench, verdict)}"
+    if outcome == "holds":
+        conclusion = f"{said} There is nothing to mend."
+        return Step(2, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, ())
     kls, sides = by_side(bench, state.recipe)
     rows += sides
     total = sum(kls.values())
     at_fault = blamed(kls)
     parts = ", ".join(f"{kind}s alone {nats(kl)} ({share(kl, total)})" for kind, kl in kls.items())
     words = " and ".join(f"{kind}s" for kind in at_fault)
-    conclusion = f"The target does not hold ({drop_of(bench, verdict)}). At fault: {words}: {parts}."
+    conclusion = f"{said} At fault: {words}: {parts}."
     if whole.kl.value > 2 * total and total > 0:
         conclusion += " Together they do more harm than the sum of both."
-    return Step(2, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, False, at_fault)
+    return Step(2, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, at_fault)
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def whole_model(bench: Bench, state: State) -> Step:
@@ -145,23 +151,24 @@ def whole_model(bench: Bench, state: State) -> Step:
     verdict = state.verdict or bench.judge(state.recipe)
     measured = bench.measure(bench.graph(state.recipe))
     rows = [measurement(state.recipe.policy.name or "target", measured, note=drop_of(bench, verdict))]
-    if bench.holds(verdict):
-        conclusion = f"The target holds: {drop_of(bench, verdict)}."
-        return Step(8, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, True, state.at_fault)
+    outcome = bench.outcome(verdict)
+    conclusion = f"{_capital(drop_of(bench, verdict))}. {target_of(bench, verdict)}"
+    if bench.within(verdict):
+        return Step(8, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, state.at_fault)
     enough = ""
     for name, policy in _wider(bench, state.recipe):
         wider = state.recipe.aimed_at(policy)  # what was fitted to the narrow grids is fitted anew
         judged = bench.judge(wider)
         rows.append(measurement(name, bench.measure(bench.graph(wider)), note=drop_of(bench, judged)))
-        if bench.holds(judged):
+        if bench.within(judged):
             enough = name
             break
-    conclusion = f"The target does not hold: {drop_of(bench, verdict)}. What stands in the way is the bits themselves: "
+    conclusion += " What stands in the way is the bits themselves: with "
     if enough:
-        conclusion += f"with {enough} the target holds. Take more bits there, smaller groups, or train (QAT)."
+        conclusion += f"{enough} the drop is within the target. Take more bits there, smaller groups, or train (QAT)."
     else:
-        conclusion += "no wider setting that was tried holds the target either; train with quantization (QAT)."
-    return Step(8, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, False, state.at_fault)
+        conclusion += "no wider setting that was tried is the drop within the target; train with quantization (QAT)."
+    return Step(8, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, state.at_fault)
 
 
 def _wider(bench: Bench, recipe: Recipe) -> list[tuple[str, Policy]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from bitwright.debug.bench import Bench
 from bitwright.graph.graph import Graph
 from bitwright.repair import REPAIRS
+from bitwright.report import format as text
 from bitwright.values import Verdict
 from bitwright.values.recipe import Action
 
@@ -55,12 +56,17 @@ def share(part: float, whole: float) -> str:
 
 def drop_of(bench: Bench, verdict: Verdict) -> str:
     """What is lost on the evaluation data, with its interval where there is one."""
-    drop = points(bench.drop(verdict), bench.target_drop)
+    drop = points(bench.lost(verdict).value, bench.target_drop)
     if bench.task.metric is not None:
         return f"metric {verdict.metrics['metric']:.4g}, {drop} float's"
     change = verdict.accuracy_change
     interval = f"{100 * change.low:+.2f} to {100 * change.high:+.2f} at {change.level:.0%}"
     return f"accuracy {verdict.accuracy.value:.2%}, {drop} float's ({interval})"
+
+
+def target_of(bench: Bench, verdict: Verdict) -> str:
+    """Whether the target holds, in a sentence."""
+    return text.target_sentence(bench.lost(verdict), bench.target_drop, verdict.samples)
 
 
 def points(drop: float, target: float) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bitwright.cost import default_costs
-from bitwright.report import format as text
-from bitwright.values import Budget, Candidate, Front, Policy, Sites, Verdict
+from bitwright.values import Budget, Candidate, Front, Policy, Sites
 
 RANKED_BY = "KL to float on held-out calibration samples"
 
@@ -23,11 +22,6 @@ class Choice:
 
     candidate: Candidate
     reason: str
-
-
-def flips(verdict: Verdict) -> float:
-    """Share of predictions that differ from float's: no fewer than the points of accuracy that are lost."""
-    return 1.0 - verdict.agreement.value
 
 
 def within(policy: Policy, budgets: Iterable[Budget], sites: Sites) -> bool:
@@ -68,33 +62,32 @@ def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
 
     Args:
         front: measured candidates.
-        drop: points that may be lost; flipped predictions are counted, since accuracy on images that the network was
-            trained on is saturated and can lose no more than what flips.
+        drop: points of accuracy that may be lost. Accuracy on images that the network was trained on is saturated, so
+            the predictions that flip are counted: accuracy can fall by no more than their share.
         samples: that the measurements were made on.
     """
     ordered = sorted((c for c in front if c.verdict is not None), key=lambda c: c.costs[front.cost])
     chosen: Candidate | None = None
     for candidate in reversed(ordered):
         assert candidate.verdict is not None
-        if 100 * flips(candidate.verdict) > drop + 1e-9:
+        if candidate.verdict.flips > drop + 1e-9:
             break
         chosen = candidate
     if chosen is None:
         dearest = ordered[-1]
         assert dearest.verdict is not None
-        changed = text.percent(flips(dearest.verdict), 2)
         return Choice(
             dearest,
-            f"No policy of the front keeps the target of {drop:g} points: even the dearest changes {changed} of the "
-            f"predictions on {samples:,} held-out calibration samples. It was chosen; allow more bits, or a larger "
-            "target.",
+            f"No policy of the front is sure to lose at most {drop:g} points: even the dearest changes "
+            f"{dearest.verdict.flips:.2f}% of the predictions on {samples:,} held-out calibration samples. It was "
+            "chosen; allow more bits, or a larger target.",
         )
     assert chosen.verdict is not None
-    changed = text.percent(flips(chosen.verdict), 2)
     return Choice(
         chosen,
-        f"Chosen as the cheapest policy that changes at most {drop:g}% of the predictions ({changed} measured on "
-        f"{samples:,} held-out calibration samples; accuracy there can fall by no more than that).",
+        f"Chosen as the cheapest policy that loses at most {drop:g} points of accuracy: it changes "
+        f"{chosen.verdict.flips:.2f}% of the predictions on {samples:,} held-out calibration samples, and accuracy can "
+        "fall by no more than that.",
     )
 
 

@@ -134,6 +134,7 @@ def run(
             command=asked.command,
             job_file=asked.job_file,
             timings=dict(steps.seconds),
+            target_drop=settings.target_drop,
             notes=(*notes(bench, choices, recipe), *gave_way(methods, tables)),
         )
         with steps.step("write the report"):

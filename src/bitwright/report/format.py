@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bitwright.values import Interval, Policy
+from bitwright.values.verdict import outcome_of, samples_to_decide
 
 METRIC_NAMES = {"size": "Size", "bops": "BOPs per input", "latency": "Latency"}
 _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
@@ -51,6 +52,25 @@ def _signed(value: float) -> str:
 def points_interval(interval: Interval, unit: bool = True) -> str:
     """A difference of shares in percentage points: ``"-0.8 points [-1.7, +0.1]"``."""
     return f"{_signed(interval.value)}{' points' if unit else ''} [{_signed(interval.low)}, {_signed(interval.high)}]"
+
+
+def target_sentence(lost: Interval, target: float, samples: int) -> str:
+    """Whether a target holds, by the ends of the interval of what is lost.
+
+    Args:
+        lost: points.
+        target: points that may be lost.
+        samples: that the interval comes from.
+    """
+    outcome = outcome_of(lost, target)
+    if outcome == "undecided":
+        needed = samples_to_decide(lost, target, samples)
+        more = f"; about {needed:,} evaluation samples would probably decide it, not {samples:,}" if needed else ""
+        return f"Whether the target of {target:g} points holds is undecided: the interval lies on both sides{more}."
+    words = "holds" if outcome == "holds" else "does not hold"
+    where = "within" if outcome == "holds" else "beyond"
+    reason = f": the whole interval is {where} it" if lost.low < lost.high else ""
+    return f"The target of {target:g} points {words}{reason}."
 
 
 def number_interval(interval: Interval, digits: int = 3) -> str:

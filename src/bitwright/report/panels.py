@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bitwright.report import format as text
 from bitwright.report.run_report import Measured, RunReport
 from bitwright.values import FLOAT, Interval, Policy, SensitivityTable, Site, Sites, Verdict
+from bitwright.values.verdict import points_lost
 
 FLOAT_BITS = 32
 
@@ -245,6 +246,14 @@ def headline(report: RunReport) -> str:
     agrees = text.count(parity.fused_agreement, predictions)
     counted = "inputs" if predictions == parity.samples else "positions"
     return f"{sentence}; {runtime_name(parity.runtime)} agrees with the simulation on {agrees} {counted}."
+
+
+def target_line(report: RunReport) -> str:
+    """Whether the target that was asked for holds, in one sentence; nothing where none was."""
+    if report.outcome is None or report.target_drop is None or report.chosen is None or report.chosen.verdict is None:
+        return ""
+    verdict = report.chosen.verdict
+    return text.target_sentence(points_lost(verdict.accuracy_change), report.target_drop, verdict.samples)
 
 
 def runtime_name(runtime: str) -> str:

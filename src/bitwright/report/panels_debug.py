@@ -113,7 +113,7 @@ def debug_panel(findings: Findings) -> DebugPanel:
 def _state(step: Step) -> str:
     if step.status != "done":
         return step.status
-    if step.holds:
+    if step.outcome == "holds":
         return "reached"
     return "mended" if step.change else "taken"
 

@@ -13,7 +13,7 @@ from typing import Any
 from bitwright.errors import MissingExtra
 from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
-from bitwright.report.panels import costs_panel, figures_panel, headline, sensitivity_panel, sites_panel
+from bitwright.report.panels import costs_panel, figures_panel, headline, sensitivity_panel, sites_panel, target_line
 from bitwright.report.panels_front import (
     agreement_from_front,
     agreement_panel,
@@ -69,6 +69,7 @@ def render(report: RunReport) -> str:
         title=report.title,
         report=report,
         headline=headline(report),
+        target=target_line(report),
         asked=text.settings(report.job),
         figures=figures_panel(report),
         front=front_data,

@@ -9,6 +9,7 @@ from typing import Any
 
 from bitwright.errors import InvalidInput
 from bitwright.values import Front, Interval, Latency, Parity, Policy, SensitivityTable, Sites, Verdict
+from bitwright.values.verdict import Outcome, outcome_of, points_lost
 
 REPORT_VERSION = 1
 
@@ -123,6 +124,7 @@ class RunReport:
         command: the command line that makes this run again.
         job_file: the text of the job file, or "".
         timings: step -> seconds.
+        target_drop: points of accuracy that may be lost, where that was asked for.
         notes: sentences that qualify the whole run.
     """
 
@@ -143,6 +145,7 @@ class RunReport:
     command: str = ""
     job_file: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
+    target_drop: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -155,6 +158,13 @@ class RunReport:
         """A verdict that holds the float model's figures: the chosen policy's, else the first there is."""
         verdicts = [m.verdict for m in reversed(self.measured)] + [c.verdict for c in self.front or ()]
         return next((v for v in verdicts if v is not None), None)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """Whether the chosen policy holds the target, where one was asked for and the policy was measured."""
+        if self.target_drop is None or self.chosen is None or self.chosen.verdict is None:
+            return None
+        return outcome_of(points_lost(self.chosen.verdict.accuracy_change), self.target_drop)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -178,6 +188,7 @@ class RunReport:
             "command": self.command,
             "job_file": self.job_file,
             "timings": dict(self.timings),
+            "target_drop": self.target_drop,
             "notes": list(self.notes),
         }
 
@@ -212,6 +223,7 @@ class RunReport:
             command=data["command"],
             job_file=data["job_file"],
             timings=data["timings"],
+            target_drop=data.get("target_drop"),
             notes=tuple(data["notes"]),
         )
 

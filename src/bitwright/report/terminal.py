@@ -19,6 +19,7 @@ from bitwright.report.panels import (
     sensitivity_rows,
     sites_panel,
     start_width,
+    target_line,
 )
 from bitwright.report.panels_front import front_panel, is_flip_rate
 from bitwright.report.panels_runtime import latency_panel, parity_panel
@@ -249,7 +250,9 @@ def latency_lines(latency: Sequence[Latency]) -> RenderableType:
 
 def summary(report: RunReport) -> RenderableType:
     """The run on one screen: the headline, the figures, the costs, parity and latency where they were measured."""
-    parts: list[RenderableType] = [Text(headline(report), style="bold"), Text(""), verdict_table(report)]
+    target = target_line(report)
+    said = [Text(target, style="bold" if report.outcome == "holds" else "bold dark_orange3")] if target else []
+    parts: list[RenderableType] = [Text(headline(report), style="bold"), *said, Text(""), verdict_table(report)]
     if report.chosen and report.float_costs:
         parts.append(costs_table(report))
     if report.parity:

@@ -58,7 +58,7 @@ def _row(row: Measurement) -> str:
 def findings_lines(findings: Findings) -> RenderableType:
     """The recommendation, the recipe's actions and the cost of the whole flow."""
     panel = debug_panel(findings)
-    style = "bold green" if findings.holds else "bold dark_orange3"
+    style = "bold green" if findings.outcome == "holds" else "bold dark_orange3"
     lines: list[RenderableType] = [Text(findings.recommendation, style=style)]
     lines += [Text(f"  {i}. {action}") for i, action in enumerate(panel.actions, start=1)]
     lines += [Text(note, style="dim") for note in findings.notes]

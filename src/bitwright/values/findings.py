@@ -11,7 +11,9 @@ from bitwright.errors import InvalidInput
 from bitwright.values.recipe import Recipe
 from bitwright.values.sweep import Sweep
 from bitwright.values.tensors import TensorView
-from bitwright.values.verdict import Verdict
+from bitwright.values.verdict import Outcome, Verdict
+
+FINDINGS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Step:
         change: what was changed; empty: nothing.
         recipe: as it is after the step.
         verdict: the evaluation data under the recipe after the step; None where nothing was changed since the last.
-        holds: whether the target holds after the step; None where that was not measured.
+        outcome: whether the target holds after the step, by the ends of the interval; None where nothing was measured.
         at_fault: ``"weight"`` and ``"activation"``: the sides that are, as far as known.
         sweep: the per-layer analysis of this step.
         tensors: the tensors that it looked at.
@@ -64,7 +66,7 @@ class Step:
     change: str
     recipe: Recipe
     verdict: Verdict | None = None
-    holds: bool | None = None
+    outcome: Outcome | None = None
     at_fault: tuple[str, ...] = ()
     sweep: Sweep | None = None
     tensors: tuple[TensorView, ...] = ()
@@ -103,7 +105,7 @@ class Findings:
     Attributes:
         steps: in their order; the last one is where the flow stopped.
         target_drop: points of accuracy (of the task's metric, in hundredths) that may be lost.
-        holds: whether the recipe keeps the target on the evaluation data.
+        outcome: whether the recipe holds the target on the evaluation data, by the ends of the interval.
         recommendation: what to do now, in plain words; where the target does not hold, what stands in the way.
         notes: sentences that qualify the figures.
         graph_hash: the graph that was debugged.
@@ -111,7 +113,7 @@ class Findings:
 
     steps: tuple[Step, ...]
     target_drop: float
-    holds: bool
+    outcome: Outcome
     recommendation: str
     notes: tuple[str, ...] = ()
     graph_hash: str = ""
@@ -147,7 +149,7 @@ class Findings:
         """Plain data for JSON."""
         return {
             "bitwright": "findings",
-            "version": 1,
+            "version": FINDINGS_VERSION,
             **self.__dict__,
             "steps": [step.to_dict() for step in self.steps],
             "notes": list(self.notes),
@@ -160,8 +162,9 @@ class Findings:
         Raises:
             InvalidInput: not findings, or of another version.
         """
-        if data.get("bitwright") != "findings" or data.get("version") != 1:
-            raise InvalidInput(f"not findings of version 1: {data.get('bitwright')!r}, version {data.get('version')!r}")
+        if data.get("bitwright") != "findings" or data.get("version") != FINDINGS_VERSION:
+            found = f"{data.get('bitwright')!r}, version {data.get('version')!r}"
+            raise InvalidInput(f"not findings of version {FINDINGS_VERSION}: {found}")
         fields = {k: v for k, v in data.items() if k not in ("bitwright", "version")}
         fields["steps"] = tuple(Step.from_dict(step) for step in data["steps"])
         fields["notes"] = tuple(data["notes"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,38 @@ class Interval:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return dict(self.__dict__)
+
+
+Outcome = Literal["holds", "undecided", "fails"]
+"""Of a target: the whole interval is within it, reaches to both sides of it, or is beyond it."""
+_ROUNDING = 1e-9
+
+
+def points_lost(change: Interval) -> Interval:
+    """What a change of a share (quantized minus float) loses, in hundredths: positive where the share fell."""
+    return Interval(-100 * change.value, -100 * change.high, -100 * change.low, change.level, change.method)
+
+
+def outcome_of(lost: Interval, target: float) -> Outcome:
+    """Whether at most ``target`` points are lost, by the ends of the interval."""
+    if lost.high <= target + _ROUNDING:
+        return "holds"
+    return "fails" if lost.low > target + _ROUNDING else "undecided"
+
+
+def samples_to_decide(lost: Interval, target: float, samples: int) -> int | None:
+    """How many samples would likely decide whether a target holds, to two digits; None where that cannot be said.
+
+    The interval shrinks around its value as one over the square root of the number of samples, until the end that
+    lies on the other side of the target reaches it.
+    """
+    reach = lost.high - lost.value if lost.value <= target else lost.value - lost.low
+    margin = abs(target - lost.value)
+    if outcome_of(lost, target) != "undecided" or margin <= _ROUNDING:
+        return None
+    needed = round(samples * (reach / margin) * (reach / margin))
+    unit: int = 10 ** max(0, len(str(needed)) - 2)
+    return -(-needed // unit) * unit if needed > samples else None
 
 
 def _plain(verdict: Any) -> dict[str, Any]:
@@ -69,6 +101,11 @@ class Verdict:
     agreement: Interval
     policy_name: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def flips(self) -> float:
+        """Predictions that differ from float's, in percent: accuracy can fall by no more points than that."""
+        return 100 * (1 - self.agreement.value)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
