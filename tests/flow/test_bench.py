@@ -69,3 +69,17 @@ def test_that_margin_fit_gave_way_is_said_only_where_it_was_asked_for() -> None:
     assert gave_way(("margin-fit",), (fit,))
     assert not gave_way(("fit",), (fit,))
     assert not gave_way(("margin-fit", "fit"), (margin, fit))
+
+
+@pytest.mark.parametrize("wanted", [{"budget": ("bops=W4A4",)}, {"budget": (), "target_drop": 0.5}])
+def test_a_network_that_quantization_does_not_change(tmp_path, wanted: dict) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 3)).eval()
+    with torch.no_grad():
+        model[3].weight.zero_()
+        model[3].bias.zero_()
+    x, y = torch.randn(60, 3, 6, 6), torch.randint(3, (60,))
+    report = run(model, as_data(((x[:40], y[:40]), (x[40:], y[40:]))), tmp_path, QUICK.model_copy(update=wanted))
+    assert report.chosen.verdict.kl.value == 0
+    assert any("Quantization changes nothing that was measured" in note for note in report.notes)
+    assert (tmp_path / "report.html").exists()

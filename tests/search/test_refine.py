@@ -109,18 +109,27 @@ def test_unusable_measurements(network: Sites, table: SensitivityTable) -> None:
     front = search(network, table, budgets=BUDGETS)
     with pytest.raises(InvalidInput, match="measure gave nan for the policy 'bops=W3A3'"):
         refine(front, lambda policy: float("nan"), network, table)
-    with pytest.raises(InvalidInput, match="does not grow with the predicted one"):
-        refine(front, lambda policy: -table.predict(policy), network, table)
-    with pytest.raises(InvalidInput, match="does not grow with the predicted one"):
-        refine(front, lambda policy: 0.0, network, table)
     with pytest.raises(InvalidInput, match="needs a front from search"):
         refine(Front((), "m", "u", "bops"), lambda policy: 1.0, network, table)
     with pytest.raises(InvalidInput, match="rounds must be at least 1, got 0"):
         refine(front, table.predict, network, table, rounds=0)
-    with pytest.raises(InvalidInput, match="at least 2 measured policies"):
-        fit_calibration(table, network, [front[0].policy], [1.0])
     with pytest.raises(InvalidInput, match="one for each of the 1 policies, got 2"):
         fit_calibration(table, network, [front[0].policy], [1.0, 2.0])
     done = refine(front, table.predict, network, table)
     with pytest.raises(InvalidInput, match="'mine' was not measured"):
         done.harm(Policy({"input": 16}, name="mine"))
+
+
+@pytest.mark.parametrize("measure", ["zero", "shrinking"])
+def test_measurements_that_no_factor_fits_leave_the_predictions_as_they_are(
+    network: Sites, table: SensitivityTable, measure: str
+) -> None:
+    front = search(network, table, budgets=BUDGETS)
+    result = refine(front, lambda p: 0.0 if measure == "zero" else 1 / table.predict(p) - 1e6, network, table)
+    assert not result.calibration.fitted
+    assert result.converged
+    assert np.array_equal(result.table.harm, table.harm)
+    for wanted, found in zip(front, result.front, strict=True):
+        assert found.predicted == table.predict(found.policy)
+        assert result.harm(found.policy) <= result.harm(wanted.policy)
+    assert not fit_calibration(table, network, [front[0].policy], [1.0]).fitted

@@ -135,7 +135,7 @@ def run(
             job_file=asked.job_file,
             timings=dict(steps.seconds),
             target_drop=settings.target_drop,
-            notes=(*notes(bench, choices, recipe), *gave_way(methods, tables)),
+            notes=(*notes(bench, choices, recipe), *unfitted(refined), *gave_way(methods, tables)),
         )
         with steps.step("write the report"):
             outputs.write_report(output, report)
@@ -274,6 +274,19 @@ def agreement(bench: Bench, table: SensitivityTable, refined: Refinement) -> Agr
     if len({p.predicted for p in pairs}) > 1 and len({p.measured for p in pairs}) > 1 and len(pairs) > 2:
         rank = spearman_interval([p.predicted for p in pairs], [p.measured for p in pairs], seed=bench.settings.seed)
     return Agreement(table.method, table.unit, RANKED_BY, tuple(pairs), rank)
+
+
+def unfitted(refined: Refinement) -> tuple[str, ...]:
+    """A sentence where measurements could not correct the predictions."""
+    if refined.calibration.fitted:
+        return ()
+    harms = [harm for _, harm in refined.measured]
+    why = (
+        "Quantization changes nothing that was measured"
+        if not any(harms)
+        else "The measured harm does not grow with the predicted one"
+    )
+    return (f"{why}, so predictions are shown as they were scored; every choice was made by the measured values.",)
 
 
 def notes(bench: Bench, choices: list[Choice], recipe: Recipe | None) -> tuple[str, ...]:

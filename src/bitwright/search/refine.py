@@ -33,6 +33,7 @@ class Calibration:
         error: root mean square relative error of the corrected prediction on the policies it was fitted on.
         error_before: the same with a single factor for all sites.
         policies: number of policies that it was fitted on.
+        fitted: whether the measured harm grows with the predicted one; if not, all factors are 1.
     """
 
     weight: float = 1.0
@@ -41,6 +42,7 @@ class Calibration:
     error: float = math.nan
     error_before: float = math.nan
     policies: int = 0
+    fitted: bool = True
 
     def table(self, table: SensitivityTable, sites: Sites) -> SensitivityTable:
         """A table with the harm of weights and of activations multiplied by their factors.
@@ -108,34 +110,35 @@ def fit_calibration(
         policies: measured policies.
         harms: what was measured, smaller is better, 0 for the float policy.
 
+    Returns:
+        The factors; all 1, and not ``fitted``, where the measured harm does not grow with the predicted one, where all
+        of it is 0, and for fewer than two policies.
+
     Raises:
-        InvalidInput: fewer than two policies with some predicted harm, or harms that are not finite.
+        InvalidInput: harms that are not finite, or not one for each policy.
     """
     y = np.array([float(h) for h in harms])
     if len(y) != len(policies):
         raise InvalidInput(f"harms must be one for each of the {len(policies)} policies, got {len(y)}")
     if not np.isfinite(y).all():
         raise InvalidInput(f"measured harm is not finite for policy '{policies[int(np.argmin(np.isfinite(y)))].name}'")
-    if len(y) < 2:
-        raise InvalidInput(f"at least 2 measured policies are needed to fit the scales, got {len(y)}")
+    count = len(y)
+    if count < 2 or not y.any():
+        return Calibration(policies=count, fitted=False)
     parts = _parts(table, sites, policies)
     weights = 1.0 / (y**2 + (0.05 * float(np.median(np.abs(y)))) ** 2 + 1e-300)
-    spread = float(weights @ y**2)
     sigmas = np.zeros(1) if table.margin is None else np.linspace(-2.0, 2.0, 21)
     best = _fit(parts, table, y, weights, np.linspace(-3.0, 3.0, 61), sigmas)
     fine = np.linspace(-0.1, 0.1, 21)
     close = sigmas if table.margin is None else best[1] + 2.0 * fine
     best = _fit(parts, table, y, weights, best[0] + fine, close)
     ratio, sigma, output, loss = best
-    if not (output > 0.0 and spread > 0.0):
-        raise InvalidInput(
-            "the measured harm does not grow with the predicted one; measure a harm where smaller is better, such as KL"
-        )
+    if not output > 0.0:
+        return Calibration(policies=count, fitted=False)
     before = _fit(parts, table, y, weights, np.zeros(1), np.zeros(1))[3]
     up, down = 10.0 ** (sigma + ratio / 2), 10.0 ** (sigma - ratio / 2)
     if table.margin is None:
         up, down, output = up * output, down * output, 1.0
-    count = len(y)
     return Calibration(up, down, output, math.sqrt(loss / count), math.sqrt(before / count), count)
 
 
@@ -206,7 +209,7 @@ def refine(
         time_limit: seconds for each candidate of a search.
 
     Raises:
-        InvalidInput: an empty front, candidates without budgets, or harms that cannot be fitted.
+        InvalidInput: an empty front, candidates without budgets, or harms that are not finite.
     """
     if len(front) == 0 or any(not c.budgets for c in front):
         raise InvalidInput("refine needs a front from search: at least one candidate, each with its budgets")
