@@ -20,11 +20,11 @@ import time  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
+from bitwright.sensitivity.suffix import Variant  # noqa: E402
 
 import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
 from bitwright.sensitivity import sweep  # noqa: E402
-from bitwright.sensitivity.suffix import Variant  # noqa: E402
 from bitwright.sensitivity.sweep import Expected, Tally  # noqa: E402
 from bitwright.zoo import load_data, resnet20, resnet20_cifar10  # noqa: E402
 

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from bitwright.graph.layers import layers_of
+from bitwright.graph.twins import Twins
 from bitwright.repair.tails import tail_of
-from bitwright.repair.twins import Twins
 
 
 def tails(graph, x):
     twins, found = Twins(graph, [(x,)]), []
     layers = {layer.node: layer for layer in layers_of(graph)}
-    for node in twins.walk(layers):
+    for node in twins.stops(layers):
         tail = tail_of(graph, layers[node], twins.shape)
         found.append(([str(n.target).split(".")[0] for n in tail.nodes if n.op == "call_function"], len(tail.operands)))
     return found
@@ -43,8 +43,8 @@ def test_function_is_what_the_network_computes(residual, images, calibrated):
     graph = calibrated(residual, images)
     layer = layers_of(graph)[2]
     twins = Twins(graph, [(images,)])
-    for _ in twins.walk({layer.node}):
+    for _ in twins.stops({layer.node}):
         tail = tail_of(graph, layer, twins.shape)
-        run = tail.function(graph, layer, lambda node: twins.constant(node, False), False)
+        run = tail.function(graph, layer, lambda node: twins.float.constant(node), False)
         output, operand = twins.float[layer.node][0], twins.float[tail.operands[0]][0]
         assert torch.equal(run(output, [operand]), torch.relu(output + operand))

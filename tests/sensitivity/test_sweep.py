@@ -12,7 +12,6 @@ import bitwright as bw
 from bitwright.errors import InvalidData, InvalidInput, InvalidPolicy
 from bitwright.evaluation import evaluate
 from bitwright.sensitivity import blocks, sensitivities, sweep
-from bitwright.sensitivity.suffix import Suffixes, Variant, groups, run_variants
 from bitwright.values.sweep import Sweep
 
 
@@ -35,16 +34,6 @@ class Branches(nn.Module):
         return self.linear(y.mean((2, 3)))
 
 
-class Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(5, 6, batch_first=True)
-        self.linear = nn.Linear(6, 3)
-
-    def forward(self, x):
-        return self.linear(self.lstm(x)[0][:, -1])
-
-
 def _captured(model, shape, classes, batches=3, size=8):
     torch.manual_seed(1)
     data = [(torch.randn(size, *shape), torch.randint(classes, (size,))) for _ in range(batches)]
@@ -57,53 +46,9 @@ def branches():
     return _captured(Branches(), (3, 8, 8), 5)
 
 
-@pytest.fixture(scope="module")
-def recurrent():
-    torch.manual_seed(0)
-    return _captured(Recurrent(), (4, 5), 3)
-
-
 def _whole(graph, policy, inputs):
     with graph.applied(policy), torch.no_grad():
         return graph(*inputs)
-
-
-@pytest.mark.parametrize("network", ["branches", "recurrent"])
-@pytest.mark.parametrize("base", ["float", "quantized"])
-def test_variants_equal_whole_runs_bit_for_bit(network, base, request):
-    graph, data = request.getfixturevalue(network)
-    base = bw.FLOAT if base == "float" else bw.Policy.uniform(graph.sites, weights=4, activations=6)
-    names = graph.sites.names
-    changes = [{name: 3} for name in names] + [{name: None} for name in names if base.bits]
-    changes += [dict.fromkeys(names[i : i + 3], 5) for i in range(0, len(names), 2)]
-    variants = [Variant(tuple(change), base.replaced(change)) for change in changes]
-    inputs = [(x,) for x, _ in data]
-    seen = set()
-    for position, i, outputs in run_variants(graph, inputs, variants, base):
-        seen.add((position, i))
-        assert torch.equal(outputs, _whole(graph, variants[position].policy, inputs[i])), variants[position].sites
-    assert len(seen) == len(variants) * len(data)
-
-
-def test_only_what_a_site_reaches_is_computed(branches):
-    graph, data = branches
-    suffixes = Suffixes(graph)
-    assert suffixes.start(["linear.weight"]) > suffixes.start(["twice.weight"]) > suffixes.start(["long1.weight"])
-    assert suffixes.start([graph.sites[0].name]) == 1  # right behind the input
-    assert suffixes.start(["linear.weight", "twice.weight"]) == suffixes.start(["twice.weight"])
-    calls = []
-    hooks = [
-        quantizer.register_forward_hook(lambda module, *_: calls.append(module.site.name))
-        for quantizer in graph.quantizers.values()
-    ]
-    try:
-        list(run_variants(graph, [(data[0][0],)], [Variant(("linear.weight",), bw.Policy({"linear.weight": 4}))]))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    whole = sum(1 for node in graph.module.graph.nodes if str(node.target).startswith("sites."))
-    assert len(calls) == whole  # each quantizer once: the walk to the linear layer, and the rest from there
-    assert calls[-1] == "linear.weight"
 
 
 def test_figures_are_those_of_evaluate(digits_graph, digits_data):
@@ -177,10 +122,7 @@ def test_the_worst_rows_that_cover_a_share(branches):
 
 def test_groups_bound_the_memory_and_change_nothing(branches):
     graph, data = branches
-    one = sweep(graph, data, (3,), held_bytes=1)
-    assert [len(group) for group in groups(graph, [((x,), y) for x, y in data], 1)] == [1, 1, 1]
-    assert [len(group) for group in groups(graph, [((x,), y) for x, y in data])] == [3]
-    assert one.rows == sweep(graph, data, (3,)).rows
+    assert sweep(graph, data, (3,), held_bytes=1).rows == sweep(graph, data, (3,)).rows
 
 
 def test_the_table_and_the_methods_that_share_a_sweep(branches):

@@ -13,10 +13,12 @@ from bitwright.debug.apply import apply_action, apply_recipe, keep_fitted
 from bitwright.evaluation.evaluate import evaluate
 from bitwright.evaluation.outputs import Outputs, float_outputs
 from bitwright.evaluation.task import Task
-from bitwright.graph.batches import iterate
+from bitwright.graph.batches import iterate, limited
 from bitwright.graph.graph import Graph
+from bitwright.graph.twins import Lane
+from bitwright.graph.variants import groups
+from bitwright.graph.walk import Walk
 from bitwright.repair import RepairReport
-from bitwright.sensitivity.suffix import Suffixes, groups, limited
 from bitwright.sensitivity.sweep import Expected, Tally
 from bitwright.values import FLOAT, Interval, Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
@@ -158,20 +160,17 @@ class Bench:
         so those that replace a range by another kind of range come first.
         """
         graph = self.graph(recipe).copy()
-        suffixes = Suffixes(graph)
-        start = suffixes.start([site])
         tallies = [Tally() for _ in actions]
         for number, group in enumerate(groups(graph, self.calibration)):
             if number:  # the actions have changed the site's quantizer
                 graph = self.graph(recipe).copy()
-                suffixes = Suffixes(graph)
+            walk = Walk(graph.module)
             expected = [Expected(graph, inputs, targets, self.task.loss) for inputs, targets in group]
-            walks = [suffixes.begin(inputs) for inputs, _ in group]
+            lane = Lane(walk, [inputs for inputs, _ in group])
             with torch.no_grad():
-                for values in walks:
-                    suffixes.run(values, 0, start)
+                lane.to(walk.start(graph.linked(site)))
                 for action, tally in zip(actions, tallies, strict=True):
                     apply_action(graph, action, self.calibration)
-                    for one, values in zip(expected, walks, strict=True):
-                        tally.add(one, suffixes.run(dict(values), start))
+                    for one, outputs in zip(expected, lane.outputs(), strict=True):
+                        tally.add(one, outputs)
         return [tally.kl for tally in tallies]

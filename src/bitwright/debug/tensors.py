@@ -14,6 +14,8 @@ from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.operations import entry_of
+from bitwright.graph.places import site_calls
+from bitwright.graph.walk import Call, Walk
 from bitwright.numerics.affine import Affine, blocked, unblocked
 from bitwright.quantizers.base import Quantizer
 from bitwright.values import FLOAT, check_bits
@@ -59,14 +61,17 @@ def _activation(graph: Graph, quantizer: Quantizer, batches: Any, samples: int) 
         raise InvalidInput(f"samples must be at least 1, got {samples}")
     wanted = max(1, min(samples, VALUES // max(quantizer.site.numel, 1)))
     parts: list[Tensor] = []
+    walk, nodes = Walk(graph.module), [n for n, found in site_calls(graph.module).items() if found is quantizer]
     with graph.applied(FLOAT), torch.no_grad():
         for inputs, _ in iterate(as_batches(batches), graph.device, "looking at a tensor"):
+            graph.check(inputs)
             passed: list[Tensor] = []
-            quantizer.recorder = passed.append
-            try:
-                graph(*inputs)
-            finally:
-                quantizer.recorder = None
+
+            def look(call: Call, passed: list[Tensor] = passed) -> Any:
+                passed.append(call.args[0])
+                return call()
+
+            walk(inputs, dict.fromkeys(nodes, look))
             # A grid that several tensors share is passed several times; they are looked at together where they fit.
             parts += [part.detach() for part in passed if part.shape[1:] == passed[0].shape[1:]]
             if sum(len(part) for part in parts) >= wanted:
@@ -163,11 +168,7 @@ def _along(
 
 def _axes(graph: Graph, site: str, tensor: Tensor) -> Axes:
     """What the axes of a site's tensor mean, the batch left out."""
-    nodes = [
-        node
-        for node in graph.module.graph.nodes
-        if node.op == "call_module" and graph.module.get_submodule(str(node.target)) is graph.quantizers[site]
-    ]
+    nodes = [node for node, quantizer in site_calls(graph.module).items() if quantizer.site.name == site]
     if graph.sites[site].kind == "weight":
         user = next(iter(nodes[0].users), None) if nodes else None
         role = entry_of(user).weight if user is not None else None

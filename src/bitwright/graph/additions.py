@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from bitwright.graph.operations import entry_of, source_of
-from bitwright.graph.places import quantizer_at
+from bitwright.graph.operations import entry_of
+from bitwright.graph.places import quantizer_at, site_behind
 from bitwright.numerics.affine import Affine
 from bitwright.quantizers.base import Quantizer
 
@@ -44,33 +44,18 @@ def additions_of(module: GraphModule) -> tuple[Addition, ...]:
     found = []
     for node in module.graph.nodes:
         if entry_of(node).kind == "add":
-            left, right = (_site_behind(module, operand) for operand in node.args[:2])
+            left, right = (site_behind(module, operand) for operand in node.args[:2])
             result = _site_after(module, node)
             if left and right and result and node.kwargs.get("alpha", 1) == 1:
-                found.append(Addition(left, right, result))
+                found.append(Addition(left.site.name, right.site.name, result.site.name))
     return tuple(found)
 
 
-def _site(module: GraphModule, node: Node) -> str | None:
-    stands = quantizer_at(module, node)
-    return None if stands is None else stands.site.name
-
-
-def _site_behind(module: GraphModule, node: object) -> str | None:
-    while isinstance(node, Node):
-        name = _site(module, node)
-        source = source_of(node)
-        if name is not None or source is node:
-            return name
-        node = source
-    return None
-
-
-def _site_after(module: GraphModule, node: Node) -> str | None:
+def _site_after(module: GraphModule, node: Node) -> Quantizer | None:
     while len(node.users) == 1:
         node = next(iter(node.users))
         if entry_of(node).limits is None:
-            return _site(module, node)
+            return quantizer_at(module, node)
     return None
 
 

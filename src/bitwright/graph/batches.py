@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from bitwright.errors import InvalidData, InvalidInput
 
@@ -47,7 +49,7 @@ def split(batch: Any, device: torch.device | None = None) -> Batch:
         raise InvalidData(f"a batch has {inputs[0].shape[0]} inputs but {targets.shape[0]} targets")
     if device is not None:
         inputs = tuple(value.to(device) for value in inputs)
-        targets = targets.to(device) if isinstance(targets, Tensor) else targets
+        targets = tree_map_only(Tensor, lambda value: value.to(device), targets)
     return inputs, targets
 
 
@@ -69,6 +71,79 @@ def iterate(batches: Iterable[Any], device: torch.device | None = None, purpose:
         raise InvalidData(
             f"batches are empty: {purpose} needs at least one batch (an iterator that was used up is empty)"
         )
+
+
+def limited(batches: Iterable[Batch], samples: int | None) -> Iterator[Batch]:
+    """The first ``samples`` samples of batches, the last batch cut where needed; None: all."""
+    left = samples
+    for batch in batches:
+        yield batch if left is None else cut(batch, 0, left)
+        if left is not None:
+            left -= batch[0][0].shape[0]
+            if left <= 0:
+                return
+
+
+def cut(batch: Batch, start: int, stop: int) -> Batch:
+    """The samples ``start`` to ``stop - 1`` of a batch: of its inputs, and of every tensor and list in its targets.
+
+    Tensors are cut along their first axis; dictionaries, dataclasses, and lists or tuples of the targets of several
+    outputs entry by entry; a list or tuple with an entry for each sample is cut itself. Numbers, texts and None in
+    between are for all samples.
+
+    Raises:
+        InvalidData: targets hold something of which it is not clear what belongs to which sample.
+    """
+    inputs, targets = batch
+    count = inputs[0].shape[0]
+    if start <= 0 and stop >= count:
+        return batch
+    part = slice(start, stop)
+    return tuple(value[part] for value in inputs), _cut(targets, part, count)
+
+
+_FOR_ALL = (str, bytes, int, float, type(None))
+
+
+def _cut(targets: Any, part: slice, count: int) -> Any:
+    if isinstance(targets, _FOR_ALL) or (isinstance(targets, Tensor) and targets.dim() == 0):
+        return targets
+    if isinstance(targets, Mapping):
+        return type(targets)({key: _cut(value, part, count) for key, value in targets.items()})  # type: ignore[call-arg]
+    if dataclasses.is_dataclass(targets) and not isinstance(targets, type):
+        entries = {field.name: getattr(targets, field.name) for field in dataclasses.fields(targets) if field.init}
+        return dataclasses.replace(targets, **{key: _cut(value, part, count) for key, value in entries.items()})
+    if isinstance(targets, (list, tuple)):
+        return _cut_sequence(targets, part, count)
+    if getattr(targets, "shape", ())[:1] == (count,):
+        return targets[part]
+    kind = f"{type(targets).__name__} of shape {tuple(targets.shape)}" if hasattr(targets, "shape") else type(targets)
+    raise InvalidData(
+        f"targets hold a {kind} in a batch of {count} samples, which cannot be cut along the samples; make its first "
+        "axis that of the samples, or a list with an entry for each sample"
+    )
+
+
+def _cut_sequence(targets: Any, part: slice, count: int) -> Any:
+    """A list along its samples if it has an entry for each, else entry by entry."""
+    whole = [_holds_samples(entry, count) for entry in targets]
+    if len(targets) == count and not (all(whole) and count > 1):
+        return targets[part]
+    if len(targets) == count:
+        raise InvalidData(
+            f"targets hold a {type(targets).__name__} of {count} entries in a batch of {count} samples, each of which "
+            "could be for all samples; pass those of several outputs as a dictionary, and those of samples as a list "
+            "of dictionaries"
+        )
+    entries = [_cut(entry, part, count) for entry in targets]
+    return type(targets)(*entries) if hasattr(targets, "_fields") else type(targets)(entries)
+
+
+def _holds_samples(entry: Any, count: int) -> bool:
+    """Whether an entry of a list may hold something for each sample; a dictionary in a list is of one sample."""
+    if isinstance(entry, (list, tuple)):
+        return len(entry) == count or any(_holds_samples(inner, count) for inner in entry)
+    return getattr(entry, "shape", ())[:1] == (count,)
 
 
 def has_classes(outputs: Any, targets: Any = None) -> bool:

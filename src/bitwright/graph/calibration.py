@@ -7,15 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from bitwright.errors import InvalidData
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.input_rows import InputRows
 from bitwright.graph.layers import Layer, layers_of
+from bitwright.graph.places import site_calls
+from bitwright.graph.walk import Call, Hook, Walk
 from bitwright.numerics.outputs import InputMoments
 from bitwright.numerics.ranges import Observed, check_method
-from bitwright.quantizers.base import Quantizer
 from bitwright.settings import DEFAULTS
 from bitwright.values import FLOAT
 
@@ -33,8 +35,8 @@ class _Watch:
         self.quota = quota
         self.generator = torch.Generator().manual_seed(seed)
 
-    def __call__(self, tensor: Tensor) -> None:
-        values = tensor.detach().reshape(-1)
+    def __call__(self, call: Call) -> Any:
+        values = call.args[0].detach().reshape(-1)
         low, high = torch.aminmax(values)
         self.low, self.high = torch.minimum(self.low, low.cpu()), torch.maximum(self.high, high.cpu())
         self.count += values.numel()
@@ -42,6 +44,7 @@ class _Watch:
             chosen = torch.randint(values.numel(), (self.quota,), generator=self.generator)
             values = values[chosen.to(values.device)]
         self.parts.append(values.float().cpu().clone())
+        return call()
 
     def observed(self) -> Observed:
         return Observed(float(self.low), float(self.high), torch.cat(self.parts), self.count)
@@ -92,30 +95,27 @@ def calibrate(
     except TypeError:
         data = list(data)
         count = len(data)
-    watched: list[tuple[Quantizer, _Watch]] = []
-    for i, quantizer in enumerate(graph.quantizers.values()):
-        if quantizer.site.kind == "activation":
-            watch = _Watch(seed + i, max(1, SAMPLE // max(count, 1)))
-            watched.append((quantizer, watch))
+    watches = {
+        name: _Watch(seed + i, max(1, SAMPLE // max(count, 1)))
+        for i, (name, quantizer) in enumerate(graph.quantizers.items())
+        if quantizer.site.kind == "activation"
+    }
     rows = InputRows(graph, count, seed)
-    with graph.applied(FLOAT):
-        try:
-            for quantizer, watch in watched:
-                quantizer.recorder = watch
-            with torch.no_grad():
-                for inputs, _ in iterate(data, graph.device, "calibration"):
-                    graph.check(inputs)
-                    rows.run(*inputs)
-        finally:
-            for quantizer, _ in watched:
-                quantizer.recorder = None
-    watched = [(quantizer, watch) for quantizer, watch in watched if watch.parts]
-    for quantizer, watch in watched:
+    calls = site_calls(graph.module).items()
+    at_sites = {node: watches[q.site.name] for node, q in calls if q.site.name in watches}
+    hooks: dict[Node, Hook] = {**at_sites, **rows.hooks}
+    walk = Walk(graph.module)
+    with graph.applied(FLOAT), torch.no_grad():
+        for inputs, _ in iterate(data, graph.device, "calibration"):
+            graph.check(inputs)
+            walk(inputs, hooks)
+    watched = {name: watch for name, watch in watches.items() if watch.parts}
+    for name, watch in watched.items():
         if not bool(torch.isfinite(watch.low) & torch.isfinite(watch.high)):
-            raise InvalidData(f"the activations at '{quantizer.site.name}' are not finite; check weights and inputs")
+            raise InvalidData(f"the activations at '{name}' are not finite; check weights and inputs")
     graph.forget_fitted()
-    for quantizer, watch in watched:
-        quantizer.observe(watch.observed())
+    for name, watch in watched.items():
+        graph.quantizers[name].observe(watch.observed())
     moments = rows.moments()
     for layer in layers_of(graph):
         if layer.weight.site.name in moments:

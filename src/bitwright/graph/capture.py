@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from bitwright.errors import CaptureError, InvalidData, InvalidInput
@@ -20,9 +20,10 @@ from bitwright.graph.constants import fold_computed_weights
 from bitwright.graph.decompositions import decompose
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import Names, activation_name, attribute_at, layer_name, module_path
-from bitwright.graph.operations import argument, bias_of, entry_of, kind_of, source_of
-from bitwright.graph.places import BIASES, SITES
+from bitwright.graph.operations import argument, bias_of, entry_of, kind_of
+from bitwright.graph.places import BIASES, SITES, site_behind
 from bitwright.graph.symbols import batch_symbols, shape_of_one
+from bitwright.graph.walk import Call, Walk
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
@@ -60,14 +61,22 @@ def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None) -> Gra
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     _drop_guards(module)
-    shapes = _Shapes(module)
-    outputs = shapes.run(*inputs)
+    shapes: dict[Node, torch.Size] = {}
+
+    def note(call: Call) -> Any:
+        result = call()
+        if isinstance(result, Tensor):
+            shapes[call.node] = result.shape
+        return result
+
+    with torch.no_grad():
+        outputs = Walk(module)(inputs, dict.fromkeys(module.graph.nodes, note))
     if expected is not None and not _same(expected, outputs):
         raise CaptureError(
             "the captured graph does not compute what the model computes; usual way out: take randomness and "
             "in-place changes of tensors (x[...] = y, x.add_(y)) out of its forward"
         )
-    return _with_sites(module, shapes.found, inputs, getattr(placer, "bitwright_group_size", None))
+    return _with_sites(module, shapes, inputs, getattr(placer, "bitwright_group_size", None))
 
 
 def _checked_inputs(model: Any, example_inputs: Any) -> Inputs:
@@ -269,21 +278,6 @@ def _drop_guards(module: GraphModule) -> None:
     module.recompile()
 
 
-class _Shapes(Interpreter):
-    """Runs the graph once and keeps the shape of each value."""
-
-    def __init__(self, module: GraphModule) -> None:
-        super().__init__(module)
-        self.found: dict[Node, torch.Size] = {}
-
-    def run_node(self, n: Node) -> Any:
-        with torch.no_grad():
-            result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.found[n] = result.shape
-        return result
-
-
 def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inputs, group_size: int | None) -> Graph:
     names = Names()
     batch = inputs[0].shape[0]
@@ -341,11 +335,11 @@ def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inp
         node.target = f"{SITES}.{labels[id(quantizer)]}"
     for target in observers:
         module.delete_submodule(target)
-    operations = _operations(module, shapes, site_nodes, batch)
+    operations = _operations(module, shapes, batch)
     first = _first_uses(module, site_nodes)
     for quantizer in sorted(by_observer.values(), key=lambda q: first[id(q)]):
         table[quantizer.site.name] = table.pop(quantizer.site.name)
-    _round_biases(module, site_nodes, table)
+    _round_biases(module, table)
     module.graph.lint()
     module.recompile()
     covered = {id(q.weight) for q in table.values() if q.site.kind == "weight"}
@@ -367,20 +361,7 @@ def _first_uses(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> dict[
     return found
 
 
-def _site_behind(node: Any, site_nodes: dict[Node, Quantizer]) -> Quantizer | None:
-    if not isinstance(node, Node):
-        return None
-    while node not in site_nodes:
-        source = source_of(node)
-        if source is node:
-            return None
-        node = source
-    return site_nodes[node]
-
-
-def _operations(
-    module: GraphModule, shapes: dict[Node, torch.Size], site_nodes: dict[Node, Quantizer], batch: int
-) -> list[Operation]:
+def _operations(module: GraphModule, shapes: dict[Node, torch.Size], batch: int) -> list[Operation]:
     names, found = Names(), []
     for node in module.graph.nodes:
         entry = entry_of(node)
@@ -388,7 +369,7 @@ def _operations(
             continue
         first, second = (node.args[position] for position in entry.factors)
         macs = entry.macs(shapes[node], shapes[first], shapes[second])
-        left, right = _site_behind(first, site_nodes), _site_behind(second, site_nodes)
+        left, right = site_behind(module, first), site_behind(module, second)
         found.append(
             Operation(
                 names.unique(layer_name(node)),
@@ -401,7 +382,7 @@ def _operations(
     return found
 
 
-def _round_biases(module: GraphModule, site_nodes: dict[Node, Quantizer], table: dict[str, Quantizer]) -> None:
+def _round_biases(module: GraphModule, table: dict[str, Quantizer]) -> None:
     holder = nn.Module()
     module.add_module(BIASES, holder)
     for node in list(module.graph.nodes):
@@ -409,8 +390,8 @@ def _round_biases(module: GraphModule, site_nodes: dict[Node, Quantizer], table:
         if role is None:
             continue
         bias = bias_of(node)
-        inputs = _site_behind(node.args[role.input], site_nodes)
-        weight = _site_behind(node.args[role.weight], site_nodes)
+        inputs = site_behind(module, node.args[role.input])
+        weight = site_behind(module, node.args[role.weight])
         grouped = role.transposed and argument(node, role.arguments["groups"], "groups", 1) != 1
         if bias is None or bias.op != "get_attr" or grouped or inputs is None or weight is None:
             continue

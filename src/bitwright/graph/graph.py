@@ -204,6 +204,10 @@ class Graph:
         if lasting:
             self._lasting.add(name)
 
+    def linked(self, site: str) -> tuple[str, ...]:
+        """The site and those whose steps are chosen together with its own (:mod:`bitwright.graph.additions`)."""
+        return next((group for group in self._tie_free_steps.groups if site in group), (site,))
+
     def biases(self) -> dict[str, BiasQuantizer]:
         """Biases that are rounded along with their operation, by the label under which they stand in the graph."""
         return dict(self.module.get_submodule(BIASES).named_children())  # type: ignore[arg-type]

@@ -1,50 +1,48 @@
-"""Runs the graph and keeps a sample of what each weight is multiplied with."""
+"""A sample of what each weight is multiplied with."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Interpreter, Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions, layers_of
+from bitwright.graph.walk import Call, Hooks
 from bitwright.numerics.outputs import InputMoments
 
 ROWS = 2048  # kept for each weight with up to 1,024 inputs
 ROWS_WIDE = 1024  # for wider ones
 
 
-class InputRows(Interpreter):
-    """Runs batches through the graph and collects rows of input at random positions of random samples.
+class InputRows:
+    """Collects rows of input at random positions of random samples.
 
     Args:
         graph: the graph.
         batches: how many batches will come.
         seed: of the choice of positions.
+
+    Attributes:
+        hooks: for the walks over the batches.
     """
 
     def __init__(self, graph: Graph, batches: int, seed: int) -> None:
-        super().__init__(graph.module)
-        self.extra_traceback = False  # an error for the user stays one line
-        self._layers: dict[Node, Layer] = {layer.node: layer for layer in layers_of(graph)}
+        self.hooks: Hooks = {layer.node: partial(self._pick, layer) for layer in layers_of(graph)}
         self._batches = max(batches, 1)
         self._generator = torch.Generator().manual_seed(seed)
         self._rows: dict[str, list[Tensor]] = {}
 
-    def run_node(self, n: Node) -> Any:
-        """Run one node; behind a layer, pick rows of its input."""
-        result = super().run_node(n)
-        layer = self._layers.get(n)
-        if layer is not None and isinstance(result, Tensor) and isinstance(n.args[0], Node):
-            source = self.env[n.args[0]]
-            width = layer.matrix(layer.weight.weight).shape[2]
-            quota = math.ceil((ROWS if width <= 1024 else ROWS_WIDE) / self._batches)
-            each = math.ceil(quota / result.shape[0])
-            rows = Positions(layer, result, each, self._generator).inputs(source)
-            self._rows.setdefault(layer.weight.site.name, []).append(rows[:, :quota].float().cpu())
+    def _pick(self, layer: Layer, call: Call) -> Any:
+        result = call()
+        width = layer.matrix(layer.weight.weight).shape[2]
+        quota = math.ceil((ROWS if width <= 1024 else ROWS_WIDE) / self._batches)
+        each = math.ceil(quota / result.shape[0])
+        rows = Positions(layer, result, each, self._generator).inputs(call.args[0])
+        self._rows.setdefault(layer.weight.site.name, []).append(rows[:, :quota].float().cpu())
         return result
 
     def moments(self) -> dict[str, InputMoments]:

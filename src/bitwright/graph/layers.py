@@ -19,8 +19,8 @@ from torch.fx import Node
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import layer_name
-from bitwright.graph.operations import WeightRole, argument, bias_of, entry_of, source_of
-from bitwright.graph.places import activation_at, bias_at, weight_at
+from bitwright.graph.operations import WeightRole, argument, bias_of, entry_of
+from bitwright.graph.places import bias_at, site_behind, weight_at
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 
@@ -229,13 +229,5 @@ def layers_of(graph: Graph) -> list[Layer]:
 
 def input_site(graph: Graph, layer: Layer) -> Quantizer | None:
     """The site that a layer's input comes from, through operations that only move values."""
-    node = layer.node.args[0]
-    while isinstance(node, Node):
-        found = activation_at(graph.module, node)
-        if found is not None:
-            return found
-        source = source_of(node)
-        if source is node:
-            return None
-        node = source
-    return None
+    found = site_behind(graph.module, layer.node.args[0])
+    return found if found is not None and found.site.kind == "activation" else None

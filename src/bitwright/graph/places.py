@@ -1,12 +1,13 @@
-"""What stands where in a captured graph: at a site, behind a bias."""
+"""What stands where in a captured graph: at a site, behind a bias; and the site behind a value."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import nn
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
+from bitwright.graph.operations import source_of
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 
@@ -34,6 +35,23 @@ def weight_at(module: nn.Module, node: Any) -> Quantizer | None:
 def bias_at(module: nn.Module, node: Any) -> BiasQuantizer | None:
     """What rounds a bias at a node; None for any other node."""
     return _called(module, node, BIASES)  # type: ignore[return-value]
+
+
+def site_calls(module: GraphModule) -> dict[Node, Quantizer]:
+    """The nodes at which a tensor passes a site, in the order of execution; a shared grid has several."""
+    found = ((node, quantizer_at(module, node)) for node in module.graph.nodes)
+    return {node: stands for node, stands in found if stands is not None}
+
+
+def site_behind(module: nn.Module, node: Any) -> Quantizer | None:
+    """The site that a value comes from, through operations that only move values; None where there is none."""
+    while isinstance(node, Node):
+        stands = quantizer_at(module, node)
+        source = source_of(node)
+        if stands is not None or source is node:
+            return stands
+        node = source
+    return None
 
 
 def _called(module: nn.Module, node: Any, holder: str) -> nn.Module | None:

@@ -9,7 +9,7 @@ else has an answer here that is right for a quantizer that sets no ranges and ta
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,6 @@ from bitwright.numerics.affine import Affine, fake_quantize, integers
 from bitwright.numerics.ranges import Observed, RowHarm
 from bitwright.values import Site
 
-Recorder = Callable[[Tensor], None]
 Settling = Literal["nearest", "up"]
 
 
@@ -36,21 +35,18 @@ class Quantizer(nn.Module):
     Attributes:
         site: where it stands.
         bits: the width it simulates now, or None for float. A policy sets nothing else.
-        recorder: when set, called with every tensor that passes, before anything else happens.
         observed: at an activation what calibration saw, else None.
         settling: how its step may be adjusted where tensors are added, see :meth:`settle`: to the ``"nearest"`` one
             that fits, only ``"up"``, so that nothing falls out of the range, or not at all (None).
     """
 
     bits: int | None
-    recorder: Recorder | None
     observed: Observed | None
 
     def __init__(self, site: Site, weight: Tensor | None = None) -> None:
         super().__init__()
         self.site = site
         self.bits = None
-        self.recorder = None
         self.observed = None
         self._held = [] if weight is None else [weight]  # in a list, so that it isn't registered a second time
 
@@ -87,8 +83,6 @@ class Quantizer(nn.Module):
 
     def forward(self, tensor: Tensor) -> Tensor:
         """Round, or pass through in float."""
-        if self.recorder is not None:
-            self.recorder(tensor)
         return tensor if self.bits is None else self.quantize(tensor, self.bits)
 
     def quantize(self, tensor: Tensor, bits: int) -> Tensor:

@@ -264,8 +264,6 @@ class WeightQuantizer(UniformQuantizer):
             self._kept = None
         if self.bits is None or torch.is_grad_enabled() and tensor.requires_grad:
             return super().forward(tensor)
-        if self.recorder is not None:
-            self.recorder(tensor)
         self._notice_changes()  # forgets what was kept if the weight has changed
         key = (self.bits, self.weight.device)
         if self._kept is None or self._kept[0] != key:

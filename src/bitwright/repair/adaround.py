@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions
+from bitwright.graph.twins import Twins
 from bitwright.numerics.affine import Affine
-from bitwright.repair.blocks import Block, blocks_of, learn_block
+from bitwright.repair.blocks import Block, Present, blocks_of, learn_block
 from bitwright.repair.checks import checked_inputs, checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.report import Change, RepairReport
@@ -20,7 +22,6 @@ from bitwright.repair.roundable import roundable
 from bitwright.repair.rounding import Problem, Settings, learn_rounding
 from bitwright.repair.steps import Feedback, fitted_affine, full_step, gram_of
 from bitwright.repair.tails import Tail, tail_of
-from bitwright.repair.twins import Twins
 from bitwright.values import Policy
 
 ROWS = 32768  # of each layer's input, from all samples together
@@ -80,7 +81,7 @@ def adaround(
         seed: of the choice of positions.
 
     Returns:
-        For each layer the squared output error under plain rounding and under the learned one.
+        For each layer or block the squared output error before and after.
 
     Raises:
         InvalidInput: unknown options, no data, or no widths.
@@ -143,6 +144,7 @@ class _Work:
         self.steps = steps
         self.round_inside = round_inside
         self.generator = torch.Generator().manual_seed(seed)
+        self.present: dict[Node, Present] = {}
         self.changes: list[Change] = []
         self.notes: list[str] = []
 
@@ -153,13 +155,13 @@ class _Work:
         inside = {node: block for block in blocks for node in block.layers}
         ends = {block.end: block for block in blocks}
         twins = Twins(self.graph, self.inputs, {block.start for block in blocks})
-        for node in twins.walk({*layers, *ends}):
+        for node in twins.stops({*layers, *ends}):
             if node in inside:
                 self._prepare(twins, layers[node])
             elif node in layers:
                 self._layer(twins, layers[node])
             if node in ends:
-                self._block(twins, ends[node], layers)
+                self._block(twins, ends[node])
 
     def _layer(self, twins: Twins, layer: Layer) -> None:
         bits = layer.weight.bits
@@ -167,7 +169,7 @@ class _Work:
         before, affine = self._start(twins, layer)
         learn = self.settings.learn_bias and layer.bias is not None
         settings = self.settings if learn else Settings(**{**self.settings.__dict__, "learn_bias": False})
-        plain = before.error(before.nearest(), before.bias)
+        plain = before.error(layer.matrix(layer.weight.integers(bits)), before.bias)
         found = None
         if self.steps == "output":
             fitted = _fitted(layer, bits, gram_of(before.inputs, learn))
@@ -193,21 +195,18 @@ class _Work:
         )
 
     def _start(self, twins: Twins, layer: Layer) -> tuple[Problem, Any]:
-        """The layer as rows, on its present grid and with its original bias."""
+        """The layer as rows, on its present grid and with its present bias."""
         bits = layer.weight.bits
         assert bits is not None
         affine = layer.weight.grid(bits)
-        if layer.bias is not None:
-            layer.bias.correct(bits, None)
         tail = tail_of(self.graph, layer, twins.shape)
         rows = self._rows(twins, layer, tail)
         weight = layer.matrix(layer.weight.weight.detach()).float().contiguous()
         low, high = layer.weight.site.scheme.integer_range(bits)
-        bias = rows[1].new_zeros(layer.outputs)
-        if layer.bias_node is not None:
-            bias = twins.constant(layer.bias_node, False)
-        function = tail.function(self.graph, layer, lambda node: twins.constant(node, False), self.round_inside)
-        return Problem(weight, full_step(layer, affine), low, high, bias.detach().float(), *rows, function), affine
+        bias = twins.bias(layer)
+        bias = rows[1].new_zeros(layer.outputs) if bias is None else bias.float()
+        function = tail.function(self.graph, layer, twins.float.constant, self.round_inside)
+        return Problem(weight, full_step(layer, affine), low, high, bias, *rows, function), affine
 
     def _rows(self, twins: Twins, layer: Layer, tail: Tail) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
         """Inputs, float outputs, operands and targets at random positions, in random order."""
@@ -215,7 +214,7 @@ class _Work:
         matrix = layer.matrix(layer.weight.weight)
         limit = max(min(ROWS, ELEMENTS // (matrix.shape[0] * matrix.shape[2])), 256)
         each = max(1, round(limit / self.samples))
-        function = tail.function(self.graph, layer, lambda node: twins.constant(node, False), False)
+        function = tail.function(self.graph, layer, twins.float.constant, False)
         inputs, outputs, targets = [], [], []
         operands: list[list[Tensor]] = [[] for _ in tail.operands]
         for i, output in enumerate(twins.float[layer.node]):
@@ -237,12 +236,13 @@ class _Work:
         """Inside a block: choose the grid now, learn the rounding at the block's end."""
         bits = layer.weight.bits
         assert bits is not None
+        self.present[layer.node] = Present.of(layer, twins)
         before, _ = self._start(twins, layer)
         if self.steps == "output":
             layer.weight.fix(bits, _fitted(layer, bits, gram_of(before.inputs, self.settings.learn_bias)))
 
-    def _block(self, twins: Twins, block: Block, layers: dict[Any, Layer]) -> None:
-        mine = [layers[node] for node in block.layers]
+    def _block(self, twins: Twins, block: Block) -> None:
+        mine = [self.present.pop(node) for node in block.layers]
         before, after = learn_block(self.graph, twins, block, mine, self.settings, self.generator, self.round_inside)
         self.changes.append(Change(block.name, "output error", before, after))
         inner = block.nodes[:-1]

@@ -14,12 +14,12 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of
 from bitwright.graph.operations import entry_of
 from bitwright.graph.places import activation_at
+from bitwright.graph.twins import Twins
 from bitwright.repair.checks import checked_inputs, checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.missing import ensure_biases
 from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.tails import tail_of
-from bitwright.repair.twins import Twins
 from bitwright.values import Policy
 
 METHODS = ("empirical", "analytic")
@@ -82,7 +82,7 @@ def bias_correction(
         stops: dict[Node, Any] = dict(layers)
         if statistics is not None:
             stops.update(dict.fromkeys(statistics.watched))
-        for node in twins.walk(stops):
+        for node in twins.stops(stops):
             if statistics is not None and node in statistics.watched:
                 statistics.note(node, twins.float[node])
             if node in layers:
@@ -97,9 +97,8 @@ def _correct(twins: Twins, layer: Layer, statistics: _Statistics | None) -> Chan
     bits = layer.weight.bits
     assert bits is not None
     assert layer.bias is not None
-    assert layer.bias_node is not None
-    parameter = twins.constant(layer.bias_node, False).detach()
-    bias = layer.bias.effective(parameter).detach()
+    bias = twins.bias(layer)
+    assert bias is not None
     before = _mean_error(twins, layer)
     shift = before if statistics is None else statistics.shift(layer)
     layer.bias.correct(bits, bias - shift.to(bias.dtype))

@@ -16,9 +16,11 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer
 from bitwright.graph.operations import entry_of
 from bitwright.graph.places import activation_at
+from bitwright.graph.twins import Twins
+from bitwright.graph.walk import Call, Hook, Hooks, Walk
+from bitwright.numerics.affine import Affine
 from bitwright.repair.rounding import OFFSET, STRETCH, Settings, regularizer_gradient, start_of
 from bitwright.repair.steps import full_step
-from bitwright.repair.twins import Twins, inputs_dependent
 
 LARGEST = 8  # layers in a block; larger stretches without a bottleneck are done layer by layer
 SAMPLES = 32  # in a mini-batch
@@ -45,7 +47,7 @@ class Block:
 
 def blocks_of(graph: Graph, layers: dict[Node, Layer]) -> list[Block]:
     """The residual blocks of a network: stretches between bottlenecks that hold 2 to 8 layers."""
-    order = inputs_dependent(graph.module.graph)
+    order = [step.node for step in Walk(graph.module).steps[:-1]]
     positions = {node: i for i, node in enumerate(order)}
     last = [max((positions.get(user, len(order)) for user in node.users), default=i) for i, node in enumerate(order)]
     needed = [0, *itertools.accumulate(last, max)]  # how far the values before a node are needed
@@ -64,6 +66,43 @@ def blocks_of(graph: Graph, layers: dict[Node, Layer]) -> list[Block]:
     return blocks
 
 
+Weights = dict[Node, tuple[Tensor, Tensor | None]]
+"""Layer -> the weight and bias to run it with."""
+
+
+@dataclass(frozen=True)
+class Present:
+    """How a layer rounds before its block is learned.
+
+    Attributes:
+        layer: the layer.
+        grid: of its weight.
+        state: of what stands at its weight.
+        weight: its rounded weight.
+        bias: the one in force, not rounded, or None.
+    """
+
+    layer: Layer
+    grid: Affine
+    state: dict[str, Any]
+    weight: Tensor
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, layer: Layer, twins: Twins) -> Present:
+        """At the width in force."""
+        bits, weight = layer.weight.bits, layer.weight
+        assert bits is not None
+        return cls(layer, weight.grid(bits), weight.state((bits,)), weight.rounded(bits), twins.bias(layer))
+
+    def restore(self) -> None:
+        """Let the weight round so again."""
+        bits, weight = self.layer.weight.bits, self.layer.weight
+        assert bits is not None
+        if weight.grid(bits) is not self.grid:
+            weight.load(self.state)
+
+
 class _Part:
     """The variables of one layer of a block."""
 
@@ -78,8 +117,8 @@ class _Part:
         self.variables.requires_grad_()
         self.bias: Tensor | None = None
         self.shift: Tensor | None = None
-        if layer.bias is not None and layer.bias_node is not None:
-            self.bias = twins.constant(layer.bias_node, False).detach().float()
+        if layer.bias is not None and (bias := twins.bias(layer)) is not None:
+            self.bias = bias.float()
             if learn_bias:
                 self.shift = torch.zeros_like(self.bias).requires_grad_()
         self.spread = 1.0
@@ -105,7 +144,7 @@ def learn_block(
     graph: Graph,
     twins: Twins,
     block: Block,
-    layers: list[Layer],
+    before: list[Present],
     settings: Settings,
     generator: torch.Generator,
     round_inside: bool,
@@ -116,23 +155,24 @@ def learn_block(
         graph: under the policy in question.
         twins: stopped at the block's end, with the values at its start still there.
         block: from :func:`blocks_of`.
-        layers: of the block, in its order.
+        before: how its layers rounded before the repair, in their order; they may have other grids by now.
         settings: as for one layer.
         generator: of the choice of samples.
         round_inside: let the activation sites inside the block round while it is fitted.
 
     Returns:
-        Squared error of the block's output, summed over channels, with rounding to nearest and with the learned one.
+        Squared error of the block's output, summed over channels, before the repair and now.
     """
-    parts = {layer.node: _Part(graph, layer, twins, settings.learn_bias) for layer in layers}
+    parts = {one.layer.node: _Part(graph, one.layer, twins, settings.learn_bias) for one in before}
+    last = before[-1].layer
     for node, part in parts.items():
         output = twins.float[node][0] if node in twins.float else None
         part.spread = float(output.std()) if isinstance(output, Tensor) else 1.0
     entering, target = torch.cat(twins.quantized[block.start]), torch.cat(twins.float[block.end])
-    run = _runner(graph, twins, block, parts, round_inside)
-    plain = {node: (part.integers(True) * part.step, part.bias) for node, part in parts.items()}
-    before = _whole(run, entering, target, plain, layers[-1])
-    strength = settings.regularizer * before / sum(part.variables.numel() for part in parts.values())
+    run = _runner(graph, twins, block, round_inside)
+    plain: Weights = {node: (part.integers(True) * part.step, part.bias) for node, part in parts.items()}
+    nearest = _whole(run, entering, target, plain, last)
+    strength = settings.regularizer * nearest / sum(part.variables.numel() for part in parts.values())
     count = entering.shape[0]
     chosen = min(SAMPLES, count)
     values = [value for part in parts.values() for value in (part.variables, part.shift) if value is not None]
@@ -146,7 +186,7 @@ def learn_block(
         for i in range(settings.iterations):
             index = torch.randint(count, (chosen,), generator=generator).to(entering.device)
             weights = {node: (part.weight(), part.shifted()) for node, part in parts.items()}
-            error = _distance(run(entering[index], weights), target[index], layers[-1])
+            error = _distance(run(entering[index], weights), target[index], last)
             gradients = torch.autograd.grad(error, values, allow_unused=True)
             for value, gradient in zip(values, gradients, strict=True):
                 value.grad = torch.zeros_like(value) if gradient is None else gradient
@@ -158,24 +198,24 @@ def learn_block(
                     assert part.variables.grad is not None
                     part.variables.grad += regularizer_gradient(upward, i, settings, strength) * slope
             optimizer.step()
-    return before, _settle(parts, run, entering, target, layers[-1], before)
-
-
-def _settle(parts: dict[Node, _Part], run: Any, entering: Tensor, target: Tensor, last: Layer, before: float) -> float:
-    """Put the better of nearest and learned rounding in force; its error."""
-    learned = {
+    present: Weights = {one.layer.node: (one.weight, one.bias) for one in before}
+    started = _whole(run, entering, target, present, last)
+    learned: Weights = {
         node: (part.integers(False) * part.step, None if (bias := part.shifted()) is None else bias.detach())
         for node, part in parts.items()
     }
     after = _whole(run, entering, target, learned, last)
-    if after < before:
+    if after < min(nearest, started):
         for node, part in parts.items():
             bits = part.layer.weight.bits
             assert bits is not None
             part.layer.weight.fix(bits, part.affine, part.integers(False))
             if part.shift is not None and part.layer.bias is not None:
                 part.layer.bias.correct(bits, learned[node][1])
-    return min(before, after)
+    elif started <= nearest:
+        for one in before:
+            one.restore()
+    return started, min(started, nearest, after)
 
 
 def _whole(run: Any, entering: Tensor, target: Tensor, weights: Any, last: Layer) -> float:
@@ -193,37 +233,33 @@ def _distance(output: Tensor, target: Tensor, last: Layer) -> Tensor:
     return (output - target).square().sum() * (channels / output.numel())
 
 
-def _runner(
-    graph: Graph, twins: Twins, block: Block, parts: dict[Node, _Part], round_inside: bool
-) -> Callable[[Tensor, dict[Node, tuple[Tensor, Tensor | None]]], Tensor]:
+def _runner(graph: Graph, twins: Twins, block: Block, round_inside: bool) -> Callable[[Tensor, Weights], Tensor]:
     """A function that runs the block with given weights and biases."""
+    sites = () if round_inside else (node for node in block.nodes if activation_at(graph.module, node) is not None)
+    passed: Hooks = dict.fromkeys(sites, _unrounded)
 
-    def run(entering: Tensor, weights: dict[Node, tuple[Tensor, Tensor | None]]) -> Tensor:
-        values: dict[Node, Any] = {block.start: entering}
-
-        def value(used: Node) -> Any:
-            return values[used] if used in values else twins.constant(used, True)
-
-        for node in block.nodes:
-            if node in parts:
-                values[node] = _with_weight(node, value, *weights[node])
-                continue
-            skipped = activation_at(graph.module, node) is not None and not round_inside
-            values[node] = value(node.args[0]) if skipped else twins.call(node, value, True)  # type: ignore[arg-type]
-        return values[block.end]  # type: ignore[no-any-return]
+    def run(entering: Tensor, weights: Weights) -> Tensor:
+        hooks = {**passed, **{node: _with_weight(*given) for node, given in weights.items()}}
+        return twins.walk.between(block.start, block.end, entering, hooks)  # type: ignore[no-any-return]
 
     return run
 
 
-def _with_weight(node: Node, value: Callable[[Node], Any], weight: Tensor, bias: Tensor | None) -> Any:
-    role = entry_of(node).layer
-    assert role is not None
-    args = [value(arg) if isinstance(arg, Node) else arg for arg in node.args]
-    kwargs = {key: value(arg) if isinstance(arg, Node) else arg for key, arg in node.kwargs.items()}
-    args[role.weight] = weight
-    if bias is not None and role.bias is not None:
-        if len(args) > role.bias:
-            args[role.bias] = bias
-        else:
-            kwargs["bias"] = bias
-    return node.target(*args, **kwargs)  # type: ignore[operator]
+def _unrounded(call: Call) -> Any:
+    return call.args[0]
+
+
+def _with_weight(weight: Tensor, bias: Tensor | None) -> Hook:
+    def hook(call: Call) -> Any:
+        role = entry_of(call.node).layer
+        assert role is not None
+        args, kwargs = list(call.args), dict(call.kwargs)
+        args[role.weight] = weight
+        if bias is not None and role.bias is not None:
+            if len(args) > role.bias:
+                args[role.bias] = bias
+            else:
+                kwargs["bias"] = bias
+        return call.function(*args, **kwargs)
+
+    return hook

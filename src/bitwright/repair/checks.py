@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bitwright.errors import InvalidInput
-from bitwright.graph.batches import as_batches, iterate
+from bitwright.graph.batches import as_batches, iterate, limited
 from bitwright.graph.graph import Graph
 from bitwright.values import Policy
 
@@ -43,13 +43,8 @@ def checked_inputs(graph: Graph, name: str, batches: Any, samples: int | None = 
     if batches is None:
         raise InvalidInput(f"repair '{name}' needs calibration data; pass batches, an iterable of (inputs, targets)")
     found: list[tuple[Any, ...]] = []
-    left = samples
-    for inputs, _ in iterate(as_batches(batches), graph.device, f"repair '{name}'"):
+    whole = iterate(as_batches(batches), graph.device, f"repair '{name}'")
+    for inputs, _ in limited(((inputs, None) for inputs, _ in whole), samples):
         graph.check(inputs)
-        if left is not None:
-            inputs = tuple(value[:left] for value in inputs)
-            left -= len(inputs[0])
         found.append(inputs)
-        if left is not None and left <= 0:
-            break
     return found

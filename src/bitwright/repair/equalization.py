@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Interpreter, Node
+from torch.fx import Node
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.operations import aten, cap_of, entry_of
+from bitwright.graph.walk import Call, Walk
 from bitwright.repair.chains import (
     Pair,
     bias_tensor,
@@ -223,16 +224,15 @@ def _scale(pair: Pair, reach: Tensor | None) -> Tensor:
     return scale.to(output_reach(pair.first).dtype)
 
 
-class _Channels(Interpreter):
+class _Channels:
     """Largest absolute, smallest and largest value, mean and deviation of each channel at some nodes."""
 
     def __init__(self, graph: Graph, inputs: Iterable[tuple[Any, ...]], nodes: Iterable[Node]) -> None:
-        super().__init__(graph.module)
-        self._watched = dict.fromkeys(nodes)
-        self._parts: dict[Node, list[tuple[Tensor, ...]]] = {node: [] for node in self._watched}
+        self._parts: dict[Node, list[tuple[Tensor, ...]]] = {node: [] for node in nodes}
+        walk = Walk(graph.module)
         with torch.no_grad():
             for values in inputs:
-                self.run(*values)
+                walk(values, dict.fromkeys(self._parts, self._look))
         self.low: dict[Node, Tensor] = {}
         self.high: dict[Node, Tensor] = {}
         self.mean: dict[Node, Tensor] = {}
@@ -246,13 +246,12 @@ class _Channels(Interpreter):
             self.deviation[node] = variance.clamp_min(0).sqrt()
         self.reach = {node: torch.maximum(self.low[node].abs(), self.high[node].abs()) for node in self.low}
 
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        if n in self._watched:
-            linear = entry_of(n).kind == "linear"
-            rows = result.movedim(-1 if linear else 1, -1).flatten(0, -2).double()
-            count = torch.tensor(float(len(rows)))
-            self._parts[n].append((rows.amin(0), rows.amax(0), rows.sum(0), rows.square().sum(0), count))
+    def _look(self, call: Call) -> Any:
+        result = call()
+        linear = entry_of(call.node).kind == "linear"
+        rows = result.movedim(-1 if linear else 1, -1).flatten(0, -2).double()
+        count = torch.tensor(float(len(rows)))
+        self._parts[call.node].append((rows.amin(0), rows.amax(0), rows.sum(0), rows.square().sum(0), count))
         return result
 
 

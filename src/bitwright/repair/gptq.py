@@ -11,6 +11,7 @@ from torch import Tensor
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions, layers_of
+from bitwright.graph.twins import Twins
 from bitwright.repair.checks import checked_inputs, checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.missing import ensure_biases
@@ -18,7 +19,6 @@ from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.roundable import roundable
 from bitwright.repair.steps import Feedback, fitted_affine, full_step, sequential_rounding
 from bitwright.repair.tails import tail_of
-from bitwright.repair.twins import Twins
 from bitwright.values import Policy
 
 
@@ -95,7 +95,7 @@ def gptq(
         notes += left
         generator = torch.Generator().manual_seed(seed)
         twins = Twins(graph, inputs)
-        for node in twins.walk(layers):
+        for node in twins.stops(layers):
             layer = layers[node]
             moments = _gathered(twins, layer, max(1, rows // count), generator)
             changes.append(_fit(layer, moments, refit, learn_bias, damping, twins))
@@ -150,7 +150,7 @@ class _Moments:
 
 def _gathered(twins: Twins, layer: Layer, each: int, generator: torch.Generator) -> _Moments:
     weight = layer.matrix(layer.weight.weight.detach()).float().transpose(1, 2)
-    bias = _bias(twins, layer) if layer.bias_node is not None else 0.0
+    bias = twins.bias(layer)
     operands = tail_of(twins.graph, layer, twins.shape).operands
     source = layer.node.args[0]
     sums: list[Tensor] = []
@@ -161,7 +161,7 @@ def _gathered(twins: Twins, layer: Layer, each: int, generator: torch.Generator)
         wanted = positions.outputs(output)
         for node in operands:
             wanted = wanted + positions.outputs(twins.float[node][i]) - positions.outputs(twins.quantized[node][i])
-        wanted = (wanted - bias).float()
+        wanted = (wanted if bias is None else wanted - bias).float()
         lacking = wanted.reshape(len(wanted), len(weight), -1).transpose(0, 1) - torch.bmm(x, weight)  # (G, P, R)
         turned = x.transpose(1, 2)
         parts = x.sum(1), turned @ x, lacking.sum(1), torch.bmm(lacking.transpose(1, 2), x), lacking.square().sum(1)
@@ -187,7 +187,8 @@ def _fit(layer: Layer, moments: _Moments, refit: bool, learn_bias: bool, damping
     if after < before:
         quantizer.fix(bits, affine, layer.from_matrix(integers))
         if shift is not None and layer.bias is not None:
-            bias = _bias(twins, layer)
+            bias = twins.bias(layer)
+            assert bias is not None
             layer.bias.correct(bits, bias + shift.flatten().to(bias.dtype))
     nearest = (weight / step).round().clamp(affine.low, affine.high)
     moved = float((integers != nearest).double().mean()) if after < before else 0.0
@@ -211,9 +212,3 @@ def _present(layer: Layer) -> Tensor:
     """(G, R, K) the weights as they are rounded now, to nearest or by a repair."""
     bits = _bits(layer)
     return (layer.matrix(layer.weight.integers(bits)) * full_step(layer, layer.weight.grid(bits))).double()
-
-
-def _bias(twins: Twins, layer: Layer) -> Tensor:
-    """(G x R,) the bias that is in force, before it is rounded."""
-    found: Tensor = twins.constant(layer.bias_node, False).detach()  # type: ignore[arg-type]
-    return found if layer.bias is None else layer.bias.effective(found)

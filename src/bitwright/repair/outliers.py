@@ -14,7 +14,8 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of
 from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import entry_of
-from bitwright.graph.places import activation_at, quantizer_at
+from bitwright.graph.places import activation_at, quantizer_at, site_calls
+from bitwright.graph.twins import Twins
 from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import Observed, activation_affine
 from bitwright.quantizers.base import Quantizer
@@ -23,7 +24,6 @@ from bitwright.repair.checks import checked_inputs, checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.observe import forget_ranges, refresh
 from bitwright.repair.report import Change, RepairReport
-from bitwright.repair.twins import Twins
 from bitwright.values import FLOAT, Policy
 
 SHARES = tuple(2.0 ** (-k / 2) for k in range(0, 21))
@@ -77,9 +77,8 @@ def clip(
     changes = []
     with graph.applied(chosen):
         stops = {}
-        for node in graph.module.graph.nodes:
-            site = activation_at(graph.module, node)
-            if site is None or site.bits is None:
+        for node, site in site_calls(graph.module).items():
+            if site.site.kind == "weight" or site.bits is None:
                 continue
             if names is None or site.site.name in names:
                 if site.observed is None:
@@ -90,8 +89,8 @@ def clip(
                 stops[node] = site
         layers = {layer.node: layer for layer in layers_of(graph)}
         twins = Twins(graph, inputs)
-        for node in twins.walk(stops):
-            change = _clip(graph, twins, node, stops[node], [layers[user] for user in node.users if user in layers])
+        for node in twins.stops(stops):
+            change = _clip(twins, node, stops[node], [layers[user] for user in node.users if user in layers])
             if change is not None:
                 changes.append(change)
     graph.apply(in_force)
@@ -99,20 +98,20 @@ def clip(
     return RepairReport(f"{count} calibration samples", tuple(changes), samples=count)
 
 
-def _clip(graph: Graph, twins: Twins, node: Node, quantizer: Quantizer, readers: list[Layer]) -> Change | None:
+def _clip(twins: Twins, node: Node, quantizer: Quantizer, readers: list[Layer]) -> Change | None:
     bits, seen = quantizer.bits, quantizer.observed
     if bits is None or seen is None:
         return None
     scheme = quantizer.site.scheme
     low, high = scheme.integer_range(bits)
     values = twins.float[node]
-    exact = [_read(graph, twins, readers, value) for value in values]
+    exact = [_read(twins, readers, value) for value in values]
     size = sum(float(part.double().square().sum()) for parts in exact for part in parts) or 1.0
 
     def harm(affine: Affine) -> float:
         total = 0.0
         for value, wanted in zip(values, exact, strict=True):
-            got = _read(graph, twins, readers, fake_quantize(value, affine.to(value.device)))
+            got = _read(twins, readers, fake_quantize(value, affine.to(value.device)))
             total += sum(float((a - b).double().square().sum()) for a, b in zip(got, wanted, strict=True))
         return total / size
 
@@ -128,19 +127,16 @@ def _clip(graph: Graph, twins: Twins, node: Node, quantizer: Quantizer, readers:
     return Change(quantizer.site.name, "relative error", before, best) if best < before else None
 
 
-def _read(graph: Graph, twins: Twins, readers: list[Layer], value: Tensor) -> list[Tensor]:
+def _read(twins: Twins, readers: list[Layer], value: Tensor) -> list[Tensor]:
     """What the layers that read a site make of a value, or the value itself."""
     if not readers:
         return [value]
     results = []
     for layer in readers:
-        here = layer.node.args[0]
-
-        def given(used: Node, here: Any = here) -> Any:
-            return value if used is here else twins.constant(used, False)
-
+        source = layer.node.args[0]
+        assert isinstance(source, Node)
         with torch.no_grad():
-            results.append(twins.call(layer.node, given, False))
+            results.append(twins.walk.alone(layer.node, {source: value}, twins.float.hooks))
     return results
 
 
@@ -189,7 +185,7 @@ def smooth(graph: Graph, batches: Any, *, strength: float = 0.5, samples: int = 
     if stands:
         twins = Twins(graph, inputs)
         reaches: dict[Node, Tensor] = {}
-        for node in twins.walk(stands):
+        for node in twins.stops(stands):
             parts = [value.flatten(0, -2).abs().amax(0) for value in twins.float[node]]
             reaches[node] = torch.stack(parts).amax(0)
         for node, reach in reaches.items():

@@ -13,7 +13,9 @@ from torch.fx import Node
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions, layers_of
-from bitwright.graph.places import quantizer_at
+from bitwright.graph.places import site_calls
+from bitwright.graph.twins import Lane, Twins
+from bitwright.graph.walk import Hook, Hooks, Walk, unrounded
 from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import METHODS
 from bitwright.numerics.steps import position_of, rounded_up, step_at, stride, tie_free
@@ -22,7 +24,6 @@ from bitwright.repair.checks import checked_inputs, checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.steps import fitted_affine, full_step, gram_of, output_errors
-from bitwright.repair.twins import Twins, inputs_dependent
 from bitwright.values import Policy
 from bitwright.values.site import Granularity
 
@@ -225,7 +226,7 @@ def _fit_weights(graph: Graph, inputs: list[tuple[Any, ...]], methods: Mapping[s
     generator = torch.Generator().manual_seed(seed)
     samples = sum(len(values[0]) for values in inputs)
     twins = Twins(graph, inputs)
-    for node in twins.walk(layers):
+    for node in twins.stops(layers):
         layer = layers[node]
         bits = layer.weight.bits
         assert bits is not None
@@ -252,22 +253,14 @@ def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) ->
     """Choose among multiples of a site's present step by the cross-entropy at the output, this site alone quantized."""
     quantizer = graph.quantizers[name]
     assert quantizer.bits is not None
-    order = inputs_dependent(graph.module.graph)
-    mine = [node for node in graph.module.graph.nodes if quantizer_at(graph.module, node) is quantizer]
-    readers = [user for node in mine for user in node.users] if quantizer.site.kind == "weight" else mine
-    first = min(order.index(node) for node in readers)
-    behind = order[first:]
-    output = next(node for node in graph.module.graph.nodes if node.op == "output").args[0]
-    result = output[0] if isinstance(output, (tuple, list)) and output else output
-    if not isinstance(result, Node):
-        raise InvalidInput("'cross-entropy' needs a network that returns its logits as one tensor")
-    needed = {used for node in behind for used in node.all_input_nodes if used not in behind}
-    twins = Twins(graph, inputs, needed | {result})
-    for _ in twins.walk(()):
-        pass
-    logits = [value.double().log_softmax(1) for value in twins.float[result]]
+    walk, float_hooks = Walk(graph.module), unrounded(graph.module)
+    lane = Lane(walk, inputs, float_hooks)
+    with torch.no_grad():
+        lane.to(walk.start([name]))
+        logits = [_logits(outputs).log_softmax(1) for outputs in lane.outputs()]
     present = quantizer.grid(quantizer.bits)
     finest = stride(present.low, present.high)
+    mine = [node for node, site in site_calls(graph.module).items() if site is quantizer]
     places = {}
     for factor in FACTORS:
         position = rounded_up(position_of(present.scale * factor), finest)
@@ -277,7 +270,7 @@ def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) ->
     best: tuple[float, Affine] | None = None
     for scale in places.values():
         affine = _rescaled(quantizer, present, scale)
-        harm = _cross_entropy(graph, twins, quantizer, affine, behind, result, logits)
+        harm = _cross_entropy(lane, {**float_hooks, **dict.fromkeys(mine, _rounding(affine))}, logits)
         if best is None or harm < best[0]:
             best = harm, affine
     assert best is not None
@@ -293,34 +286,23 @@ def _rescaled(quantizer: Quantizer, present: Affine, scale: Tensor) -> Affine:
     return Affine(scale.to(present.scale.device), zero, present.low, present.high, present.group_size)
 
 
-def _cross_entropy(
-    graph: Graph,
-    twins: Twins,
-    quantizer: Quantizer,
-    affine: Affine,
-    behind: list[Node],
-    result: Node,
-    logits: list[Tensor],
-) -> float:
+def _rounding(affine: Affine) -> Hook:
+    return lambda call: fake_quantize(call.args[0], affine.to(call.args[0].device))
+
+
+def _logits(outputs: Any) -> Tensor:
+    """The first output, float64."""
+    result = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
+    if not isinstance(result, Tensor):
+        raise InvalidInput("'cross-entropy' needs a network that returns its logits as one tensor")
+    return result.double()
+
+
+def _cross_entropy(lane: Lane, hooks: Hooks, logits: list[Tensor]) -> float:
+    """Between the float network's log-probabilities and those with other hooks from here on, nats."""
     total, count = 0.0, 0
-    for i, expected in enumerate(logits):
-        values: dict[Node, Any] = {}
-
-        def value(used: Node, i: int = i, values: dict[Node, Any] = values) -> Any:
-            if used in values:
-                return values[used]
-            if used in twins.float:
-                return twins.float[used][i]
-            found = twins.constant(used, False)
-            here = quantizer_at(graph.module, used) is quantizer
-            return fake_quantize(found, affine.to(found.device)) if here else found
-
-        with torch.no_grad():
-            for node in behind:
-                values[node] = twins.call(node, value, False)
-                if quantizer_at(graph.module, node) is quantizer:
-                    values[node] = fake_quantize(values[node], affine.to(values[node].device))
-        got = values[result].double().log_softmax(1)
-        total -= float((expected.exp() * got).sum())
-        count += expected.numel() // expected.shape[1]
+    with torch.no_grad():
+        for expected, outputs in zip(logits, lane.outputs(hooks), strict=True):
+            total -= float((expected.exp() * _logits(outputs).log_softmax(1)).sum())
+            count += expected.numel() // expected.shape[1]
     return total / count

@@ -7,7 +7,7 @@ from torch.fx import Node
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, layers_of
 from bitwright.graph.operations import entry_of
-from bitwright.graph.places import weight_at
+from bitwright.graph.places import site_calls
 
 WIDEST = 8  # bits; beyond, rounding to nearest loses nothing that could be won back
 
@@ -42,9 +42,8 @@ def roundable(graph: Graph) -> tuple[dict[Node, Layer], list[str]]:
 def _read_elsewhere(graph: Graph) -> dict[str, str]:
     """Names of weights that operations read that are no layers, and one such operation for each."""
     found = {}
-    for node in graph.module.graph.nodes:
-        weight = weight_at(graph.module, node)
-        if weight is None:
+    for node, weight in site_calls(graph.module).items():
+        if weight.site.kind != "weight":
             continue
         for user in node.users:
             role = entry_of(user).layer

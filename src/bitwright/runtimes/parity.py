@@ -8,14 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.evaluation.intervals import bootstrap_mean, wilson
 from bitwright.graph.batches import has_classes, iterate
 from bitwright.graph.graph import Graph
-from bitwright.graph.operations import source_of
-from bitwright.graph.places import quantizer_at
+from bitwright.graph.places import site_behind
 from bitwright.runtimes import onnxruntime
 from bitwright.values import Interval, Parity, Policy
 
@@ -73,15 +71,8 @@ def output_step(graph: Graph) -> float | None:
     returned = next(node for node in graph.module.graph.nodes if node.op == "output").args[0]
     while isinstance(returned, (tuple, list)):
         returned = returned[0]
-    while isinstance(returned, Node):
-        stands = quantizer_at(graph.module, returned)
-        if stands is not None:
-            return None if stands.bits is None else float(stands.grid(stands.bits).scale)
-        source = source_of(returned)
-        if source is returned:
-            return None
-        returned = source
-    return None
+    found = site_behind(graph.module, returned)
+    return None if found is None or found.bits is None else float(found.grid(found.bits).scale)
 
 
 def _policy(metadata: dict[str, str], graph: Graph, path: str | Path) -> Policy:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from bitwright.errors import InvalidData
-from bitwright.graph.batches import as_batches, iterate
+from bitwright.graph.batches import as_batches, cut, iterate, limited
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.gradients import gradient_moments
 from bitwright.sensitivity.method import Array, Loss, Method
@@ -162,15 +162,8 @@ def _settled(found: dict[str, list[Any]], tolerance: float) -> bool:
 
 
 def _micro_batches(graph: Graph, batches: Any, samples: int | None) -> Any:
-    left = samples
     sample = 4 * sum(s.numel for s in graph.sites.activations) + 1
     size = max(1, min(max(FEWEST, min(MOST, ACTIVATION_BYTES // sample)), MOST_BYTES // sample))
-    for inputs, targets in iterate(as_batches(batches), graph.device, "sensitivity"):
-        for start in range(0, inputs[0].shape[0], size):
-            if left is not None and left <= 0:
-                return
-            stop = start + (size if left is None else min(size, left))
-            part = tuple(value[start:stop] for value in inputs)
-            if left is not None:
-                left -= part[0].shape[0]
-            yield part, targets[start:stop] if isinstance(targets, Tensor) else targets
+    for batch in limited(iterate(as_batches(batches), graph.device, "sensitivity"), samples):
+        for start in range(0, batch[0][0].shape[0], size):
+            yield cut(batch, start, start + size)

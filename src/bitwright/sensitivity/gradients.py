@@ -83,7 +83,7 @@ def gradient_moments(
     samples, device = inputs[0].shape[0], inputs[0].device
     with torch.enable_grad():
         recorder = Recorder(graph)
-        outputs = recorder.run(*inputs)
+        outputs = recorder.run(inputs)
         values = [score(outputs) for score in scores]
         del outputs
         layouts = _layouts(graph, recorder, values[0])

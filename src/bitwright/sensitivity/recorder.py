@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.fx import Interpreter, Node
+from torch.fx import Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.operations import entry_of
-from bitwright.graph.places import activation_at, weight_at
+from bitwright.graph.places import site_calls
+from bitwright.graph.walk import Call, Hook, Walk
 from bitwright.quantizers.base import Quantizer
 from bitwright.sensitivity.readers import ActivationReader, Reader, WeightReader
 
 
-class Recorder(Interpreter):
+class Recorder:
     """Runs the float graph with gradients and notes which tensors' gradients tell about which site.
 
     Attributes:
@@ -25,35 +27,35 @@ class Recorder(Interpreter):
     """
 
     def __init__(self, graph: Graph) -> None:
-        super().__init__(graph.module)
         self.watched: list[Tensor] = []
         self.readers: list[Reader] = []
         self.leaves: list[Tensor] = []
-        self.weights: dict[Node, Quantizer] = {}
+        self._walk = Walk(graph.module)
+        self._hooks: dict[Node, Hook] = {}
         uses: dict[str, int] = {}
-        for node in graph.module.graph.nodes:
-            quantizer = weight_at(graph.module, node)
-            if quantizer is not None:
-                self.weights[node] = quantizer
-                uses[quantizer.site.name] = uses.get(quantizer.site.name, 0) + len(node.users)
+        for node, quantizer in site_calls(graph.module).items():
+            site = quantizer.site.name
+            if quantizer.site.kind == "activation":
+                self._hooks[node] = partial(self._activation, site)
+                continue
+            uses[site] = uses.get(site, 0) + len(node.users)
+            for user in node.users:
+                role = entry_of(user).weight
+                if role is not None and user.args[role.weight] is node:
+                    self._hooks[user] = partial(self._weight, quantizer, role.input)
         self.shared = {site for site, count in uses.items() if count > 1}
 
-    def run_node(self, n: Node) -> Any:
-        """Run one node, and watch its value where a site is."""
-        if n.op == "call_module":
-            site = activation_at(self.module, n)
-            value = self.fetch_args_kwargs_from_env(n)[0][0]
-            if site is not None:
-                return self._watch(value, ActivationReader(site.site.name, n, value.detach()))
-        result = super().run_node(n)
-        role = entry_of(n).weight
-        if role is not None and n.args[role.weight] in self.weights:
-            quantizer = self.weights[n.args[role.weight]]  # type: ignore[index]
-            source = self.fetch_args_kwargs_from_env(n)[0][role.input]
-            if isinstance(source, Tensor) and isinstance(result, Tensor):
-                reader = WeightReader(quantizer.site.name, n, source.detach(), quantizer.weight)
-                result = self._watch(result, reader)
-        return result
+    def run(self, inputs: tuple[Any, ...]) -> Any:
+        """The outputs for one batch."""
+        return self._walk(inputs, self._hooks)
+
+    def _activation(self, site: str, call: Call) -> Any:
+        value = call.args[0]
+        return self._watch(value, ActivationReader(site, call.node, value.detach()))
+
+    def _weight(self, quantizer: Quantizer, position: int, call: Call) -> Any:
+        result, source = call(), call.args[position].detach()
+        return self._watch(result, WeightReader(quantizer.site.name, call.node, source, quantizer.weight))
 
     def _watch(self, value: Tensor, reader: Reader) -> Tensor:
         if not value.requires_grad:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput, PolicyMismatch, nearest
-from bitwright.graph.batches import as_batches, check_targets, iterate
+from bitwright.graph.batches import as_batches, check_targets, iterate, limited
 from bitwright.graph.graph import Graph
+from bitwright.graph.variants import Variant, groups, run_variants
 from bitwright.sensitivity.noise import checked_widths
-from bitwright.sensitivity.suffix import Variant, groups, limited, run_variants
 from bitwright.settings import DEFAULTS
 from bitwright.values import FLOAT, Policy
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.graph.batches import as_batches, check_target_shape, check_targets, iterate
+from bitwright.graph.batches import as_batches, check_target_shape, check_targets, iterate, limited
 from bitwright.graph.graph import Graph
-from bitwright.sensitivity.suffix import HELD_BYTES, Variant, groups, limited, run_variants
+from bitwright.graph.variants import HELD_BYTES, Variant, groups, run_variants
 from bitwright.values import FLOAT, Policy, Sites, check_bits
 from bitwright.values.sweep import Sweep, SweepRow
 
