@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -700,3 +702,17 @@ def test_the_order_of_sites_is_found_in_one_walk_over_the_graph(monkeypatch):
         return len(walks)
 
     assert walked(12) == walked(3)
+
+
+def test_captures_leave_nothing_behind() -> None:
+    def captured() -> list[weakref.ref]:
+        layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))
+        network = nn.Sequential(*layers).eval()
+        x = torch.randn(4, 3, 6, 6)
+        graph = calibrate(capture(network, x[:2]), [(x, None)])
+        graph.apply(Policy.uniform(graph.sites, 8, 8))(x)
+        return [weakref.ref(value) for value in (network, graph, graph.module, *graph.module.parameters())]
+
+    left = [reference for _ in range(3) for reference in captured()]
+    gc.collect()
+    assert [reference() for reference in left if reference() is not None] == []

@@ -152,6 +152,23 @@ def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
             name = type(quantizer).__name__
             hint = "" if name == "EdgeQuantizer" else "; try the default placement (quantizer=None)"
             raise CaptureError(f"the quantizer {name} could not place its sites: {first}{hint}") from error
+        finally:
+            _let_go()
+
+
+def _let_go() -> None:
+    """Empty two caches that hold every module that was ever prepared, with its weights.
+
+    ``_assert_and_get_unique_device`` of torchao (0.18, ``utils.py``) and ``assert_and_get_unique_device`` of torch.ao
+    (2.13, ``quantization/fx/utils.py``) are functions of a module under ``functools.cache``.
+    """
+    from torch.ao.quantization.fx import utils as torch_utils
+    from torchao import utils as torchao_utils
+
+    for holder, name in ((torchao_utils, "_assert_and_get"), (torch_utils, "assert_and_get")):
+        clear = getattr(getattr(holder, f"{name}_unique_device", None), "cache_clear", None)
+        if clear is not None:
+            clear()
 
 
 def _tell_calls_apart(module: GraphModule) -> None:
