@@ -149,8 +149,8 @@ class Graph:
         before = self.quantizers[self.sites[site].name]
         if quantizer.site.kind != before.site.kind:
             raise InvalidInput(
-                f"site '{site}' needs a quantizer for a {before.site.kind}, got a {type(quantizer).__name__} for a "
-                f"{quantizer.site.kind}"
+                f"site '{site}' needs a quantizer made for the kind '{before.site.kind}', got a "
+                f"{type(quantizer).__name__} made for '{quantizer.site.kind}'"
             )
         bits = self._policy[site]
         if bits is not None:

@@ -60,6 +60,11 @@ class Quantizer(nn.Module):
         """
 
     @property
+    def takes_grids(self) -> bool:
+        """Whether :meth:`fix` takes grids and integers that were chosen elsewhere: what repairs of rounding need."""
+        return False
+
+    @property
     def settling(self) -> Settling | None:
         """See the class."""
         return None
@@ -182,7 +187,7 @@ class Quantizer(nn.Module):
         takes grids can read that: what was learned by another quantizer needs only a uniform one to be run.
         A quantizer with parameters of its own adds them.
         """
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {} if self.settling or self.site.kind == "weight" else {"settling": "none"}
         for width in sorted(bits):
             affine = self.own_grid(width)
             found[f"scale/{width}"] = affine.scale

@@ -38,6 +38,11 @@ class UniformQuantizer(Quantizer):
         self._fixed = {}
         self.reset()
 
+    @property
+    def takes_grids(self) -> bool:
+        """Whatever repairs choose."""
+        return True
+
     def refit(self) -> None:
         """Set ranges anew by the method in use, and forget grids (and roundings) that were fixed."""
         self.set_ranges(self.ranges, self.percentile)
@@ -82,6 +87,7 @@ class ActivationQuantizer(UniformQuantizer):
 
     def __init__(self, site: Site, ranges: str = "mse", percentile: float = 99.99) -> None:
         super().__init__(site, None, ranges, percentile)
+        self._settles = True
         self._settled: tuple[int | None, Affine] | None = None
 
     @property
@@ -90,9 +96,21 @@ class ActivationQuantizer(UniformQuantizer):
         return self.observed is not None or bool(self._fixed)
 
     @property
-    def settling(self) -> Settling:
-        """What min-max keeps within the grid stays there."""
+    def settling(self) -> Settling | None:
+        """What min-max keeps within the grid stays there, and a grid that was loaded from one that does not settle."""
+        if not self._settles:
+            return None
         return "nearest" if self.ranges == "mse" else "up"
+
+    def set_ranges(self, method: str, percentile: float = 99.99) -> None:
+        """Choose how ranges are set from now on, and forget grids that were fixed."""
+        self._settles = True
+        super().set_ranges(method, percentile)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over grids that any quantizer had, to be adjusted only if its own were, and the range method."""
+        super().load(state)
+        self._settles = state.get("settling") != "none"
 
     def reset(self) -> None:
         """Forget the grids, after something that they depend on has changed."""

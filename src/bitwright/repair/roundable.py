@@ -31,6 +31,8 @@ def roundable(graph: Graph) -> tuple[dict[Node, Layer], list[str]]:
             notes.append(f"{layer.name} shares its weight with {elsewhere[name]} and keeps rounding to nearest")
         elif name in met:
             notes.append(f"{layer.name} shares its weight with a layer before it, whose inputs it was fitted to")
+        elif not layer.weight.takes_grids:
+            notes.append(f"{layer.name} is left to the {type(layer.weight).__name__} that stands at its weight")
         elif bits > WIDEST:
             notes.append(f"{layer.name} has {bits} bits and keeps rounding to nearest")
         else:

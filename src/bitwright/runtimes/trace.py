@@ -99,11 +99,12 @@ def _note(marked: Marked, label: str, quantizer: Quantizer, source: Any) -> Node
     """
     if quantizer.bits is None:
         return source  # type: ignore[no-any-return]
-    expected = float(quantizer.expected_bits or 0)
+    with torch.no_grad():
+        expected = quantizer.expected_bits
     if expected != quantizer.bits:
         raise ExportError(
-            f"site '{quantizer.site.name}' mixes several widths, {expected:.3g} bits on average; an exported graph "
-            "has one width at each site: choose one before you export"
+            f"site '{quantizer.site.name}' mixes several widths, {float(expected or 0):.3g} bits on average; an "
+            "exported graph has one width at each site: choose one before you export"
         )
     (marked.weights if quantizer.site.kind == "weight" else marked.activations)[label] = quantizer
     return None
