@@ -27,4 +27,4 @@ def test_what_was_asked() -> None:
         "Asked: the best policy for bops=W4A4 and for size=60%\n  model  a:b\n  data   digits\n  bits   4, 8"
     )
     asked = closing.opening(Job(model="a:b", data="digits", target_drop=1.5, cost="size"))
-    assert asked.startswith("Asked: the cheapest policy that costs at most 1.5 points (by size)\n")
+    assert asked.startswith("Asked: the cheapest policy that loses at most 1.5 points (by size)\n")

@@ -67,7 +67,7 @@ def test_the_chosen_policy_keeps_its_budget_and_each_entry_has_a_candidate(done)
     limit = 4 * 4 * sum(op.macs for op in report.sites.operations)
     assert report.chosen.policy.name == "bops=W4A4"
     assert 0 < report.chosen.costs["bops"] <= limit
-    other = next(m for m in report.baselines if m.policy.name == "size=30%")
+    other = next(m for m in report.alternatives if m.policy.name == "size=30%")
     assert other.costs["size"] <= 0.3 * report.float_costs["size"]
     assert {"W8A8", "W4A4"} <= {m.policy.name for m in report.baselines}
 

@@ -59,3 +59,22 @@ def test_settings_are_flat() -> None:
 
 def test_count() -> None:
     assert text.count(843 / 846, 846) == "843 of 846"
+
+
+def test_what_became_of_a_cost() -> None:
+    assert text.times(811, 100, "smaller", "larger") == "8.1 x smaller"
+    assert text.times(8, 1, "smaller", "larger") == "8 x smaller"
+    assert text.times(64.4, 1, "smaller", "larger") == "64 x smaller"
+    assert text.times(10, 12, "smaller", "larger") == "1.2 x larger"
+    assert text.times(1, 1, "smaller", "larger") == "1 x smaller"
+
+
+def test_whether_a_target_holds_in_words() -> None:
+    lost = Interval(0.2, -0.4, 0.8, method="paired bootstrap")
+    assert text.target_sentence(lost, 1, 500) == "The target of 1 point holds: the whole interval is within it."
+    assert text.target_sentence(lost, 0.5, 500) == (
+        "Whether the target of 0.5 points holds is undecided: the interval lies on both sides; about 2,000 evaluation "
+        "samples would probably decide it, not 500."
+    )
+    one = Interval(2.0, 2.0, 2.0, method="none")
+    assert text.target_sentence(one, 0.5, 500) == "The target of 0.5 points does not hold."

@@ -21,19 +21,31 @@ from bitwright.values import Policy, SensitivityTable, Sites
 
 def test_headline_is_one_sentence_with_intervals(report: RunReport) -> None:
     assert headline(report) == (
-        "At 20.0% of float size and 20.0% of float BOPs, 88.0% [86.0, 90.0] top-1 against 90.0% in float: "
-        "a change of -2.0 points [-3.0, -1.0]; ONNX Runtime agrees with the simulation on 199 of 200 inputs."
+        "88.0% [86.0, 90.0] top-1 (float 90.0%, -2.0 points [-3.0, -1.0]), 5 x smaller, 5 x fewer bit operations; "
+        "ONNX Runtime agrees with the simulation on 199 of 200 inputs."
     )
 
 
 def test_headline_without_export_measurement_or_policy(report: RunReport, empty: RunReport) -> None:
-    assert headline(replace(report, parity=None)).endswith("a change of -2.0 points [-3.0, -1.0].")
+    assert headline(replace(report, parity=None)).endswith("5 x smaller, 5 x fewer bit operations.")
     assert report.chosen is not None
-    unmeasured = replace(report, chosen=replace(report.chosen, verdict=None), float_costs={})
+    unmeasured = replace(report, chosen=replace(report.chosen, verdict=None))
     assert headline(unmeasured) == (
-        "With mixed 4/8, the policy 'mixed 4/8' was chosen by prediction; its accuracy was not measured."
+        "mixed 4/8 was chosen by prediction: 5 x smaller, 5 x fewer bit operations; its accuracy was not measured."
+    )
+    assert headline(replace(unmeasured, float_costs={})) == (
+        "mixed 4/8 was chosen by prediction; its accuracy was not measured."
     )
     assert headline(empty) == "This run has not chosen a policy yet."
+
+
+def test_a_policy_for_another_budget_is_no_baseline(report: RunReport) -> None:
+    assert report.chosen is not None
+    other = replace(report.chosen, policy=report.chosen.policy.replaced({}, "size=30%"))
+    panel = figures_panel(replace(report, alternatives=(other,)))
+    assert [(row.label, row.role) for row in panel.rows] == [
+        ("float", "float"), ("W4A4", "baseline"), ("size=30%", "alternative"), ("mixed 4/8", "chosen"),
+    ]  # fmt: skip
 
 
 def test_figures_have_float_first_and_the_chosen_policy_last(report: RunReport) -> None:

@@ -98,9 +98,9 @@ def test_every_section_is_there_in_order(report: RunReport, without_plotly: None
         assert f'id="{target[1:]}"' in html
     text = " ".join(re.sub(r"<[^>]*>", " ", html.split('<script type="application/json"')[0]).split())
     for part in (
-        "88.0% [86.0, 90.0] top-1 against 90.0% in float: a change of −2.0 points [−3.0, −1.0]",
+        "88.0% [86.0, 90.0] top-1 (float 90.0%, −2.0 points [−3.0, −1.0]), 5 x smaller, 5 x fewer bit operations",
         "data.calibration digits",
-        "slower than float at batch 32",
+        "slower than float: 1.20 x the float latency at batch 32",
         "3 sites at 3 bits are stored as 4-bit",
         "capture 500 ms search 1 min 15 s",
         "Calibrated on few inputs.",

@@ -53,7 +53,7 @@ def test_reference_is_the_chosen_verdict_then_any_other(report: RunReport) -> No
         ("{", "not valid JSON"),
         ("[]", "needs the key 'bitwright' with the value 'report'"),
         ('{"bitwright": "front"}', "needs the key 'bitwright'"),
-        ('{"bitwright": "report", "version": 99}', "has version 99, this Bitwright reads version 1"),
+        ('{"bitwright": "report", "version": 99}', "has version 99, this Bitwright reads version 2"),
     ],
 )
 def test_what_is_not_a_report_is_refused(text: str, message: str) -> None:

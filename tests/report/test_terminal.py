@@ -87,7 +87,7 @@ def test_markup_in_names_is_printed_as_it_is(sites: Sites) -> None:
 def test_summary_shows_the_headline_parity_and_notes(report: RunReport, empty: RunReport) -> None:
     text = " ".join(shown(terminal.summary(report)).split())
     assert "agrees with the simulation on 199 of 200 inputs." in text
-    assert "slower than float at batch 32" in text
+    assert "slower than float: 1.20 x the float latency at batch 32" in " ".join(text.split())
     assert "- 3 sites at 3 bits are stored as 4-bit" in text
     assert "Not in integers: body.<add>, head (Gemm)" in text
     assert "This run has not chosen a policy yet." in shown(terminal.summary(empty))

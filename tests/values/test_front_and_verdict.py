@@ -39,5 +39,5 @@ def test_parity_and_latency_are_plain_data():
     assert Parity.from_dict(parity.to_dict()) == parity
     known = Parity("onnxruntime", 10, 1.0, 0.999, 0.0, 1.0, 0.1, 0.5, 40, Interval(0.5, 0.4, 0.6))
     assert Parity.from_dict(json.loads(json.dumps(known.to_dict()))) == known
-    latency = Latency(1, 0.5, 1.0, 0.5, ("add",))
+    latency = Latency(1, 0.5, 1.0, ("add",))
     assert Latency(**{**latency.to_dict(), "unfused": tuple(latency.to_dict()["unfused"])}) == latency

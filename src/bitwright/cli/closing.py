@@ -32,7 +32,7 @@ def opening(job: Job) -> str:
     if job.budget:
         wanted = f"the best policy for {' and for '.join(job.budget)}"
     else:
-        wanted = f"the cheapest policy that costs at most {job.drop:g} points (by {job.cost})"
+        wanted = f"the cheapest policy that loses at most {text.points(job.drop)} (by {job.cost})"
     widths = ", ".join(str(b) for b in job.bits)
     return f"Asked: {wanted}\n  model  {job.model}\n  data   {job.data}\n  bits   {widths}"
 

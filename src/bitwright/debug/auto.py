@@ -16,6 +16,7 @@ from bitwright.errors import InvalidInput
 from bitwright.evaluation.outputs import Loss
 from bitwright.evaluation.task import Task
 from bitwright.graph.graph import Graph
+from bitwright.report import format as text
 from bitwright.settings import DEFAULTS
 from bitwright.store import content_key
 from bitwright.values import Policy, Verdict
@@ -153,7 +154,7 @@ def cheapest_recipe(
             best.verdict,
             False,
             tuple(tried),
-            f"No policy is sure to lose at most {target_drop:g} points, not even the dearest with repairs. {words}.",
+            f"No policy is sure to lose at most {text.points(target_drop)}, not even the dearest with repairs. {words}.",
         )
     assert found.verdict is not None
     with_what = ", ".join(str(action) for action in found.recipe.actions) or "no repair"
@@ -162,7 +163,7 @@ def cheapest_recipe(
         found.verdict,
         True,
         tuple(tried),
-        f"The cheapest policy that loses at most {target_drop:g} points of accuracy, with {with_what}: it changes "
+        f"The cheapest policy that loses at most {text.points(target_drop)} of accuracy, with {with_what}: it changes "
         f"{found.verdict.flips:.2f}% of the predictions on held-out samples, and accuracy can fall by no more than "
         f"that. {words}; a dearer policy was taken to hold the target where a cheaper one does.",
     )

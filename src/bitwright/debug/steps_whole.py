@@ -18,6 +18,7 @@ from bitwright.debug.state import (
 )
 from bitwright.debug.words import drop_of, nats, share, target_of
 from bitwright.evaluation.outputs import Outputs
+from bitwright.report import format as text
 from bitwright.values import Policy
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Recipe
@@ -116,7 +117,7 @@ def weights_or_activations(bench: Bench, state: State) -> Step:
     """Step 2: is anything lost at all, and by which side?"""
     title = "Weights or activations?"
     rule = (
-        f"the target is a drop of at most {bench.target_drop:g} points on the evaluation data; a side is at fault from "
+        f"the target is a drop of at most {text.points(bench.target_drop)} on the evaluation data; a side is at fault from "
         f"{FAULT_SHARE:.0%} of the KL that both sides alone add up to"
     )
     verdict = bench.judge(state.recipe)
@@ -147,7 +148,7 @@ def _capital(words: str) -> str:
 def whole_model(bench: Bench, state: State) -> Step:
     """Step 8: everything at the target; where that is not enough, what would be."""
     title = "Everything quantized: does the target hold?"
-    rule = f"the target is a drop of at most {bench.target_drop:g} points on the evaluation data"
+    rule = f"the target is a drop of at most {text.points(bench.target_drop)} on the evaluation data"
     verdict = state.verdict or bench.judge(state.recipe)
     measured = bench.measure(bench.graph(state.recipe))
     rows = [measurement(state.recipe.policy.name or "target", measured, note=drop_of(bench, verdict))]

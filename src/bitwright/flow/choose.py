@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bitwright.cost import default_costs
+from bitwright.report import format as text
 from bitwright.values import Budget, Candidate, Front, Policy, Sites
 
 RANKED_BY = "KL to float on held-out calibration samples"
@@ -78,14 +79,14 @@ def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
         assert dearest.verdict is not None
         return Choice(
             dearest,
-            f"No policy of the front is sure to lose at most {drop:g} points: even the dearest changes "
+            f"No policy of the front is sure to lose at most {text.points(drop)}: even the dearest changes "
             f"{dearest.verdict.flips:.2f}% of the predictions on {samples:,} held-out calibration samples. It was "
             "chosen; allow more bits, or a larger target.",
         )
     assert chosen.verdict is not None
     return Choice(
         chosen,
-        f"Chosen as the cheapest policy that loses at most {drop:g} points of accuracy: it changes "
+        f"Chosen as the cheapest policy that loses at most {text.points(drop)} of accuracy: it changes "
         f"{chosen.verdict.flips:.2f}% of the predictions on {samples:,} held-out calibration samples, and accuracy can "
         "fall by no more than that.",
     )

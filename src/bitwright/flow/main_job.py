@@ -122,7 +122,8 @@ def run(
             job=asked.settings or {},
             float_costs=costs(bench, FLOAT),
             chosen=figures.chosen,
-            baselines=figures.others,
+            baselines=figures.uniform,
+            alternatives=figures.alternatives,
             front=figures.front,
             tables=tables,
             agreements=tuple(agreement(bench, table, refined) for table in tables),
@@ -214,7 +215,8 @@ class Figures:
     """What was measured on the evaluation data, after everything was chosen."""
 
     chosen: Measured
-    others: tuple[Measured, ...]
+    uniform: tuple[Measured, ...]
+    alternatives: tuple[Measured, ...]
     front: Front
 
 
@@ -240,12 +242,14 @@ def evaluate_all(
             return Measured(policy, costs(bench, policy), verdict, predicted)
 
         chosen = measured(first.policy, refined_prediction(refined, first.policy), final)
-        others = [measured(p, refined_prediction(refined, p)) for p in (*beside, *rest)]
+        uniform, alternatives = (
+            tuple(measured(p, refined_prediction(refined, p)) for p in ps) for ps in (beside, rest)
+        )
         points = tuple(
             replace(c, verdict=measured(c.policy, on=final if c.policy == first.policy else bench).verdict)
             for c in front
         )
-    return Figures(chosen, tuple(others), replace(front, candidates=points))
+    return Figures(chosen, uniform, alternatives, replace(front, candidates=points))
 
 
 def uniform_beside(bench: Bench, chosen: Candidate) -> list[Policy]:

@@ -54,6 +54,11 @@ def points_interval(interval: Interval, unit: bool = True) -> str:
     return f"{_signed(interval.value)}{' points' if unit else ''} [{_signed(interval.low)}, {_signed(interval.high)}]"
 
 
+def points(value: float) -> str:
+    """A number of points: ``"0.5 points"``."""
+    return f"{value:g} point{'' if value == 1 else 's'}"
+
+
 def target_sentence(lost: Interval, target: float, samples: int) -> str:
     """Whether a target holds, by the ends of the interval of what is lost.
 
@@ -66,11 +71,11 @@ def target_sentence(lost: Interval, target: float, samples: int) -> str:
     if outcome == "undecided":
         needed = samples_to_decide(lost, target, samples)
         more = f"; about {needed:,} evaluation samples would probably decide it, not {samples:,}" if needed else ""
-        return f"Whether the target of {target:g} points holds is undecided: the interval lies on both sides{more}."
+        return f"Whether the target of {points(target)} holds is undecided: the interval lies on both sides{more}."
     words = "holds" if outcome == "holds" else "does not hold"
     where = "within" if outcome == "holds" else "beyond"
     reason = f": the whole interval is {where} it" if lost.low < lost.high else ""
-    return f"The target of {target:g} points {words}{reason}."
+    return f"The target of {points(target)} {words}{reason}."
 
 
 def number_interval(interval: Interval, digits: int = 3) -> str:
@@ -107,6 +112,13 @@ def cost(metric: str, value: float) -> str:
     divisor, unit = cost_scale(metric, [value])
     text = significant(value / divisor) if unit != "B" else f"{value:,.0f}"
     return f"{text} {unit}{'BOPs' if metric == 'bops' else ''}".rstrip()
+
+
+def times(before: float, after: float, less: str, more: str) -> str:
+    """What became of a cost, e.g. ``"8.1 x smaller"`` or, where it grew, ``"1.2 x larger"``."""
+    ratio = max(before, after) / min(before, after)
+    shown = f"{ratio:.1f}".removesuffix(".0") if ratio < 9.95 else f"{ratio:,.0f}"
+    return f"{shown} x {less if after <= before else more}"
 
 
 def duration(seconds: float) -> str:

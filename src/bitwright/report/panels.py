@@ -20,7 +20,7 @@ class Figure:
 
     Attributes:
         label: the policy's name.
-        role: ``"float"``, ``"baseline"`` or ``"chosen"``.
+        role: ``"float"``, ``"baseline"``, ``"alternative"`` (chosen for another budget) or ``"chosen"``.
         accuracy: share of correct predictions, 0 to 1.
         change: accuracy minus float accuracy; None for float itself.
         agreement: share of predictions equal to float's; None for float itself.
@@ -43,10 +43,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class FiguresPanel:
-    """The float model, the baselines and the chosen policy side by side.
+    """The float model and all policies side by side.
 
     Attributes:
-        rows: float first, then the baselines, then the chosen policy.
+        rows: float first, then the baselines, the alternatives and the chosen policy.
         samples: inputs that the figures come from; 0 when nothing was measured.
         cost_metrics: the metrics that any row has, in the order of the costs.
         user_metrics: names of the user's own metrics.
@@ -151,6 +151,7 @@ class SensitivityPanel:
     standard_error: tuple[tuple[float, ...], ...] | None
 
 
+_COMPARED = {"size": ("smaller", "larger"), "bops": ("fewer bit operations", "more bit operations")}
 _OF_FLOAT = "float "
 """A verdict has the float model's value of a metric under the metric's name with this in front."""
 
@@ -199,9 +200,10 @@ def _interval_note(verdict: Verdict | None) -> str:
 
 
 def figures_panel(report: RunReport) -> FiguresPanel:
-    """The figures of float, the baselines and the chosen policy, each with its interval."""
+    """The figures of float and of all policies, each with its interval."""
     rows = [_float_figure(report.reference, report.float_costs)]
-    rows += [_figure(m, "baseline", f"baseline {i + 1}") for i, m in enumerate(report.baselines)]
+    rows += [_figure(m, "baseline", f"policy {i + 1}") for i, m in enumerate(report.baselines)]
+    rows += [_figure(m, "alternative", f"budget {i}") for i, m in enumerate(report.alternatives, start=2)]
     if report.chosen:
         rows.append(_figure(report.chosen, "chosen", "chosen policy"))
     ends = [end for row in rows if row.accuracy for end in (row.accuracy.low, row.accuracy.high) if math.isfinite(end)]
@@ -225,19 +227,18 @@ def headline(report: RunReport) -> str:
     chosen = report.chosen
     if chosen is None:
         return "This run has not chosen a policy yet."
-    name = text.policy_label(chosen.policy, "the chosen policy")
-    shares = [
-        f"{text.percent(row.ratio)} of float {'size' if row.metric == 'size' else 'BOPs'}"
+    gains = ", ".join(
+        text.times(row.before, row.after, *_COMPARED[row.metric])
         for row in costs_panel(report.float_costs, chosen.costs)
-        if row.metric in ("size", "bops")
-    ]
-    start = f"At {' and '.join(shares)}" if shares else f"With {name}"
+        if row.metric in _COMPARED
+    )
     verdict = chosen.verdict
     if verdict is None:
-        return f"{start}, the policy '{name}' was chosen by prediction; its accuracy was not measured."
+        name = text.policy_label(chosen.policy, "the chosen policy")
+        return f"{name} was chosen by prediction{': ' if gains else ''}{gains}; its accuracy was not measured."
     sentence = (
-        f"{start}, {text.percent_interval(verdict.accuracy)} top-1 against {text.percent(verdict.float_accuracy.value)}"
-        f" in float: a change of {text.points_interval(verdict.accuracy_change)}"
+        f"{text.percent_interval(verdict.accuracy)} top-1 (float {text.percent(verdict.float_accuracy.value)}, "
+        f"{text.points_interval(verdict.accuracy_change)}){', ' if gains else ''}{gains}"
     )
     parity = report.parity
     if parity is None or parity.fused_agreement is None:

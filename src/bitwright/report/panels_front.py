@@ -170,7 +170,7 @@ def front_panel(
         points.append(_point(chosen, "chosen", text.policy_label(chosen.policy, "chosen policy"), front, sites))
     for place, baseline in enumerate(baselines, start=1):
         if front.cost in baseline.costs:
-            label = text.policy_label(baseline.policy, f"baseline {place}")
+            label = text.policy_label(baseline.policy, f"policy {place}")
             points.append(_point(baseline, "baseline", label, front, sites))
     points.sort(key=lambda p: p.cost)
     divisor, unit = text.cost_scale(front.cost, [p.cost for p in points])

@@ -34,7 +34,7 @@ class ParityPanel:
 
 @dataclass(frozen=True)
 class LatencyRow:
-    """Times of one batch size; ``ratio`` is quantized / float in the same runtime."""
+    """Median times of one batch size; ``ratio`` is quantized / float in the same runtime."""
 
     batch: int
     float_text: str
@@ -103,29 +103,26 @@ def _accuracy(parity: Parity) -> str:
 
 def latency_panel(latency: Sequence[Latency]) -> LatencyPanel:
     """Times against float; says plainly when the quantized file is slower."""
-    rows = []
-    for item in latency:
-        if item.ratio > 1:
-            verdict = f"slower: {item.ratio:.2f} of float's time"
-        else:
-            verdict = f"{item.ratio:.2f} of float's time"
-        rows.append(
-            LatencyRow(item.batch, text.duration(item.float_seconds), text.duration(item.seconds), item.ratio, verdict)
+    rows = tuple(
+        LatencyRow(
+            item.batch,
+            text.duration(item.float_seconds),
+            text.duration(item.seconds),
+            item.ratio,
+            f"{item.ratio:.2f} x the float latency",
         )
-    slower = [row for row in rows if row.ratio > 1]
+        for item in latency
+    )
+    slower = [row for row in rows if round(row.ratio, 2) > 1]
     unfused = tuple(dict.fromkeys(name for item in latency for name in item.unfused))
-    batches = " and ".join(str(row.batch) for row in slower or rows)
-    ratios = " and ".join(f"{row.ratio:.2f}" for row in slower or rows)
-    if slower:
-        sentence = f"The quantized file is slower than float at batch {batches}: {ratios} of float's time."
-        if unfused:
-            sentence += f" {_operations(len(unfused))} not fused into integer kernels, which is the likely reason."
-    elif rows:
-        sentence = f"The quantized file takes {ratios} of float's time at batch {batches}."
-        sentence += f" {_operations(len(unfused))} not fused into integer kernels." if unfused else ""
-    else:
-        sentence = ""
-    return LatencyPanel(tuple(rows), sentence, unfused)
+    told = " and ".join(f"{row.ratio:.2f} x the float latency at batch {row.batch}" for row in slower or rows)
+    if not rows:
+        return LatencyPanel((), "", unfused)
+    sentence = f"The quantized file is slower than float: {told}." if slower else f"The quantized file has {told}."
+    if unfused:
+        reason = ", which is the likely reason" if slower else ""
+        sentence += f" {_operations(len(unfused))} not fused into integer kernels{reason}."
+    return LatencyPanel(rows, sentence, unfused)
 
 
 def _operations(number: int) -> str:

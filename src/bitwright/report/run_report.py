@@ -11,7 +11,7 @@ from bitwright.errors import InvalidInput
 from bitwright.values import Front, Interval, Latency, Parity, Policy, SensitivityTable, Sites, Verdict
 from bitwright.values.verdict import Outcome, outcome_of, points_lost
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class RunReport:
         job: what was asked: setting -> value (nested mappings and lists are fine).
         float_costs: metric -> cost of the float model.
         chosen: the policy that the run chose.
-        baselines: policies to compare with, e.g. the uniform ones.
+        baselines: policies to compare with: the uniform ones, or a policy before its repairs.
+        alternatives: policies that were chosen for the other budgets.
         front: the candidates of the search; measured ones carry their verdict.
         tables: sensitivity tables, one for each method.
         agreements: predictions against measurements, one for each method; made from the front when empty.
@@ -134,6 +135,7 @@ class RunReport:
     float_costs: Mapping[str, float] = field(default_factory=dict)
     chosen: Measured | None = None
     baselines: tuple[Measured, ...] = ()
+    alternatives: tuple[Measured, ...] = ()
     front: Front | None = None
     tables: tuple[SensitivityTable, ...] = ()
     agreements: tuple[Agreement, ...] = ()
@@ -150,8 +152,8 @@ class RunReport:
 
     @property
     def measured(self) -> tuple[Measured, ...]:
-        """The baselines, then the chosen policy."""
-        return (*self.baselines, self.chosen) if self.chosen else self.baselines
+        """The baselines, the alternatives, then the chosen policy."""
+        return (*self.baselines, *self.alternatives, *((self.chosen,) if self.chosen else ()))
 
     @property
     def reference(self) -> Verdict | None:
@@ -177,6 +179,7 @@ class RunReport:
             "float_costs": dict(self.float_costs),
             "chosen": self.chosen.to_dict() if self.chosen else None,
             "baselines": [m.to_dict() for m in self.baselines],
+            "alternatives": [m.to_dict() for m in self.alternatives],
             "front": self.front.to_dict() if self.front else None,
             "tables": [t.to_dict() for t in self.tables],
             "agreements": [a.to_dict() for a in self.agreements],
@@ -212,6 +215,7 @@ class RunReport:
             float_costs=data["float_costs"],
             chosen=Measured.from_dict(data["chosen"]) if data["chosen"] else None,
             baselines=tuple(Measured.from_dict(m) for m in data["baselines"]),
+            alternatives=tuple(Measured.from_dict(m) for m in data["alternatives"]),
             front=Front.from_dict(data["front"]) if data["front"] else None,
             tables=tuple(SensitivityTable.from_dict(t) for t in data["tables"]),
             agreements=tuple(Agreement.from_dict(a) for a in data["agreements"]),
@@ -223,7 +227,7 @@ class RunReport:
             command=data["command"],
             job_file=data["job_file"],
             timings=data["timings"],
-            target_drop=data.get("target_drop"),
+            target_drop=data["target_drop"],
             notes=tuple(data["notes"]),
         )
 

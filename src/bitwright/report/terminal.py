@@ -38,6 +38,7 @@ from bitwright.values import (
 
 _BAR = 16
 _KIND_STYLE = {"weight": "blue", "activation": "dark_orange3"}
+_MARKS = {"chosen": "*", "alternative": "+"}
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
@@ -67,7 +68,7 @@ def _percent(interval: Interval | None) -> str:
 
 
 def verdict_table(report: RunReport) -> RenderableType:
-    """Float, the baselines and the chosen policy: accuracy, change, agreement and KL with intervals, and the costs."""
+    """Float and all policies: accuracy, change, agreement and KL with intervals, and the costs."""
     panel = figures_panel(report)
     costs = panel.cost_metrics
     table = _table("Figures", panel.intervals)
@@ -88,7 +89,7 @@ def verdict_table(report: RunReport) -> RenderableType:
         last.add_column(Text(name), justify="right", overflow="fold")
     for row in panel.rows:
         style = "bold" if row.role == "chosen" else ""
-        label = Text(f"{row.label} *" if row.role == "chosen" else row.label)
+        label = Text(f"{row.label} {_MARKS[row.role]}" if row.role in _MARKS else row.label)
         change = text.points_interval(row.change, unit=False) if row.change else "-"
         measured = [_percent(row.accuracy) if row.accuracy else "not measured", change] if panel.samples else []
         costed = [text.cost(metric, row.costs[metric]) if metric in row.costs else "-" for metric in costs]
@@ -101,8 +102,9 @@ def verdict_table(report: RunReport) -> RenderableType:
     parts: list[RenderableType] = [table]
     if panel.samples:
         parts += [more, last]
-    if report.chosen:
-        parts.append(Text("* the chosen policy", style="dim"))
+    marks = ["* the chosen policy"] if report.chosen else []
+    marks += ["+ chosen for another budget"] if report.alternatives else []
+    parts += [Text(", ".join(marks), style="dim")] if marks else []
     return Group(*parts)
 
 
@@ -242,7 +244,9 @@ def latency_lines(latency: Sequence[Latency]) -> RenderableType:
     if not panel.rows:
         return Text("Latency was not measured.")
     lines = [panel.sentence]
-    lines += [f"Batch {row.batch}: float {row.float_text}, quantized {row.quantized_text}." for row in panel.rows]
+    lines += [
+        f"Batch {row.batch}: median {row.float_text} in float, {row.quantized_text} quantized." for row in panel.rows
+    ]
     if panel.unfused:
         lines.append("Not in integers: " + ", ".join(panel.unfused))
     return Text("\n".join(lines), style="dark_orange3" if any(row.ratio > 1 for row in panel.rows) else "")

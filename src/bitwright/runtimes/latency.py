@@ -26,8 +26,8 @@ def latency(
 ) -> list[Latency]:
     """Time a file against the float file of the same graph.
 
-    Both are loaded with the same options and run in turns, so that whatever else the machine does meets both; the ratio
-    is the median of the ratios of neighbouring runs. A ratio above 1 means slower than float.
+    Both are loaded with the same options and run in turns, so that whatever else the machine does meets both. The times
+    are medians, and the ratio is theirs.
 
     Args:
         path: of the quantized file.
@@ -59,7 +59,6 @@ def latency(
                 batch,
                 median(pair[0] for pair in pairs),
                 median(pair[1] for pair in pairs),
-                median(pair[0] / pair[1] for pair in pairs),
                 floated,
             )
         )

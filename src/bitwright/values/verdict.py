@@ -208,15 +208,18 @@ class Latency:
         batch: batch size.
         seconds: median time of one run of the quantized file.
         float_seconds: median time of one run of the float file.
-        ratio: median of the paired ratios quantized / float; above 1 it is slower than float.
         unfused: operations that the runtime did not run in integers.
     """
 
     batch: int
     seconds: float
     float_seconds: float
-    ratio: float
     unfused: tuple[str, ...] = ()
+
+    @property
+    def ratio(self) -> float:
+        """Quantized over float, of the two medians; above 1 it is slower than float."""
+        return self.seconds / self.float_seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -46,7 +46,7 @@ const measures = {
 };
 const roles = [
   ["front", "front", "circle", "blue", 9],
-  ["baseline", "baseline", "diamond", "orange", 10],
+  ["baseline", "to compare with", "diamond", "orange", 10],
   ["chosen", "chosen", "star", "green", 15],
 ];
 const whiskers = (intervals, factor, colour, floor = -Infinity) => ({
