@@ -33,8 +33,12 @@ def test_bisection_finds_what_trying_all_finds(graph, policies, data, digits_mod
     fresh = bw.capture(digits_model, graph.example_inputs, quantizer=bw.edge_quantizer("tensor"))
     calibrated = bw.calibrate(fresh, data[0])
     changed = [100 * (1 - evaluate(calibrated, p, data[1], resamples=100).agreement.value) for p in policies]
-    for target in (0.5, 1.0, 2.0, 5.0):
-        expected = next(i for i in range(len(policies)) if changed[i] <= target + 1e-9)
+    targets = [0.5, 1.0, 2.0, 5.0, 10.0]
+    fits = {target: [share <= target + 1e-9 for share in changed] for target in targets}
+    monotone = [target for target in targets if fits[target] == sorted(fits[target])]
+    assert len(monotone) >= 3  # a dearer policy is taken to hold where a cheaper one does; small samples break that
+    for target in monotone:
+        expected = fits[target].index(True)
         found = cheapest_recipe(graph, policies, *data, target, ladder=((),))
         assert found.holds
         assert found.recipe.target == policies[expected]

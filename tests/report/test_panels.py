@@ -8,7 +8,6 @@ from bitwright.errors import InvalidInput
 from bitwright.report import (
     Measured,
     RunReport,
-    costs_panel,
     figures_panel,
     headline,
     sensitivity_panel,
@@ -81,13 +80,6 @@ def test_figures_of_a_policy_that_was_not_measured(empty: RunReport, sites: Site
     assert panel.rows[1].accuracy is None
     assert panel.rows[1].label == "W4A8"
     assert panel.axis == (0.0, 1.0)
-
-
-def test_costs_before_and_after() -> None:
-    rows = costs_panel({"size": 1000.0, "bops": 0.0, "latency": 2e-3}, {"size": 250.0, "bops": 5.0, "latency": 1e-3})
-    assert [(r.name, r.before_text, r.after_text, r.ratio) for r in rows] == [
-        ("Size", "1.00 KB", "250 B", 0.25), ("Latency", "2.00 ms", "1.00 ms", 0.5),
-    ]  # fmt: skip
 
 
 def test_sites_panel_weighs_bits_by_elements(sites: Sites) -> None:

@@ -90,7 +90,7 @@ def test_every_section_is_there_in_order(report: RunReport, without_plotly: None
     html = render(report)
     found = [a["id"] for a in Page(html).tags("section") if "id" in a]
     assert found == [
-        "asked", "figures", "front", "agreement", "sensitivity", "bits", "costs", "parity", "latency", "environment",
+        "asked", "figures", "front", "agreement", "sensitivity", "bits", "parity", "latency", "environment",
         "reproduce",
     ]  # fmt: skip
     for target in [a["href"] for a in Page(html).tags("a")]:
@@ -120,7 +120,6 @@ def test_what_is_missing_is_said(empty: RunReport, report: RunReport) -> None:
         "No policies were both predicted and measured, so the predictions were not checked.",
         "No sensitivity was computed.",
         "No policy was chosen.",
-        "The costs of float and of a chosen policy are not both known.",
         "No file was exported, so there is nothing to compare with the simulation.",
         "Latency was not measured.",
         "The environment was not recorded.",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitwright.cli.demo import WEIGHTS
 from bitwright.cli.job import Job
 from bitwright.report import format as text
 from bitwright.store import folder as files
@@ -24,6 +25,7 @@ _FILES = (
     (files.FRONT, "the Pareto front"),
     (files.SENSITIVITY_CSV, "sensitivity of every site at every width"),
     (files.JOB, "these settings, as a job file"),
+    (WEIGHTS, "the weights of the network that was trained"),
 )
 
 
@@ -42,8 +44,7 @@ def closing(report: RunReport, job: Job) -> str:
     present = [(name, what) for name, what in _FILES if (job.output / name).is_file()]
     lines = ["", f"Files in {job.output}:"]
     for name, what in present:
-        size = text.cost("size", (job.output / name).stat().st_size)
-        lines.append(f"  {name:<22}{what} ({size})" if name == files.MODEL else f"  {name:<22}{what}")
+        lines.append(f"  {name:<22}{what}")
     for path in sorted(job.output.glob(f"{Path(files.RECIPE).stem}-*.npz")):
         lines.append(f"  {path.name:<22}what was fitted for {files.RECIPE}: keep the two together")
     lines += ["", f"Took {text.duration(sum(report.timings.values()))}. Next, for example:"]

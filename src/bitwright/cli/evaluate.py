@@ -31,7 +31,7 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
     from bitwright.flow import is_regression
     from bitwright.flow.meter import measure_regression
     from bitwright.report import Measured, RunReport
-    from bitwright.report.terminal import costs_table, regression_table, verdict_table
+    from bitwright.report.terminal import regression_table, verdict_table
     from bitwright.values import FLOAT, RegressionVerdict, Verdict
 
     with work(job) as w:
@@ -50,5 +50,6 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
     measured = verdict if isinstance(verdict, Verdict) else None
     report = RunReport(job.model, sites, float_costs=before, chosen=Measured(chosen, after, measured))
     console = Console(highlight=False)
-    console.print(verdict_table(report) if isinstance(verdict, Verdict) else regression_table(verdict))
-    console.print(costs_table(report))
+    if isinstance(verdict, RegressionVerdict):
+        console.print(regression_table(verdict))
+    console.print(verdict_table(report))

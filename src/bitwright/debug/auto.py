@@ -154,7 +154,7 @@ def cheapest_recipe(
             best.verdict,
             False,
             tuple(tried),
-            f"No policy is sure to lose at most {text.points(target_drop)}, not even the dearest with repairs. {words}.",
+            f"No policy is sure to lose at most {text.points(target_drop)}, even the dearest with repairs. {words}.",
         )
     assert found.verdict is not None
     with_what = ", ".join(str(action) for action in found.recipe.actions) or "no repair"

@@ -117,8 +117,8 @@ def weights_or_activations(bench: Bench, state: State) -> Step:
     """Step 2: is anything lost at all, and by which side?"""
     title = "Weights or activations?"
     rule = (
-        f"the target is a drop of at most {text.points(bench.target_drop)} on the evaluation data; a side is at fault from "
-        f"{FAULT_SHARE:.0%} of the KL that both sides alone add up to"
+        f"the target is a drop of at most {text.points(bench.target_drop)} on the evaluation data; a side is at fault "
+        f"from {FAULT_SHARE:.0%} of the KL that both sides alone add up to"
     )
     verdict = bench.judge(state.recipe)
     graph = bench.graph(state.recipe)

@@ -63,19 +63,6 @@ class FiguresPanel:
 
 
 @dataclass(frozen=True)
-class CostRow:
-    """One cost before and after: values with text in their unit; ``ratio`` is after / before."""
-
-    metric: str
-    name: str
-    before: float
-    after: float
-    before_text: str
-    after_text: str
-    ratio: float
-
-
-@dataclass(frozen=True)
 class SiteRow:
     """One site of the network and the bits that a policy gives it (None: float)."""
 
@@ -228,9 +215,9 @@ def headline(report: RunReport) -> str:
     if chosen is None:
         return "This run has not chosen a policy yet."
     gains = ", ".join(
-        text.times(row.before, row.after, *_COMPARED[row.metric])
-        for row in costs_panel(report.float_costs, chosen.costs)
-        if row.metric in _COMPARED
+        text.times(report.float_costs[metric], chosen.costs[metric], *words)
+        for metric, words in _COMPARED.items()
+        if report.float_costs.get(metric) and chosen.costs.get(metric)
     )
     verdict = chosen.verdict
     if verdict is None:
@@ -261,23 +248,6 @@ def runtime_name(runtime: str) -> str:
     """``"onnxruntime 1.31"`` -> ``"ONNX Runtime"``; other names without their version."""
     word = runtime.split(" ")[0] if runtime else "the runtime"
     return {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}.get(word.lower(), word)
-
-
-def costs_panel(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[CostRow, ...]:
-    """Each cost that is known both before and after; metrics with a zero cost in float are left out."""
-    return tuple(
-        CostRow(
-            metric,
-            text.metric_name(metric),
-            before[metric],
-            value,
-            text.cost(metric, before[metric]),
-            text.cost(metric, value),
-            value / before[metric],
-        )
-        for metric, value in after.items()
-        if before.get(metric)
-    )
 
 
 def _scheme(site: Site) -> str:

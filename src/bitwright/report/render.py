@@ -13,7 +13,7 @@ from typing import Any
 from bitwright.errors import MissingExtra
 from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
-from bitwright.report.panels import costs_panel, figures_panel, headline, sensitivity_panel, sites_panel, target_line
+from bitwright.report.panels import figures_panel, headline, sensitivity_panel, sites_panel, target_line
 from bitwright.report.panels_front import (
     agreement_from_front,
     agreement_panel,
@@ -77,7 +77,6 @@ def render(report: RunReport) -> str:
         agreements=agreement_panels,
         tables=tables,
         sites=sites,
-        costs=costs_panel(report.float_costs, chosen.costs) if chosen else (),
         parity=parity_panel(report.parity) if report.parity else None,
         latency=latency_panel(report.latency),
         environment=text.settings(report.environment),

@@ -13,7 +13,6 @@ from rich.text import Text
 from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
 from bitwright.report.panels import (
-    costs_panel,
     figures_panel,
     headline,
     sensitivity_rows,
@@ -130,19 +129,6 @@ def regression_table(verdict: RegressionVerdict) -> RenderableType:
     return table
 
 
-def costs_table(report: RunReport) -> RenderableType:
-    """Costs of float and of the chosen policy."""
-    rows = costs_panel(report.float_costs, report.chosen.costs) if report.chosen else ()
-    if not rows:
-        return Text("The costs of float and of a chosen policy are not both known.")
-    table = _table("Costs before and after")
-    for name in ("Cost", "Float", "Chosen", "Share"):
-        table.add_column(name, justify="left" if name == "Cost" else "right")
-    for row in rows:
-        table.add_row(row.name, row.before_text, row.after_text, text.percent(row.ratio))
-    return table
-
-
 def front_table(
     front: Front, sites: Sites, baselines: Sequence[Measured] = (), chosen: Measured | None = None
 ) -> RenderableType:
@@ -253,12 +239,10 @@ def latency_lines(latency: Sequence[Latency]) -> RenderableType:
 
 
 def summary(report: RunReport) -> RenderableType:
-    """The run on one screen: the headline, the figures, the costs, parity and latency where they were measured."""
+    """The run on one screen: the headline, the figures, parity and latency where they were measured."""
     target = target_line(report)
     said = [Text(target, style="bold" if report.outcome == "holds" else "bold dark_orange3")] if target else []
     parts: list[RenderableType] = [Text(headline(report), style="bold"), *said, Text(""), verdict_table(report)]
-    if report.chosen and report.float_costs:
-        parts.append(costs_table(report))
     if report.parity:
         parts += [parity_lines(report.parity), Text("")]
     if report.latency:
