@@ -104,7 +104,6 @@ def test_every_section_is_there_in_order(report: RunReport, without_plotly: None
         "3 sites at 3 bits are stored as 4-bit",
         "capture 500 ms search 1 min 15 s",
         "Calibrated on few inputs.",
-        "Size 800 B 160 B 20.0%",
         "199 of 200 99.50% 1.00 output steps",
     ):
         assert part in text, part
