@@ -140,7 +140,7 @@ def test_without_a_budget_the_cheapest_that_holds_the_target(digits_model, data,
     cheaper = [c for c in ranked if c.costs["size"] < chosen.costs["size"]]
     assert cheaper
     assert 100 * (1 - cheaper[-1].verdict.agreement.value) > 2.0
-    assert "changes at most 2% of the predictions" in report.notes[0]
+    assert "loses at most 2 points of accuracy" in report.notes[0]
     names = list(dict.fromkeys(name for name, _, _ in steps))
     assert names[:4] == ["draw samples", "capture", "calibrate", "score sites"]
     for name in names:
