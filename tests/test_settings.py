@@ -7,7 +7,7 @@ import pytest
 import bitwright as bw
 from bitwright.errors import InvalidInput
 from bitwright.search import refine
-from bitwright.settings import DEFAULT_DROP, DEFAULTS, NAMES, Settings
+from bitwright.settings import DEFAULT_DROP, DEFAULTS, NAMED, Settings, names_of
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from bitwright.settings import DEFAULT_DROP, DEFAULTS, NAMES, Settings
         ({"bits": ()}, r"^bits .*at least 1 item"),
         ({"repairs": "gptq,,bias"}, r"^repairs must be names with commas between them, or none, got 'gptq,,bias'$"),
         ({"repairs": 3}, r"^repairs must be a valid tuple, got 3$"),
-        ({"cost": "bop"}, r"^cost must be one of bops, size; did you mean 'bops'\?, got 'bop'$"),
+        ({"cost": "bop"}, r"^cost must be one of size, bops, packed; did you mean 'bops'\?, got 'bop'$"),
         ({"quantizer": 3}, r"^quantizer must be a name or a PT2E Quantizer, got 3$"),
         ({"loss": 3}, r"^loss must be a function, or module:function, got 3$"),
         ({"pointz": 3}, r"^unknown setting 'pointz'; did you mean 'points'\?$"),
@@ -55,5 +55,6 @@ def test_the_python_functions_have_the_same_defaults() -> None:
 
 
 def test_defaults_are_among_the_names() -> None:
-    for name, known in NAMES.items():
-        assert getattr(DEFAULTS, name) in known
+    for name in NAMED:
+        default = getattr(DEFAULTS, name, ())
+        assert set(default if isinstance(default, tuple) else [default]) <= set(names_of(name))

@@ -90,14 +90,14 @@ class MissingExtra(BitwrightError, ImportError):
 
     Args:
         package: the package that failed to import, e.g. ``"onnxruntime"``.
-        extra: Bitwright's extra that brings it, e.g. ``"onnx"``.
+        extra: Bitwright's extra that brings it, e.g. ``"onnx"``; empty where none does.
         purpose: what it was needed for, e.g. ``"to run exported models"``.
     """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
+        way_out = f"'bitwright[{extra}]'" if extra else package
         super().__init__(
-            f"the package '{package}' is needed {purpose} and is not installed; "
-            f"install it with: pip install 'bitwright[{extra}]'"
+            f"the package '{package}' is needed {purpose} and is not installed; install it with: pip install {way_out}"
         )
         self.package = package
         self.extra = extra

@@ -26,11 +26,31 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 from bitwright.errors import BitwrightWarning, InvalidInput, nearest
 
-__all__ = ["Described", "Descriptor", "PluginWarning", "Registry"]
+__all__ = ["KINDS", "Described", "Descriptor", "PluginWarning", "Registry", "registry_of"]
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "cost": "bitwright.cost.model:COSTS",
+        "data": "bitwright.zoo.source:DATA",
+        "method": "bitwright.sensitivity.method:METHODS",
+        "quantizer": "bitwright.graph.pt2e:PLACEMENTS",
+        "repair": "bitwright.repair.descriptor:REPAIRS",
+        "runtime": "bitwright.runtimes.runtime:RUNTIMES",
+    }
+)
+"""Setting -> where the registry is that says what it may be called; imported when it is first asked for."""
+
+
+def registry_of(setting: str) -> Registry[Any]:
+    """The registry behind a setting, one of :data:`KINDS`."""
+    module, _, name = KINDS[setting].partition(":")
+    found: Registry[Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 class PluginWarning(BitwrightWarning):
@@ -84,17 +104,26 @@ class Descriptor:
     @property
     def options(self) -> dict[str, Any]:
         """Name -> default of each option of the function."""
-        parameters = inspect.signature(self.function).parameters.values()
-        free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        return {p.name: p.default for p in parameters if p.name not in self.given and p.kind not in free}
+        return options_of(self.function, self.given)
 
     def check_options(self, kind: str, options: Iterable[str]) -> None:
         """Raise :class:`InvalidInput` for an option that the function does not have."""
-        known = self.options
-        for option in options:
-            if option not in known:
-                has = f"it has: {', '.join(known)}" if known else "it has none"
-                raise InvalidInput(f"{kind} '{self.name}' has no option '{option}'{nearest(option, known)} ({has})")
+        check_options(f"{kind} '{self.name}'", self.options, options)
+
+
+def options_of(function: Callable[..., Any], given: Iterable[str]) -> dict[str, Any]:
+    """Name -> default of each parameter of a function but those that are given, and free ones."""
+    parameters = inspect.signature(function).parameters.values()
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.name: p.default for p in parameters if p.name not in given and p.kind not in free}
+
+
+def check_options(owner: str, known: Mapping[str, Any], options: Iterable[str]) -> None:
+    """Raise :class:`InvalidInput` for an option that is not known; ``owner`` is e.g. ``"repair 'cle'"``."""
+    for option in options:
+        if option not in known:
+            has = f"it has: {', '.join(known)}" if known else "it has none"
+            raise InvalidInput(f"{owner} has no option '{option}'{nearest(option, known)} ({has})")
 
 
 class Registry(Mapping[str, D], Generic[D]):

@@ -16,17 +16,22 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from bitwright.errors import InvalidInput, nearest
+from bitwright.registry import registry_of
 
 DEFAULT_DROP = 0.5
 """Points that a policy may lose where neither a budget nor a target is given."""
 
-NAMES: dict[str, tuple[str, ...]] = {
-    "cost": ("bops", "size"),
-    "quantizer": ("edge", "edge-tensor", "x86", "xnnpack"),
-    "ranges": ("minmax", "percentile", "mse"),
-    "runtime": ("onnxruntime", "none"),
-}
-"""Setting -> what it may be called."""
+RANGES = ("minmax", "percentile", "mse")
+NAMED = ("cost", "data", "method", "quantizer", "ranges", "repairs", "runtime")
+"""Settings that are names, or can be; all but ranges are looked up in a registry."""
+
+
+def names_of(setting: str) -> tuple[str, ...]:
+    """What a setting may be called; what other packages bring is imported for it."""
+    if setting == "ranges":
+        return RANGES
+    known = tuple(getattr(entry, "form", name) for name, entry in registry_of(setting.removesuffix("s")).items())
+    return (*known, "none") if setting == "runtime" else known
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,13 @@ def refused(wanted: str) -> PydanticCustomError:
     return PydanticCustomError("wanted", "{wanted}", {"wanted": f"must be {wanted}"})
 
 
-def one_of(setting: str, names: Iterable[str] | None = None) -> AfterValidator:
-    """Text must be one of the names of a setting; anything else passes."""
-    known = NAMES[setting] if names is None else tuple(names)
+def one_of(setting: str) -> AfterValidator:
+    """Text, alone or in a list, must be one of the names of a setting; anything else passes."""
 
     def check(value: Any) -> Any:
-        if isinstance(value, str) and value not in known:
-            raise refused(f"one of {', '.join(known)}{nearest(value, known)}")
+        for name in [value] if isinstance(value, str) else value if isinstance(value, tuple) else ():
+            if name not in (known := names_of(setting)):
+                raise refused(f"one of {', '.join(known)}{nearest(name, known)}")
         return value
 
     return AfterValidator(check)
@@ -135,7 +140,7 @@ class Settings(BaseModel):
         Annotated[float, Field(ge=0, le=100)] | None, Flag("POINTS", empty=f"{DEFAULT_DROP:g} without a budget")
     ] = None
     """Points that may be lost: the cheapest policy that loses no more is taken."""
-    repairs: Annotated[tuple[str, ...], BeforeValidator(listed), Flag("LIST")] = ("gptq", "adaround")
+    repairs: Annotated[tuple[str, ...], BeforeValidator(listed), one_of("repairs"), Flag("LIST")] = ("gptq", "adaround")
     """Repairs that may be tried so that a cheaper policy holds --target-drop, each alone, in this order; or none."""
     cost: Annotated[str, one_of("cost"), Flag("COST")] = "bops"
     """The cost along the Pareto front."""
@@ -153,7 +158,7 @@ class Settings(BaseModel):
         Flag("LIST"),
     ] = (2, 3, 4, 5, 6, 8)
     """Bit widths that a site may get."""
-    method: Annotated[str, Flag("METHOD")] = "margin-fit"
+    method: Annotated[str, one_of("method"), Flag("METHOD")] = "margin-fit"
     """How sites are scored; the search minimizes this."""
     score_samples: Samples = 512
     """How many of the calibration samples the scores are computed on."""

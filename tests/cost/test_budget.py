@@ -37,7 +37,8 @@ SITES = Sites(
         ("bops=W4A8", 100 * 4 * 8),
         ("bops=w4afloat", 100 * 4 * 32),
         ("bops=W8A32", 100 * 8 * 32),
-        ("size=W4A8", 128 / 2 + 8 * 4 + 20),
+        ("size=W4A8", 128 / 2 + 8 * 5 + 20),
+        ("packed=W3A8", 128 * 3 / 8 + 8 * 4 + 20),
     ],
 )
 def test_budgets_in_plain_words(text: str, limit: float) -> None:
@@ -47,7 +48,7 @@ def test_budgets_in_plain_words(text: str, limit: float) -> None:
 
 
 def test_uniform_and_percent_are_those_of_the_cost_models() -> None:
-    assert parse_budget("size=W3A4", SITES).limit == Size().of(Policy.uniform(SITES, 3, 4), SITES)
+    assert parse_budget("packed=W3A4", SITES).limit == Size().of(Policy.uniform(SITES, 3, 4), SITES)
     assert parse_budget("bops=100%", SITES).limit == Bops().of(FLOAT, SITES)
 
 
@@ -57,7 +58,7 @@ def test_uniform_and_percent_are_those_of_the_cost_models() -> None:
         ("bops", "METRIC=LIMIT, got 'bops'; write it like one of: bops=W4A4"),
         ("bops=", "METRIC=LIMIT, got 'bops='"),
         ("=W4A4", "METRIC=LIMIT"),
-        ("bop=W4A4", "unknown cost 'bop' in the budget 'bop=W4A4'; known are: size, bops; did you mean 'bops'"),
+        ("bop=W4A4", "unknown cost 'bop' in the budget 'bop=W4A4'; known are: size, bops, packed; did you mean 'bops'"),
         ("latency=2ms", "unknown cost 'latency'"),
         ("bops=many", "cannot read the limit of the budget 'bops=many'; write it like"),
         ("bops=-3G", "cannot read the limit"),

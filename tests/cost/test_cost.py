@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitwright.cost import Bops, CostModel, Latency, Size
+from bitwright.cost import COSTS, Bops, CostModel, Latency, Size, costs_for
 from bitwright.errors import InvalidInput
 from bitwright.values import FLOAT, Operation, Policy, Scheme, Site, Sites
 
@@ -47,15 +47,22 @@ def test_size_by_hand(sites: Sites) -> None:
 
 
 @pytest.mark.parametrize(("bits", "stored"), [(2, 4), (3, 4), (4, 4), (5, 8), (8, 8), (9, 16), (16, 16)])
-def test_native_storage_takes_the_next_type_up(sites: Sites, bits: int, stored: int) -> None:
+def test_the_size_is_what_the_runtime_stores(sites: Sites, bits: int, stored: int) -> None:
+    weight = 128 * stored / 8 + 8 * (4 + max(1, stored // 8))  # a zero point of its type beside each scale
+    rest = (32 + 5) * 4
     policy = Policy({"w": bits})
-    expected = Size().of(Policy({"w": stored}), sites)
-    assert Size("native").of(policy, sites) == expected
+    assert costs_for("onnxruntime")["size"].of(policy, sites) == weight + rest
+    packed = 128 * bits / 8 + 8 * 4 + rest
+    assert costs_for("onnxruntime")["packed"].of(policy, sites) == packed
+    assert costs_for("none")["size"].of(policy, sites) == packed
 
 
-def test_unknown_storage() -> None:
-    with pytest.raises(InvalidInput, match="storage must be 'packed' or 'native', got 'zip'"):
-        Size("zip")  # type: ignore[arg-type]
+def test_costs_are_registered_in_this_order() -> None:
+    assert list(COSTS) == list(costs_for()) == ["size", "bops", "packed"]
+    for name, model in costs_for().items():
+        assert (model.name, model.unit) == (name, COSTS[name].unit)
+    with pytest.raises(InvalidInput, match="runtime must be one of onnxruntime, got 'tensorrt'"):
+        costs_for("tensorrt")
 
 
 def latency(sites: Sites, widths: tuple[int | None, ...]) -> Latency:
@@ -68,13 +75,13 @@ def latency(sites: Sites, widths: tuple[int | None, ...]) -> Latency:
     return Latency(table, constant=1e-4)
 
 
-@pytest.mark.parametrize("name", ["bops", "size", "native", "latency"])
+@pytest.mark.parametrize("name", ["bops", "size", "stored", "latency"])
 def test_terms_add_up_to_the_cost_of_random_policies(sites: Sites, name: str) -> None:
     widths = (2, 4, 5, 8, 16, None)
     models: dict[str, CostModel] = {
         "bops": Bops(),
         "size": Size(),
-        "native": Size("native"),
+        "stored": costs_for()["size"],
         "latency": latency(sites, widths),
     }
     model = models[name]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from bitwright.cost import costs_for
 from bitwright.flow.choose import (
     Choice,
     best_within,
@@ -21,6 +22,8 @@ SITES = Sites(
     (Operation("fc", "linear", 100, "x", "fc.weight"),),
     "abc",
 )
+
+MODELS = costs_for()
 
 
 def verdict(kl: float, agreement: float = 1.0) -> Verdict:
@@ -41,7 +44,7 @@ def front(*candidates: Candidate) -> Front:
 
 def test_the_smallest_kl_within_the_budget_is_chosen() -> None:
     pool = [candidate(2, 2, 0.5), candidate(4, 4, 0.2), candidate(3, 5, 0.1), candidate(8, 8, 0.01)]
-    choice = best_within(pool, (Budget("bops", 1600.0, "bops=W4A4"),), SITES)
+    choice = best_within(pool, (Budget("bops", 1600.0, "bops=W4A4"),), SITES, MODELS)
     assert choice.candidate.policy.bits == {"x": 5, "fc.weight": 3}
     assert choice.candidate.policy.name == "bops=W4A4"
     assert choice.candidate.used == {"bops": pytest.approx(1500 / 1600)}
@@ -49,10 +52,10 @@ def test_the_smallest_kl_within_the_budget_is_chosen() -> None:
 
 
 def test_all_budgets_hold_at_once() -> None:
-    limits = (Budget("bops", 1600.0), Budget("size", 50.0 + 4))  # 100 weights of 4 bits and one scale
-    assert within(Policy.uniform(SITES, 4, 4), limits, SITES)
-    assert not within(Policy.uniform(SITES, 5, 2), limits, SITES)
-    assert not within(Policy.uniform(SITES, 4, 5), limits, SITES)
+    limits = (Budget("bops", 1600.0), Budget("size", 50.0 + 5))  # 100 weights of 4 bits, one scale, one zero point
+    assert within(Policy.uniform(SITES, 4, 4), limits, SITES, MODELS)
+    assert not within(Policy.uniform(SITES, 5, 2), limits, SITES, MODELS)
+    assert not within(Policy.uniform(SITES, 4, 5), limits, SITES, MODELS)
 
 
 def test_the_cheapest_that_holds_the_target_with_all_dearer_ones() -> None:
@@ -74,9 +77,9 @@ def test_a_target_that_nothing_holds_is_said_so() -> None:
 
 
 def test_uniform_policies_as_wide_as_the_budget_allows() -> None:
-    found = uniform_within(SITES, (2, 4, 8), (Budget("bops", 1600.0),))
+    found = uniform_within(SITES, (2, 4, 8), (Budget("bops", 1600.0),), MODELS)
     assert [p.name for p in found] == ["W2A8", "W4A4", "W8A2"]
-    assert uniform_within(SITES, (4, 8), (Budget("bops", 100.0),)) == []
+    assert uniform_within(SITES, (4, 8), (Budget("bops", 100.0),), MODELS) == []
 
 
 def test_a_front_without_repeats_falls_strictly() -> None:
@@ -96,13 +99,13 @@ def test_the_proof_of_another_budget_is_left_behind() -> None:
     small, large = (Budget("bops", 900.0, "bops=W3A3"),), (Budget("bops", 1600.0, "bops=W4A4"),)
     elsewhere = replace(candidate(3, 3, 0.1), predicted=3.0, budgets=small, optimal=True)
     searched = replace(candidate(4, 4, 0.2), predicted=2.0, budgets=large, optimal=True, gap=0.0)
-    chosen = best_within([elsewhere, searched], large, SITES).candidate
+    chosen = best_within([elsewhere, searched], large, SITES, MODELS).candidate
     assert chosen.policy.bits == elsewhere.policy.bits
     assert not chosen.optimal
     assert chosen.gap == pytest.approx(1 / 3)  # 3 against a proven least of 2
-    alone = best_within([elsewhere], large, SITES).candidate
+    alone = best_within([elsewhere], large, SITES, MODELS).candidate
     assert not alone.optimal
-    kept = best_within([elsewhere, searched], small, SITES).candidate
+    kept = best_within([elsewhere, searched], small, SITES, MODELS).candidate
     assert kept.optimal
 
 

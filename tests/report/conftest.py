@@ -127,7 +127,7 @@ def report(sites: Sites, table: SensitivityTable, front: Front) -> RunReport:
             ),
         ),
         exported="tiny.onnx",
-        parity=Parity("onnxruntime 1.31", 200, 1.0, 0.995, 0.0, 1.0, 0.05, 0.88, 200, wilson(176, 200)),
+        parity=Parity("ONNX Runtime 1.31", 200, 1.0, 0.995, 0.0, 1.0, 0.05, 0.88, 200, wilson(176, 200)),
         latency=(Latency(1, 0.002, 0.004), Latency(32, 0.03, 0.025, ("body.<add>", "head (Gemm)"))),
         export_notes=("3 sites at 3 bits are stored as 4-bit",),
         environment={"torch": "2.13.0", "threads": 1},

@@ -27,14 +27,14 @@ def test_parity_of_a_float_output_is_in_logits() -> None:
 
 def test_a_prediction_for_each_position_is_counted_by_positions_with_its_own_interval() -> None:
     interval = Interval(0.9, 0.85, 0.94, 0.95, "bootstrap")
-    panel = parity_panel(Parity("onnxruntime 1", 10, 1.0, 0.99, 0.0, 0.5, None, 0.9, 1000, interval))
+    panel = parity_panel(Parity("ONNX Runtime 1", 10, 1.0, 0.99, 0.0, 0.5, None, 0.9, 1000, interval))
     assert "on 1,000 of 1,000 positions of 10 inputs with" in panel.sentence
     assert "on 990 of 1,000 with them on" in panel.sentence
     assert panel.accuracy == "90.0% [85.0, 94.0] (95% bootstrap)"
 
 
 def test_parity_of_a_regression_has_differences_only() -> None:
-    panel = parity_panel(Parity("onnxruntime 1", 10, None, None, 0.0, 0.5, 0.1, None, 0))
+    panel = parity_panel(Parity("ONNX Runtime 1", 10, None, None, 0.0, 0.5, 0.1, None, 0))
     assert [(row.agrees, row.share) for row in panel.rows] == [("–", "–"), ("–", "–")]
     assert "at most 0.500 output steps with them on" in panel.sentence
     assert panel.step == "One output step is 0.100."

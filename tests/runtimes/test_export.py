@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 
 import onnx
 import pytest
 import torch
 from torch import nn
 
+from bitwright.cost import costs_for
 from bitwright.errors import ExportError, InvalidInput, InvalidPolicy, MissingExtra, StoreError
 from bitwright.graph import calibrate, capture
-from bitwright.runtimes import export, scales_json
+from bitwright.runtimes import RUNTIMES, export, scales_json
 from bitwright.values import FLOAT, Policy
 
 
@@ -82,8 +84,7 @@ def test_the_file_and_the_scales_say_what_they_hold(wide, tmp_path):
 
 
 def test_every_operation_of_a_convolutional_network_runs_in_integers(captured, tmp_path):
-    from bitwright.runtimes.onnxruntime import unfused
-
+    unfused = RUNTIMES["onnxruntime"].unfused
     for name in ("conv", "residual"):
         graph, _ = captured(name)
         result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 4, 4))
@@ -94,11 +95,12 @@ def test_every_operation_of_a_convolutional_network_runs_in_integers(captured, t
     ("arguments", "message"),
     [
         ({"runtime": "onnxruntim"}, "runtime must be one of onnxruntime, got 'onnxruntim'; did you mean 'onnxruntime'"),
+        ({"storge": "int8"}, "runtime 'onnxruntime' has no option 'storge'; did you mean 'storage'? (it has: storage)"),
         ({"storage": "int9"}, "storage must be one of smallest, int8, got 'int9'; did you mean 'int8'"),
     ],
 )
 def test_unknown_choices_are_refused(wide, tmp_path, arguments, message):
-    with pytest.raises(InvalidInput, match=message.replace("?", r"\?")):
+    with pytest.raises(InvalidInput, match=re.escape(message)):
         export(wide, tmp_path / "model.onnx", **arguments)
 
 
@@ -135,10 +137,8 @@ def test_a_missing_package_gives_the_install_command(wide, tmp_path, monkeypatch
         return importer(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_runtime)
-    from bitwright.runtimes.onnxruntime import version
-
     with pytest.raises(MissingExtra, match="to run exported models"):
-        version()
+        RUNTIMES["onnxruntime"].version()
 
 
 def test_an_operation_without_an_onnx_equivalent_is_named_on_one_line(tmp_path):
@@ -161,3 +161,21 @@ def test_a_file_that_would_be_too_large_is_refused(wide, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="an ONNX file holds at most 2"):
         export(wide, tmp_path / "model.onnx", policy=Policy.uniform(wide.sites, 8, 8))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["conv", "residual", "mlp"])
+def test_the_predicted_size_is_the_files_but_for_what_describes_the_graph(captured, tmp_path, name):
+    """Beside the parameters a file holds the graph, the grids of activations and the steps of biases."""
+    graph, _ = captured(name)
+    size = costs_for("onnxruntime")["size"]
+    differences = []
+    for weights in (None, 2, 3, 4, 5, 8, 16):
+        policy = Policy.uniform(graph.sites, weights, 8)
+        exported = export(graph, tmp_path / "model.onnx", policy=policy)
+        stored = onnx.load(exported.path).graph.initializer
+        parameters = sum(len(t.raw_data) for t in stored)
+        beside = 4 * sum(s.scales for s in graph.sites.weights) + 16 * len(graph.sites) + 128
+        assert 0 <= parameters - size.of(policy, graph.sites) <= beside
+        differences.append(exported.bytes - size.of(policy, graph.sites))
+    quantized = differences[1:]
+    assert max(quantized) - min(quantized) < 0.2 * max(quantized)  # the graph takes about the same at every width

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from bitwright.graph import calibrate, capture
-from bitwright.runtimes import export, parity, predict
-from bitwright.runtimes.onnxruntime import unfused
+from bitwright.runtimes import RUNTIMES, export, parity, predict
 from bitwright.values import Policy
 
 
@@ -51,7 +50,7 @@ def test_a_bias_that_does_not_fit_into_int32_is_kept_in_float(tmp_path, bits):
     assert result.scales["biases"]["0.bias"]["dtype"] == "FLOAT"
     assert result.scales["biases"]["2.bias"]["dtype"] == "INT32"
     assert any("not fit into int32" in note and "0.bias" in note for note in result.notes)
-    assert unfused(result.path) == ("0 (Conv)",)
+    assert RUNTIMES["onnxruntime"].unfused(result.path) == ("0 (Conv)",)
 
 
 def test_biases_are_the_integers_that_the_simulation_adds(captured, tmp_path):

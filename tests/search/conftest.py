@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from bitwright.cost import Bops, Size
+from bitwright.cost import costs_for
 from bitwright.values import Operation, Policy, Scheme, SensitivityTable, Site, Sites
 
-MODELS = {"size": Size(), "bops": Bops()}
+MODELS = costs_for()
 
 
 def make_sites(rng: np.random.Generator, operations: int, most: int = 7) -> Sites:

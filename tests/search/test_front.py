@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bitwright.cost import Bops, Latency, Size
+from bitwright.cost import Bops, Latency, costs_for
 from bitwright.errors import ImpossibleBudget, InvalidInput, PolicyMismatch
 from bitwright.search import Constraints, search
 from bitwright.search import knapsack as knapsack_module
@@ -48,7 +48,7 @@ def test_one_candidate_for_each_entry_in_order(network: Sites, table: Sensitivit
     assert front.unit == "harm"
     assert all(c.optimal and c.gap == 0.0 for c in front)
     assert [set(c.used) for c in front] == [{"bops"}, {"bops", "size"}, {"size"}]
-    assert all(set(c.costs) == {"bops", "size"} for c in front)
+    assert all(set(c.costs) == {"bops", "size", "packed"} for c in front)
     assert front[0].policy.bits == Policy.uniform(network, 8, 8).bits
     assert front[0].used["bops"] == 1.0
     assert front[0].policy.graph_hash == "graph"
@@ -107,7 +107,7 @@ def test_larger_networks_agree_with_the_integer_program(
     monkeypatch.setattr(knapsack_module, "BEAMS", beams)
     sites, table = convolutions(25, 3)
     (found,) = search(sites, table, budgets=[budget])
-    models = [Bops(), Size()]
+    models = [costs_for()["bops"], costs_for()["size"]]
     limits = {b.metric: b.limit for b in found.budgets}
     problem = build_problem(sites, table, models, Constraints())
     objective = make_objective(problem.harms(table), problem.preference)
@@ -163,12 +163,12 @@ def test_budgets_that_only_exclude_each_other() -> None:
     table = SensitivityTable("t", "h", ("x", "w"), (2, 8), np.array([[1.0, 0.5], [1.0, 0.5]]))
     seconds = {("op", 2, 2): 4.0, ("op", 8, 2): 3.0, ("op", 2, 8): 1.0, ("op", 8, 8): 1.0}
     with pytest.raises(ImpossibleBudget) as caught:
-        search(sites, table, budgets=["latency=2s, size=30"], costs={"latency": Latency(seconds)})
+        search(sites, table, budgets=["latency=2s, packed=30"], costs={"latency": Latency(seconds)})
     assert str(caught.value) == (
-        "no policy fits all of latency=2s, size=30 (30B) at once, though each alone is possible; "
-        "within size=30 (30B) the smallest possible is latency=3s; raise one of them"
+        "no policy fits all of latency=2s, packed=30 (30B) at once, though each alone is possible; "
+        "within packed=30 (30B) the smallest possible is latency=3s; raise one of them"
     )
-    (found,) = search(sites, table, budgets=["latency=3s, size=30"], costs={"latency": Latency(seconds)})
+    (found,) = search(sites, table, budgets=["latency=3s, packed=30"], costs={"latency": Latency(seconds)})
     assert dict(found.policy.bits) == {"x": 8, "w": 2}
 
 
@@ -185,7 +185,7 @@ def test_latency_tables_restrict_the_choice(network: Sites, table: SensitivityTa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cost": "energy"}, "unknown cost 'energy'; known are: size, bops"),
+        ({"cost": "energy"}, "unknown cost 'energy'; known are: size, bops, packed"),
         ({"points": 1}, "points must be at least 2, got 1"),
         ({"time_limit": 0}, "time_limit must be above 0 seconds"),
         ({"budgets": []}, "budgets is empty"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bitwright.errors import InvalidInput, MissingExtra
-from bitwright.zoo import DATA_KINDS, load_data
+from bitwright.zoo import DATA, load_data
 from bitwright.zoo import data as data_module
 
 
@@ -50,8 +50,8 @@ def test_options_are_applied():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("cifr10:/tmp", r"unknown data 'cifr10'; did you mean 'cifar10'\? \(built in: digits, cifar10:DIR, "),
-        ("zzz", r"unknown data 'zzz' \(built in"),
+        ("cifr10:/tmp", r"unknown data 'cifr10'; did you mean 'cifar10'\? \(there are: digits, cifar10:DIR, "),
+        ("zzz", r"unknown data 'zzz' \(there are"),
         ("", r"unknown data ''"),
         ("digits:/tmp", r"digits takes no path, got 'digits:/tmp'"),
         ("mnist", r"mnist needs a path: mnist:DIR"),
@@ -79,8 +79,11 @@ def test_wrong_specs(spec, message):
 
 
 def test_every_kind_is_documented():
-    for form in DATA_KINDS.values():
-        assert f"| ``{form}`` |" in data_module.__doc__
+    assert list(DATA) == ["digits", "cifar10", "mnist", "imagefolder", "npz"]
+    for source in DATA.values():
+        assert f"| ``{source.form}`` |" in data_module.__doc__
+    assert DATA["imagefolder"].options == {"size": 224, "resize": None}
+    assert DATA["npz"].options == {}
 
 
 def test_home_is_understood(monkeypatch, tmp_path):

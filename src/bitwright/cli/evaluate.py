@@ -27,7 +27,7 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
     from rich.console import Console
 
     from bitwright.cli.load import load_target, work
-    from bitwright.cost import default_costs
+    from bitwright.cost import costs_for
     from bitwright.flow import is_regression
     from bitwright.flow.meter import measure_regression
     from bitwright.report import Measured, RunReport
@@ -44,7 +44,7 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
     if as_json:
         print(json.dumps(verdict.to_dict(), indent=1))
         return
-    models = default_costs()
+    models = costs_for(job.runtime)
     before = {name: model.of(FLOAT, sites) for name, model in models.items()}
     after = {name: model.of(chosen, sites) for name, model in models.items()}
     measured = verdict if isinstance(verdict, Verdict) else None

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from bitwright.cli.specs import load_function
 from bitwright.errors import InvalidInput, InvalidJob
+from bitwright.registry import registry_of
 from bitwright.settings import Flag, Positive, Settings, fault, flag_name, numbers
 
 if sys.version_info >= (3, 11):
@@ -22,7 +23,6 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 JOB_FILE = "bitwright.toml"
-_DATA_PATH = re.compile(r"(cifar10|mnist|imagefolder|npz):(.+)", re.DOTALL)
 
 
 class Job(Settings):
@@ -38,7 +38,7 @@ class Job(Settings):
     trust: Annotated[bool, Flag("")] = False
     """Read a .pt2 file of your own even where reading it runs code that it holds."""
     data: Annotated[str, Flag("SPEC")] = ""
-    """digits, cifar10:DIR, mnist:DIR, imagefolder:DIR, npz:FILE, or package.module:factory."""
+    """A named data set, or package.module:factory."""
     inputs: Annotated[tuple[Positive, ...] | None, numbers("x,"), Flag("SHAPE")] = None
     """Shape of one sample, e.g. 3x32x32, for commands that need no data."""
     output: Annotated[Path, Flag("DIR", short="-o")] = Path("bitwright-out")
@@ -66,8 +66,7 @@ class Job(Settings):
             changes["weights"] = self.weights.expanduser().absolute()
         if self.model.endswith(".pt2"):
             changes["model"] = str(Path(self.model).expanduser().absolute())
-        if found := _DATA_PATH.match(self.data):
-            changes["data"] = f"{found[1]}:{Path(found[2]).expanduser().absolute()}"
+        changes["data"] = _placed(self.data, Path.cwd())
         return self.model_copy(update=changes)
 
     def require(self, *names: str) -> None:
@@ -190,9 +189,16 @@ def _anchored(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     model, data = anchored.get("model"), anchored.get("data")
     if isinstance(model, str) and model.endswith(".pt2"):
         anchored["model"] = str(folder / Path(model).expanduser())
-    if isinstance(data, str) and (found := _DATA_PATH.match(data)):
-        anchored["data"] = f"{found[1]}:{folder / Path(found[2]).expanduser()}"
+    if isinstance(data, str):
+        anchored["data"] = _placed(data, folder)
     return anchored
+
+
+def _placed(data: str, folder: Path) -> str:
+    """A spec of data whose path is taken from a folder; what has no path stays as it is."""
+    kind, colon, path = data.partition(":")
+    source = registry_of("data").get(kind) if path else None
+    return f"{kind}:{folder / Path(path).expanduser()}" if source is not None and source.path else data
 
 
 def _line(text: str, key: str) -> int | None:

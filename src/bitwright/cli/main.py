@@ -25,6 +25,7 @@ from bitwright.cli import (
     tensor,
 )
 from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
+from bitwright.cli.options import SharedCommand
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     demo.demo,
@@ -51,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _command in COMMANDS:
-    app.command()(guarded(_command))
+    app.command(cls=SharedCommand)(guarded(_command))
 
 
 def _version(wanted: bool) -> None:

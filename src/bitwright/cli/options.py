@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from bitwright.cli.job import JOB_FILE, fields, load_job, made
-from bitwright.settings import NAMES, default_of, flag_name, flag_of
+from bitwright.settings import NAMED, default_of, flag_name, flag_of, names_of
 
 JobFile = Annotated[
     Path | None, typer.Option("--job", metavar="FILE", help=f"Job file. [default: {JOB_FILE}, where there is one]")
@@ -43,10 +44,30 @@ def policy_option(default: str) -> Any:
 PolicyFile = Annotated[str | None, policy_option("policy.json of the output folder")]
 
 
+def description(name: str) -> str:
+    """What a setting means."""
+    return " ".join((fields()[name].description or "").split())
+
+
 def meaning(name: str) -> str:
-    """What a setting means, and what it may be called."""
-    words = " ".join((fields()[name].description or "").split())
-    return f"{words} One of {', '.join(NAMES[name])}." if name in NAMES else words
+    """What a setting means, and what it may be called, for which all that other packages bring is imported."""
+    words = description(name)
+    if name not in NAMED:
+        return words
+    start = "Named are" if name == "data" else "One of" if fields()[name].annotation is str else "Any of"
+    return f"{words} {start} {', '.join(names_of(name))}."
+
+
+class SharedCommand(TyperCommand):
+    """A command whose help says what settings may be called: looked up when the help is shown, not before."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The help, complete."""
+        for parameter in self.params:
+            if parameter.name in NAMED and isinstance(text := getattr(parameter, "help", None), str):
+                brief, full = description(parameter.name), meaning(parameter.name)
+                parameter.help = text.replace(brief, full, 1)  # type: ignore[attr-defined]
+        return super().get_help(ctx)
 
 
 def option(name: str, default: str = "") -> Any:
@@ -60,7 +81,7 @@ def option(name: str, default: str = "") -> Any:
     flag = flag_of(field)
     names = [flag_name(name, field), *([flag.short] if flag.short else [])]
     shown = default or default_of(field)
-    text = f"{meaning(name)} [default: {shown}]" if shown else meaning(name)
+    text = f"{description(name)} [default: {shown}]" if shown else description(name)
     kind: Any = bool if field.annotation is bool else list[str] if flag.repeated else str
     return Annotated[kind | None, typer.Option(*names, metavar=flag.metavar or None, help=text)]
 

@@ -149,14 +149,14 @@ def _shown(value: Any) -> str:
 
 def show(console: Console, found: Repaired, begin: Recipe, sites: Sites) -> None:
     """What each repair did, and the figures before and after."""
-    from bitwright.cost import default_costs
+    from bitwright.cost import costs_for
     from bitwright.report import Measured, RunReport
     from bitwright.report.terminal import verdict_table
     from bitwright.values import FLOAT
 
     for report in found.reports:
         print(report_lines(report, found.pass_seconds), end="\n\n")
-    models = default_costs()
+    models = costs_for()
     before, after = begin.policy, found.recipe.policy
     name = before.name or "policy"
     measured = [

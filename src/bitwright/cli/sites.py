@@ -36,7 +36,7 @@ def sites(job: Job, as_json: AsJson = False) -> None:
 
 def as_text(found: Sites) -> str:
     """The sites as a table, and their costs."""
-    from bitwright.cost import default_costs, human
+    from bitwright.cost import costs_for, human
     from bitwright.values import FLOAT, Policy
 
     rows = [("site", "kind", "shape", "operation", "scheme", "elements")]
@@ -47,7 +47,7 @@ def as_text(found: Sites) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     eight = Policy.uniform(found, weights=8, activations=8)
     lines += ["", f"{len(found.weights)} weights, {len(found.activations)} activations, graph {found.graph_hash}"]
-    for cost in default_costs().values():
+    for cost in costs_for().values():
         lines.append(
             f"{cost.name}: float {human(cost.of(FLOAT, found), cost.unit)}, "
             f"W8A8 {human(cost.of(eight, found), cost.unit)}"

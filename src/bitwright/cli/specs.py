@@ -68,8 +68,8 @@ def load_data(spec: str) -> DataSets:
     from bitwright import zoo
 
     kind, colon, rest = spec.partition("?")[0].partition(":")
-    is_factory = colon and kind not in zoo.DATA_KINDS and _is_path_of_names(rest) and _is_path_of_names(kind)
-    if not is_factory or (nearest(kind, zoo.DATA_KINDS) and not _exists(kind)):
+    is_factory = colon and kind not in zoo.DATA and _is_path_of_names(rest) and _is_path_of_names(kind)
+    if not is_factory or (nearest(kind, zoo.DATA) and not _exists(kind)):
         return zoo.load_data(spec)
     return zoo.as_data(_make(spec, "data"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitwright.cost.model import FLOAT_BITS, CostTerms, PairTerm, Width
+from bitwright.cost.model import COSTS, FLOAT_BITS, Cost, CostTerms, PairTerm, Width
 from bitwright.values import Policy, Sites
 
 
@@ -54,3 +54,15 @@ class Bops:
                 values = {(a, b): float(op.macs * _counted(a) * _counted(b)) for a in bits for b in bits}
                 pairs.append(PairTerm(op.left, op.right, values))
         return CostTerms(constant, linear, tuple(pairs))
+
+
+COSTS.register(
+    Cost(
+        name="bops",
+        order=20,
+        does="Bit operations of one sample.",
+        called="BOPs per input",
+        unit="bit operations",
+        function=lambda weight_bytes: Bops(),
+    )
+)

@@ -6,9 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from bitwright.cost.bops import Bops
-from bitwright.cost.model import FLOAT_BITS, CostModel
-from bitwright.cost.size import Size
+from bitwright.cost.model import FLOAT_BITS, CostModel, costs_for
 from bitwright.errors import InvalidInput, InvalidPolicy, nearest
 from bitwright.values import Budget, Policy, Sites
 
@@ -30,11 +28,6 @@ _SHOWN = {
 }
 _NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z%]*)$", re.IGNORECASE)
 _UNIFORM = re.compile(r"^w(float|[0-9]+)a(float|[0-9]+)$", re.IGNORECASE)
-
-
-def default_costs() -> dict[str, CostModel]:
-    """The costs that need nothing but the sites: ``size`` and ``bops``."""
-    return {"size": Size(), "bops": Bops()}
 
 
 def human(value: float, unit: str, round_up: bool = False) -> str:
@@ -76,12 +69,12 @@ def parse_budget(text: str | Budget, sites: Sites, costs: Mapping[str, CostModel
             for BOPs; s, ms, us for latency), a percentage of the float32 cost, or a uniform policy such as
             ``W4A8`` whose cost it takes.
         sites: of the graph that it is for.
-        costs: metric -> cost model; None: size and BOPs.
+        costs: metric -> cost model; None: all registered ones, for the default runtime.
 
     Raises:
         InvalidInput: not a budget; the message says what is wrong and gives examples.
     """
-    known = default_costs() if costs is None else costs
+    known = costs_for() if costs is None else costs
     if isinstance(text, Budget):
         if text.metric not in known:
             raise InvalidInput(f"unknown cost '{text.metric}' in {text}; known are: {', '.join(known)}")
@@ -135,7 +128,7 @@ def parse_budgets(
     Args:
         budgets: text with budgets separated by commas or blanks, or a list of such texts or budgets.
         sites: of the graph that they are for.
-        costs: metric -> cost model; None: size and BOPs.
+        costs: metric -> cost model; None: all registered ones, for the default runtime.
 
     Raises:
         InvalidInput: one of them is not a budget, or there is none.

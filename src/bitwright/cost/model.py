@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from bitwright.values import Policy, Sites
+from bitwright.registry import Descriptor, Registry, registry_of
+from bitwright.settings import DEFAULTS
+from bitwright.values import Policy, Site, Sites
 
 FLOAT_BITS = 32
 """What a site in float counts as, in every cost model: 32 bits."""
@@ -51,6 +53,10 @@ class CostTerms:
         return self.constant + linear + pairs
 
 
+WeightBytes = Callable[[Site, int], float]
+"""(weight site, bits) -> bytes that a runtime stores for it: integers, scales and zero points."""
+
+
 @runtime_checkable
 class CostModel(Protocol):
     """What search needs to know about a cost.
@@ -73,3 +79,33 @@ class CostModel(Protocol):
 
     def terms(self, sites: Sites, bits: Sequence[Width]) -> CostTerms:
         """The same cost, decomposed, for any choice among ``bits`` at every site."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cost(Descriptor):
+    """A function ``(weight_bytes, **options) -> CostModel`` of the same name and unit.
+
+    ``weight_bytes`` is the chosen runtime's :data:`WeightBytes`, None where there is no runtime.
+
+    Attributes:
+        unit: what the numbers count; ``"bytes"``, ``"bit operations"`` and ``"seconds"`` have prefixes of their own in
+            budgets, other units powers of ten.
+    """
+
+    function: Callable[..., CostModel]
+    given: tuple[str, ...] = ("weight_bytes",)
+    unit: str
+
+
+COSTS: Registry[Cost] = Registry("cost", "bitwright.cost")
+"""The costs that need nothing but the sites and the runtime."""
+
+
+def costs_for(runtime: str = DEFAULTS.runtime) -> dict[str, CostModel]:
+    """Every registered cost by name, for a runtime; ``"none"``: for one that stores exactly the bits of a policy.
+
+    Raises:
+        InvalidInput: an unknown runtime.
+    """
+    stored = None if runtime == "none" else registry_of("runtime")[runtime].weight_bytes
+    return {name: cost.function(stored) for name, cost in COSTS.items()}

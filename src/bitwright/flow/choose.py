@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bitwright.cost import default_costs
+from bitwright.cost import CostModel
 from bitwright.report import format as text
 from bitwright.values import Budget, Candidate, Front, Policy, Sites
 
@@ -25,23 +25,24 @@ class Choice:
     reason: str
 
 
-def within(policy: Policy, budgets: Iterable[Budget], sites: Sites) -> bool:
-    """Whether a policy keeps all budgets."""
-    models = default_costs()
+def within(policy: Policy, budgets: Iterable[Budget], sites: Sites, models: Mapping[str, CostModel]) -> bool:
+    """Whether a policy keeps all budgets, by these costs."""
     return all(models[b.metric].of(policy, sites) <= b.limit * (1 + 1e-12) for b in budgets)
 
 
-def best_within(candidates: Sequence[Candidate], budgets: tuple[Budget, ...], sites: Sites) -> Choice:
+def best_within(
+    candidates: Sequence[Candidate], budgets: tuple[Budget, ...], sites: Sites, models: Mapping[str, CostModel]
+) -> Choice:
     """The candidate with the smallest measured KL to float among those that keep the budgets.
 
     Args:
         candidates: measured, at least one of which keeps the budgets.
         budgets: hold at once. What is proven of the candidate comes from the one that was searched under these.
         sites: of the graph.
+        models: metric -> cost.
     """
-    fitting = [c for c in candidates if c.verdict is not None and within(c.policy, budgets, sites)]
+    fitting = [c for c in candidates if c.verdict is not None and within(c.policy, budgets, sites, models)]
     best = min(fitting, key=_kl)
-    models = default_costs()
     wanted = ", ".join(b.text or f"{b.metric}={b.limit:g}" for b in budgets)
     used = {b.metric: min(1.0, models[b.metric].of(best.policy, sites) / b.limit) for b in budgets}
     named = Policy(best.policy.bits, best.policy.graph_hash, wanted)
@@ -92,11 +93,13 @@ def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
     )
 
 
-def uniform_within(sites: Sites, widths: Sequence[int], budgets: Iterable[Budget]) -> list[Policy]:
+def uniform_within(
+    sites: Sites, widths: Sequence[int], budgets: Iterable[Budget], models: Mapping[str, CostModel]
+) -> list[Policy]:
     """The uniform policies that keep the budgets and of which neither weights nor activations could be wider."""
     limits = tuple(budgets)
     pairs = [(w, a) for w in widths for a in widths]
-    fitting = [p for p in pairs if within(Policy.uniform(sites, *p), limits, sites)]
+    fitting = [p for p in pairs if within(Policy.uniform(sites, *p), limits, sites, models)]
     widest = [(w, a) for w, a in fitting if not any((v >= w and b >= a) and (v, b) != (w, a) for v, b in fitting)]
     return [Policy.uniform(sites, w, a) for w, a in widest]
 

@@ -51,19 +51,20 @@ def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Deliver
     """
     if bench.settings.runtime == "none":
         return Delivery()
-    from bitwright.runtimes import export, latency, parity, scales_json
+    from bitwright.runtimes import RUNTIMES, export, latency, parity, scales_json
 
-    graph, target = bench.graph, folder / files.MODEL
+    name = bench.settings.runtime
+    graph, target = bench.graph, (folder / files.MODEL).with_suffix(RUNTIMES[name].suffix)
     with steps.step("export"):
-        exported = export(graph, target, runtime=bench.settings.runtime, policy=policy)
+        exported = export(graph, target, runtime=name, policy=policy)
         write_atomically(folder / files.SCALES, scales_json(exported))
     with steps.step("compare with the runtime"), graph.applied(policy):
-        compared = parity(graph, target, bench.data.evaluation.batches(bench.settings.batch_size))
+        compared = parity(graph, target, bench.data.evaluation.batches(bench.settings.batch_size), runtime=name)
     with steps.step("time it"), tempfile.TemporaryDirectory() as temporary:
-        plain = Path(temporary) / "float.onnx"
-        export(graph, plain, runtime=bench.settings.runtime, policy=FLOAT)
+        plain = Path(temporary) / f"float{target.suffix}"
+        export(graph, plain, runtime=name, policy=FLOAT)
         sample = as_tuple(select(bench.drawn.calibration[0][0], slice(0, 1)))
-        times = latency(target, plain, inputs=sample)
+        times = latency(target, plain, inputs=sample, runtime=name)
     ours, plain_size = (text.cost("size", size) for size in (exported.bytes, exported.float_bytes))
     notes = (
         f"{target.name} takes {ours}, the float model in the same format {plain_size}",

@@ -12,11 +12,13 @@ goes on from what it has.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitwright.cost import default_costs, parse_budgets, uniform_policy
+from bitwright.cost import costs_for, human, parse_budgets, uniform_policy
 from bitwright.errors import InvalidInput
 from bitwright.evaluation import spearman_interval
 from bitwright.flow import outputs
@@ -97,7 +99,8 @@ def run(
         bench = prepare(model, data, settings, store, steps)
         need_classes(bench, "run")
         final = bench if recipe is None else with_recipe(bench, recipe, steps)
-        budgets = [parse_budgets(entry, bench.graph.sites) for entry in settings.budget]
+        models = costs_for(settings.runtime)
+        budgets = [parse_budgets(entry, bench.graph.sites, models) for entry in settings.budget]
         methods = tuple(dict.fromkeys([settings.method, *SCORES]))
         tables = score(bench, methods, steps)
         outputs.write_tables(output, tables)
@@ -136,7 +139,12 @@ def run(
             job_file=asked.job_file,
             timings=dict(steps.seconds),
             target_drop=settings.target_drop,
-            notes=(*notes(bench, choices, recipe), *unfitted(refined), *gave_way(methods, tables)),
+            notes=(
+                *notes(bench, choices, recipe),
+                *unfitted(refined),
+                *gave_way(methods, tables),
+                *no_smaller(bench, tables[0], budgets),
+            ),
         )
         with steps.step("write the report"):
             outputs.write_report(output, report)
@@ -150,10 +158,11 @@ def explore(bench: Bench, table: SensitivityTable, budgets: list[tuple[Budget, .
         ImpossibleBudget: a budget that no policy keeps; says what the smallest possible is.
     """
     settings, sites = bench.settings, bench.graph.sites
-    limits = constraints(settings)
+    limits, models = constraints(settings), costs_for(settings.runtime)
     with steps.step("search"):
-        wanted = search(sites, table, cost=settings.cost, budgets=budgets, constraints=limits) if budgets else ()
-        whole = search(sites, table, cost=settings.cost, points=settings.points, constraints=limits)
+        find = partial(search, sites, table, cost=settings.cost, constraints=limits, costs=models)
+        wanted = find(budgets=budgets) if budgets else ()
+        whole = find(points=settings.points)
     start = replace(whole, candidates=(*whole, *wanted))
     with steps.step("measure candidates") as tell:
 
@@ -162,7 +171,9 @@ def explore(bench: Bench, table: SensitivityTable, budgets: list[tuple[Budget, .
             tell(bench.holdout.measured + bench.holdout.reused)
             return verdict
 
-        return refine(start, measure, sites, table, constraints=limits, rounds=settings.rounds, unit=RANKED_BY)
+        return refine(
+            start, measure, sites, table, constraints=limits, rounds=settings.rounds, unit=RANKED_BY, costs=models
+        )
 
 
 def constraints(settings: Settings) -> Constraints:
@@ -178,7 +189,7 @@ def choose(
     steps: Steps,
 ) -> list[Choice]:
     """One choice for each budget; without budgets the cheapest policy that holds the target. See ``choose.py``."""
-    settings, sites = bench.settings, bench.graph.sites
+    settings, sites, models = bench.settings, bench.graph.sites, costs_for(bench.settings.runtime)
     if not budgets:
         return [cheapest_holding(without_repeats(refined.front), settings.drop, count(bench.drawn.holdout))]
     choices = []
@@ -186,12 +197,19 @@ def choose(
         for place, limits in enumerate(budgets):
             pool = list(refined.front)
             for table in tables[1:]:  # what the other scores would have chosen
-                other = search(sites, table, cost=settings.cost, budgets=[limits], constraints=constraints(settings))[0]
+                (other,) = search(
+                    sites,
+                    table,
+                    cost=settings.cost,
+                    budgets=[limits],
+                    constraints=constraints(settings),
+                    costs=models,
+                )
                 pool.append(measured_candidate(bench, other.policy, refined))
             if not settings.pins:
-                uniform = uniform_within(sites, settings.bits, limits)
+                uniform = uniform_within(sites, settings.bits, limits, models)
                 pool += [measured_candidate(bench, policy, refined) for policy in uniform]
-            choices.append(best_within(pool, limits, sites))
+            choices.append(best_within(pool, limits, sites, models))
             tell(place + 1)
     return choices
 
@@ -255,17 +273,42 @@ def evaluate_all(
 def uniform_beside(bench: Bench, chosen: Candidate) -> list[Policy]:
     """Uniform policies to compare with: W8A8, those that the budget names, and the best one that costs no more."""
     sites, widths = bench.graph.sites, bench.settings.bits
-    limits = chosen.budgets or tuple(Budget(name, value) for name, value in chosen.costs.items())
+    models = costs_for(bench.settings.runtime)
+    compared = dict.fromkeys(("size", "bops", bench.settings.cost))
+    limits = chosen.budgets or tuple(Budget(name, chosen.costs[name]) for name in compared)
     named = [uniform_policy(budget.text.partition("=")[2], sites) for budget in chosen.budgets]
-    best = sorted(uniform_within(sites, widths, limits), key=lambda policy: bench.holdout(policy).kl.value)[:1]
+    best = sorted(uniform_within(sites, widths, limits, models), key=lambda policy: bench.holdout(policy).kl.value)[:1]
     found = [Policy.uniform(sites, 8, 8), *named, *best]
     unique = {frozenset(p.bits.items()): p for p in found if p is not None and p.bits != chosen.policy.bits}
     return list(unique.values())
 
 
 def costs(bench: Bench, policy: Policy) -> dict[str, float]:
-    """Size and BOPs of a policy."""
-    return {name: model.of(policy, bench.graph.sites) for name, model in default_costs().items()}
+    """Every cost of a policy, for the runtime of the settings."""
+    models = costs_for(bench.settings.runtime)
+    return {name: model.of(policy, bench.graph.sites) for name, model in models.items()}
+
+
+def no_smaller(bench: Bench, table: SensitivityTable, budgets: Iterable[tuple[Budget, ...]]) -> tuple[str, ...]:
+    """A sentence for each budget in bytes that makes the stored weights no smaller."""
+    settings, sites, models = bench.settings, bench.graph.sites, costs_for(bench.settings.runtime)
+    find = partial(search, sites, table, cost=settings.cost, constraints=constraints(settings), costs=models)
+    found = []
+    for limits in budgets:
+        mine = tuple(budget for budget in limits if models[budget.metric].unit == "bytes")
+        rest = tuple(budget for budget in limits if budget not in mine)
+        if not mine:
+            continue
+        loosest = (Budget("size", 2 * models["size"].of(FLOAT, sites)),)
+        policies = [find(budgets=[entry])[0].policy for entry in (limits, rest or loosest)]
+        small, large = (models["size"].of(policy, sites) for policy in policies)
+        if small >= large:
+            words = ", ".join(budget.text for budget in mine)
+            found.append(
+                f"The budget {words} makes the file no smaller: with it and without it, {human(small, 'bytes')} are "
+                "stored for the parameters."
+            )
+    return tuple(found)
 
 
 def agreement(bench: Bench, table: SensitivityTable, refined: Refinement) -> Agreement:

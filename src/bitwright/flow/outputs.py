@@ -15,17 +15,13 @@ import torch
 
 import bitwright
 from bitwright.errors import MissingExtra
+from bitwright.registry import registry_of
 from bitwright.report import RunReport, render
 from bitwright.settings import Settings
 from bitwright.store import folder as files
 from bitwright.store import write_atomically
 from bitwright.values import Front, Policy, SensitivityTable
 from bitwright.values.recipe import Recipe
-
-_EXTRAS = {
-    "report": (("jinja2", "plotly"), "to write the HTML report"),
-    "onnx": (("onnx", "onnxscript", "onnxruntime"), "to export for ONNX Runtime (or take the runtime 'none')"),
-}
 
 
 def check_extras(settings: Settings) -> None:
@@ -34,9 +30,12 @@ def check_extras(settings: Settings) -> None:
     Raises:
         MissingExtra: with the command that installs it.
     """
-    for extra, (packages, purpose) in _EXTRAS.items():
-        if extra == "onnx" and settings.runtime == "none":
-            continue
+    needed = [("report", ("jinja2", "plotly"), "to write the HTML report")]
+    if settings.runtime != "none":
+        runtime = registry_of("runtime")[settings.runtime]
+        purpose = f"to export for {runtime.called} (or take the runtime 'none')"
+        needed.append((runtime.extra, runtime.packages, purpose))
+    for extra, packages, purpose in needed:
         for package in packages:
             if importlib.util.find_spec(package) is None:
                 raise MissingExtra(package, extra, purpose)
@@ -81,7 +80,8 @@ def write_report(folder: str | Path, report: RunReport) -> None:
 def environment(device: Any) -> dict[str, str]:
     """Versions, machine, threads and device."""
     found = {"bitwright": bitwright.__version__, "python": platform.python_version()}
-    for package in ("torch", "torchao", "numpy", "scipy", "onnx", "onnxruntime"):
+    runtimes = [package for runtime in registry_of("runtime").values() for package in runtime.packages]
+    for package in ("torch", "torchao", "numpy", "scipy", *runtimes):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from bitwright.cost import default_costs
+from bitwright.cost import costs_for
 from bitwright.debug import apply_recipe, cheapest_recipe, keep_fitted, ladder_of
 from bitwright.flow.bench import Bench
 from bitwright.flow.choose import Choice
@@ -77,7 +77,7 @@ def _place(bench: Bench, recipe: Recipe) -> str:
 def given(bench: Bench, recipe: Recipe, predicted: float | None) -> Choice:
     """The choice of a user who brings a recipe; ``bench`` has it applied."""
     policy = recipe.policy
-    costs = {name: model.of(policy, bench.graph.sites) for name, model in default_costs().items()}
+    costs = {name: model.of(policy, bench.graph.sites) for name, model in costs_for(bench.settings.runtime).items()}
     candidate = Candidate(policy, predicted or 0.0, costs, verdict=bench.holdout(policy))
     actions = "; ".join(str(action) for action in recipe.actions) or "no repairs"
     return Choice(candidate, f"Taken from the recipe: {actions}.")

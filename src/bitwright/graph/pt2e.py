@@ -6,7 +6,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import entry_of
 from bitwright.graph.placement import place
-from bitwright.settings import NAMES
+from bitwright.registry import Descriptor, Registry
 from bitwright.values import Scheme
 
 _ANNOTATION = "quantization_annotation"
@@ -99,31 +100,55 @@ def edge_quantizer(
     return EdgeQuantizer()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlacementKind(Descriptor):
+    """A function ``() -> PT2E Quantizer``, which says where the sites are and how they are quantized."""
+
+    function: Callable[[], Any]
+
+
+PLACEMENTS: Registry[PlacementKind] = Registry(
+    "quantizer", "bitwright.graph", group="bitwright.placements", hint="or a PT2E Quantizer object"
+)
+"""What ``--quantizer`` names."""
+
+
 def named_quantizer(name: str) -> Any:
-    """A quantizer by the name that job files use: ``edge``, ``edge-tensor``, ``x86`` or ``xnnpack``.
+    """A quantizer by the name that job files use, one of :data:`PLACEMENTS`.
 
     Raises:
+        InvalidInput: there is none of this name.
         MissingExtra: the backend's package is not installed.
     """
+    placement = PLACEMENTS[name]  # outside of quiet(): a package that cannot be used is told of
     with quiet():
-        if name == "edge":
-            return edge_quantizer()
-        if name == "edge-tensor":
-            return edge_quantizer("tensor")
-        if name == "x86":
-            from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+        return placement.function()
 
-            return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
-        if name == "xnnpack":
-            try:
-                from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
-            except ImportError:
-                raise MissingExtra("executorch", "xnnpack", "for quantizer='xnnpack'") from None
-            config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
-            return xnnpack.XNNPACKQuantizer().set_global(config)
-    raise InvalidInput(
-        f"quantizer must be one of {', '.join(NAMES['quantizer'])}, or a PT2E Quantizer object, got '{name}'"
+
+def _x86() -> Any:
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+
+
+def _xnnpack() -> Any:
+    try:
+        from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+    except ImportError:
+        raise MissingExtra("executorch", "xnnpack", "for quantizer='xnnpack'") from None
+    config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
+    return xnnpack.XNNPACKQuantizer().set_global(config)
+
+
+for _order, (_name, _does, _make) in enumerate(
+    (
+        ("edge", "As ONNX Runtime and most NPUs run it, with a step for each channel of a weight.", edge_quantizer),
+        ("edge-tensor", "As edge, with one step for each weight.", lambda: edge_quantizer("tensor")),
+        ("x86", "torchao's X86InductorQuantizer.", _x86),
+        ("xnnpack", "ExecuTorch's XNNPACKQuantizer, with a step for each channel of a weight.", _xnnpack),
     )
+):
+    PLACEMENTS.register(PlacementKind(name=_name, order=_order, does=_does, function=_make))
 
 
 BATCH_NORMS = "bitwright batch norms"

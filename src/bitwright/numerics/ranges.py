@@ -16,11 +16,11 @@ from torch import Tensor
 from bitwright.errors import InvalidInput
 from bitwright.numerics.affine import Affine, blocked, fake_quantize
 from bitwright.numerics.steps import PER_OCTAVE, position_of, rounded_up, step_at, stride, tie_free
-from bitwright.settings import NAMES
+from bitwright.settings import RANGES
 
 RowHarm = Callable[[Tensor], Tensor]
 RangeMethod = Literal["minmax", "percentile", "mse"]
-METHODS = NAMES["ranges"]
+METHODS = RANGES
 
 # Steps tried below the min-max step: at most 44 of them, sixteen in each octave, down to a factor of 6.7.
 _OCTAVES_DOWN = 2.75

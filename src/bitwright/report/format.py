@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bitwright.cost import COSTS
 from bitwright.values import Interval, Policy
 from bitwright.values.verdict import outcome_of, samples_to_decide
 
-METRIC_NAMES = {"size": "Size", "bops": "BOPs per input", "latency": "Latency"}
 _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
-    "size": ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B")),
-    "bops": ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, "")),
-    "latency": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
+    "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B")),
+    "bit operations": ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, "")),
+    "seconds": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
 }
 
 
@@ -94,17 +94,21 @@ def count(share: float, samples: int) -> str:
 
 def metric_name(metric: str) -> str:
     """The metric's name for people."""
-    return METRIC_NAMES.get(metric, metric)
+    known = COSTS.get(metric)
+    return known.called if known is not None else "Latency" if metric == "latency" else metric
+
+
+def metric_unit(metric: str) -> str:
+    """What a metric counts; nothing where that is not known."""
+    known = COSTS.get(metric)
+    return known.unit if known is not None else "seconds" if metric == "latency" else ""
 
 
 def cost_scale(metric: str, values: Iterable[float]) -> tuple[float, str]:
     """The divisor and the unit that suit the largest of these costs, e.g. ``(1e3, "KB")``."""
     largest = max((abs(v) for v in values), default=0.0)
-    for divisor, unit in _STEPS.get(metric, ()):
-        if largest >= divisor:
-            return divisor, unit
-    steps = _STEPS.get(metric)
-    return steps[-1] if steps else (1.0, "")
+    steps = _STEPS.get(metric_unit(metric), ((1.0, metric_unit(metric)),))
+    return next(((divisor, unit) for divisor, unit in steps if largest >= divisor), steps[-1])
 
 
 def cost(metric: str, value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -245,9 +246,8 @@ def target_line(report: RunReport) -> str:
 
 
 def runtime_name(runtime: str) -> str:
-    """``"onnxruntime 1.31"`` -> ``"ONNX Runtime"``; other names without their version."""
-    word = runtime.split(" ")[0] if runtime else "the runtime"
-    return {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}.get(word.lower(), word)
+    """``"ONNX Runtime 1.31"`` without its version."""
+    return re.sub(r" [0-9][^ ]*$", "", runtime) or "the runtime"
 
 
 def _scheme(site: Site) -> str:

@@ -1,10 +1,9 @@
-"""Export: from a graph and its policy to a file that a runtime executes with the same predictions."""
+"""ONNX files: from a graph and its policy to a file that runtimes execute with the same predictions."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,91 +15,46 @@ from bitwright.runtimes import engines
 from bitwright.runtimes.activations import insert_activation
 from bitwright.runtimes.builder import Builder, replace
 from bitwright.runtimes.guards import keep_float_weights, keep_softmax_exact
+from bitwright.runtimes.runtime import ExportResult
 from bitwright.runtimes.trace import DOMAIN, Marked, mark
 from bitwright.runtimes.translate import translate
 from bitwright.runtimes.weights import insert_bias, insert_weight
-from bitwright.settings import DEFAULTS
-from bitwright.values import Policy
 
-RUNTIMES: tuple[str, ...] = ("onnxruntime",)
 STORAGES: tuple[str, ...] = ("smallest", "int8")
 _LARGEST_FILE = 2**31 - 2**20  # protobuf holds 2 GiB; a mebibyte is left for the structure
-_NATIVE = {"INT4": 4, "INT8": 8, "UINT8": 8, "INT16": 16, "UINT16": 16}
 
 
-@dataclass(frozen=True)
-class ExportResult:
-    """An exported file.
-
-    Attributes:
-        path: the file.
-        bytes: its size.
-        float_bytes: the size that the float model takes in the same format.
-        notes: sentences on what the runtime cannot hold as it is.
-        scales: per site and per bias what is stored: bits, type, range, step, zero point (see :func:`scales_json`).
-    """
-
-    path: Path
-    bytes: int
-    float_bytes: int
-    notes: tuple[str, ...] = ()
-    scales: dict[str, Any] = field(default_factory=dict)
-
-
-def export(
-    graph: Graph,
-    path: str | Path,
-    runtime: str = DEFAULTS.runtime,
-    policy: Policy | None = None,
-    storage: str = "smallest",
-) -> ExportResult:
-    """Write a graph as a file that the runtime executes.
+def write(graph: Graph, path: Path, storage: str) -> ExportResult:
+    """Write a graph under the policy in force as an ONNX file.
 
     Weights are stored as integers of the smallest type that holds them, activations pass through QuantizeLinear and
-    DequantizeLinear, biases are int32 as integer kernels need them. The file rounds exactly where the simulation
-    rounds. With the policy ``bw.FLOAT`` it is the float model.
-
-    Args:
-        graph: calibrated; its policy is left as it was.
-        path: of the file, usually ``*.onnx``; it is replaced as a whole or not at all.
-        runtime: ``"onnxruntime"``.
-        policy: None for the policy in force.
-        storage: ``"smallest"``: weights to 4 bits as INT4, two in a byte; ``"int8"``: no type below INT8, for readers
-            that lack INT4.
+    DequantizeLinear, biases are int32 as integer kernels need them.
 
     Raises:
-        InvalidInput: an unknown runtime or storage, or a policy that does not fit.
+        InvalidInput: an unknown storage.
         MissingExtra: the packages of the extra ``onnx`` are not installed.
         ExportError: an operation has no equivalent in the format, or the file would be too large for it.
         StoreError: the file cannot be written.
     """
-    check_runtime(runtime)
     if storage not in STORAGES:
         raise InvalidInput(f"storage must be one of {', '.join(STORAGES)}, got '{storage}'{nearest(storage, STORAGES)}")
     engines.require_exporter()
-    with graph.applied(graph.policy if policy is None else policy):
-        marked = mark(graph)
-        model = translate(marked, graph.example_inputs)
-        float_bytes = _float_size(model)
-        scales = _insert_sites(model, marked, storage)
-        scales = {
-            "bitwright": "scales",
-            "version": 1,
-            "graph": graph.graph_hash,
-            "policy": {"name": graph.policy.name, "bits": dict(graph.policy.bits)},
-            **scales,
-        }
-        _describe(model, graph)
+    marked = mark(graph)
+    model = translate(marked, graph.example_inputs)
+    float_bytes = _float_size(model)
+    scales = _insert_sites(model, marked, storage)
+    scales = {
+        "bitwright": "scales",
+        "version": 1,
+        "graph": graph.graph_hash,
+        "policy": {"name": graph.policy.name, "bits": dict(graph.policy.bits)},
+        **scales,
+    }
+    _describe(model, graph)
     notes = _notes(scales)
     data = _serialized(model)
     write_atomically(path, data)
-    return ExportResult(Path(path), len(data), float_bytes, notes, scales)
-
-
-def check_runtime(runtime: str) -> None:
-    """Raise :class:`InvalidInput` for a runtime that Bitwright does not export to."""
-    if runtime not in RUNTIMES:
-        raise InvalidInput(f"runtime must be one of {', '.join(RUNTIMES)}, got '{runtime}'{nearest(runtime, RUNTIMES)}")
+    return ExportResult(path, len(data), float_bytes, notes, scales)
 
 
 def scales_json(result: ExportResult) -> str:
@@ -140,6 +94,11 @@ def _insert_sites(model: Any, marked: Marked, storage: str) -> dict[str, Any]:
     keep_softmax_exact(builder)
     builder.tidy()
     return {"sites": sites, "biases": biases}
+
+
+def native_bits(dtype: str) -> int:
+    """Bits of an ONNX integer type, e.g. 4 of ``"INT4"``."""
+    return int(dtype.removeprefix("U").removeprefix("INT"))
 
 
 def _describe(model: Any, graph: Graph) -> None:
@@ -194,7 +153,7 @@ def _notes(scales: dict[str, Any]) -> tuple[str, ...]:
     """One sentence for each group of sites whose width the runtime has no type for."""
     groups: Counter[tuple[str, int, str, int, int]] = Counter()
     for entry in scales["sites"].values():
-        if entry["bits"] != _NATIVE[entry["dtype"]]:
+        if entry["bits"] != native_bits(entry["dtype"]):
             groups[entry["kind"], entry["bits"], entry["dtype"], entry["low"], entry["high"]] += 1
     sentences = [
         f"{count} {kind} {'site' if count == 1 else 'sites'} at {bits} bits {'is' if count == 1 else 'are'} stored as "

@@ -9,7 +9,8 @@ from statistics import median
 from typing import Any
 
 from bitwright.errors import InvalidInput
-from bitwright.runtimes import onnxruntime
+from bitwright.runtimes.runtime import RUNTIMES, Session
+from bitwright.settings import DEFAULTS
 from bitwright.values import Latency
 
 _WARM_UP = 3
@@ -23,6 +24,7 @@ def latency(
     threads: int = 1,
     seconds: float = 1.0,
     inputs: Sequence[Any] | None = None,
+    runtime: str = DEFAULTS.runtime,
 ) -> list[Latency]:
     """Time a file against the float file of the same graph.
 
@@ -36,6 +38,7 @@ def latency(
         threads: used inside an operation.
         seconds: spent on each batch size, at least; at least nine pairs are run.
         inputs: one sample for each input of the model, with its batch dimension of 1; None for random ones.
+        runtime: that both were exported for.
 
     Returns:
         One value for each batch size, in their order.
@@ -48,8 +51,9 @@ def latency(
     for batch in batches:
         if batch < 1:
             raise InvalidInput(f"batches must be at least 1, got {batch}")
-    floated = onnxruntime.unfused(path)
-    quantized, plain = (onnxruntime.Session(p, threads=threads) for p in (path, float_path))
+    chosen = RUNTIMES[runtime]
+    floated = chosen.unfused(path)
+    quantized, plain = (chosen.load(p, threads=threads) for p in (path, float_path))
     found = []
     for batch in batches:
         feeds = quantized.random_inputs(batch) if inputs is None else [_repeated(value, batch) for value in inputs]
@@ -69,9 +73,7 @@ def _repeated(value: Any, batch: int) -> Any:
     return value[:1].repeat(batch, *[1] * (value.dim() - 1))
 
 
-def _pairs(
-    quantized: onnxruntime.Session, plain: onnxruntime.Session, feeds: list[Any], seconds: float
-) -> list[tuple[float, float]]:
+def _pairs(quantized: Session, plain: Session, feeds: list[Any], seconds: float) -> list[tuple[float, float]]:
     for _ in range(_WARM_UP):
         quantized(*feeds)
         plain(*feeds)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from bitwright.errors import ExportError, InvalidData, InvalidInput, MissingExtra
-from bitwright.graph.batches import iterate
+from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
-
-Array = npt.NDArray[Any]
-NAME = "onnxruntime"
+from bitwright.runtimes.export import native_bits, write
+from bitwright.runtimes.runtime import RUNTIMES, Array, ExportResult, Runtime
+from bitwright.runtimes.weights import stored_type
+from bitwright.values import Site
 
 # Operations that compute with integers, move values, or lead from one to the other.
 _INTEGER = {
@@ -62,15 +61,6 @@ def _onnxruntime() -> Any:
     except ImportError:
         raise MissingExtra("onnxruntime", "onnx", "to run exported models") from None
     return onnxruntime
-
-
-def version() -> str:
-    """Name and version, e.g. ``onnxruntime 1.31.1``.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    return f"{NAME} {_onnxruntime().__version__}"
 
 
 class Session:
@@ -155,28 +145,7 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def predict(path: str | Path, batches: Any, optimised: bool = True, threads: int = 1) -> Tensor:
-    """The file's first output on all batches, (N, ...).
-
-    Args:
-        path: of the exported file.
-        batches: iterable of (inputs, targets) or of inputs.
-        optimised: as in :class:`Session`.
-        threads: used inside an operation.
-
-    Raises:
-        MissingExtra: ONNX Runtime is not installed.
-        InvalidData: no batch, or inputs that the file cannot take.
-    """
-    return torch.cat(list(_outputs(Session(path, optimised, threads), batches)))
-
-
-def _outputs(session: Session, batches: Iterable[Any]) -> Iterator[Tensor]:
-    for inputs, _ in iterate(batches, purpose="prediction"):
-        yield torch.from_numpy(session(*inputs)[0])
-
-
-def unfused(path: str | Path) -> tuple[str, ...]:
+def _unfused(path: str | Path) -> tuple[str, ...]:
     """The operations of a file that ONNX Runtime computes in float: ``"layer1.0.conv1 (Conv)"``.
 
     They are read from the graph that it makes of the file when all optimisations are on.
@@ -205,3 +174,42 @@ def _readable(node: Any) -> str:
     """``"module (operation)"`` from a node's name, which the export gave it and the runtime may have decorated."""
     module, slash, _ = str(node.name).removeprefix("fused ").strip().partition("/")
     return f"{module} ({node.op_type})" if module and slash else str(node.op_type)
+
+
+class OnnxRuntime(Runtime):
+    """ONNX Runtime on the CPU."""
+
+    name, order = "onnxruntime", 10
+    does = "ONNX Runtime on the CPU."
+    called = "ONNX Runtime"
+    suffix = ".onnx"
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    extra = "onnx"
+
+    def version(self) -> str:
+        """Name and version, e.g. ``ONNX Runtime 1.31.1``.
+
+        Raises:
+            MissingExtra: it is not installed.
+        """
+        return f"{self.called} {_onnxruntime().__version__}"
+
+    def export(self, graph: Graph, path: Path, storage: str = "smallest") -> ExportResult:
+        """See :func:`~bitwright.runtimes.export.write`."""
+        return write(graph, path, storage)
+
+    def load(self, path: str | Path, optimised: bool = True, threads: int = 1) -> Session:
+        """Load a file."""
+        return Session(path, optimised, threads)
+
+    def weight_bytes(self, site: Site, bits: int) -> float:
+        """INT4 to 4 bits, two in a byte, INT8 to 8, INT16 above; for each scale 4 bytes and a zero of that type."""
+        stored = native_bits(stored_type(bits, "smallest"))
+        return math.ceil(site.numel * stored / 8) + site.scales * (4 + max(1, stored // 8))
+
+    def unfused(self, path: str | Path) -> tuple[str, ...]:
+        """Read from the graph that it makes of the file when all optimisations are on."""
+        return _unfused(path)
+
+
+RUNTIMES.register(OnnxRuntime())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from bitwright.evaluation.intervals import bootstrap_mean, wilson
 from bitwright.graph.batches import has_classes, iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.places import site_behind
-from bitwright.runtimes import onnxruntime
+from bitwright.runtimes.runtime import RUNTIMES
+from bitwright.settings import DEFAULTS
 from bitwright.values import Interval, Parity, Policy
 
 
-def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Parity:
+def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1, runtime: str = DEFAULTS.runtime) -> Parity:
     """Run an exported file on some data and compare it with the simulation, input by input.
 
     With the runtime's graph optimisations off, each operation runs as it stands in the file and rounds where the
@@ -33,6 +35,7 @@ def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Pa
         path: of the file.
         batches: iterable of (inputs, targets), or of inputs; class targets give the accuracy in the runtime.
         threads: of the runtime.
+        runtime: that the file was exported for.
 
     Raises:
         MissingExtra: the runtime is not installed.
@@ -41,7 +44,8 @@ def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Pa
         PolicyMismatch: the file was made from another graph.
         ExportError: the runtime cannot load the file.
     """
-    sessions = [onnxruntime.Session(path, optimised, threads) for optimised in (False, True)]
+    chosen = RUNTIMES[runtime]
+    sessions = [chosen.load(path, optimised, threads) for optimised in (False, True)]
     policy = _policy(sessions[0].metadata, graph, path)
     tallies = (_Tally(), _Tally())
     with graph.applied(policy), torch.no_grad():
@@ -53,7 +57,7 @@ def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Pa
     exact, fused = tallies
     unit = step or 1.0
     return Parity(
-        runtime=onnxruntime.version(),
+        runtime=chosen.version(),
         samples=exact.samples,
         exact_agreement=exact.agreement,
         fused_agreement=fused.agreement,
@@ -66,6 +70,31 @@ def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1) -> Pa
     )
 
 
+def predict(
+    path: str | Path,
+    batches: Any,
+    optimised: bool = True,
+    threads: int = 1,
+    runtime: str = DEFAULTS.runtime,
+) -> Tensor:
+    """The file's first output on all batches, (N, ...).
+
+    Args:
+        path: of the exported file.
+        batches: iterable of (inputs, targets) or of inputs.
+        optimised: as in :meth:`~bitwright.runtimes.runtime.Runtime.load`.
+        threads: used inside an operation.
+        runtime: that the file was exported for.
+
+    Raises:
+        MissingExtra: the runtime is not installed.
+        InvalidData: no batch, or inputs that the file cannot take.
+    """
+    session = RUNTIMES[runtime].load(path, optimised, threads)
+    found = [torch.from_numpy(session(*inputs)[0]) for inputs, _ in iterate(batches, purpose="prediction")]
+    return torch.cat(found)
+
+
 def output_step(graph: Graph) -> float | None:
     """Size of one step of the first output under the policy in force, or None when it stays in float."""
     returned = next(node for node in graph.module.graph.nodes if node.op == "output").args[0]
@@ -75,7 +104,7 @@ def output_step(graph: Graph) -> float | None:
     return None if found is None or found.bits is None else float(found.grid(found.bits).scale)
 
 
-def _policy(metadata: dict[str, str], graph: Graph, path: str | Path) -> Policy:
+def _policy(metadata: Mapping[str, str], graph: Graph, path: str | Path) -> Policy:
     if "bitwright.policy" not in metadata:
         raise InvalidInput(f"the file '{path}' was not exported by Bitwright: it holds no policy")
     if metadata.get("bitwright.graph") != graph.graph_hash:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bitwright.cost import CostModel, default_costs, human, parse_budgets
+from bitwright.cost import COSTS, CostModel, costs_for, human, parse_budgets
 from bitwright.errors import ImpossibleBudget, InvalidInput, PolicyMismatch, nearest
 from bitwright.search.constraints import Constraints
 from bitwright.search.problem import Problem, build_problem
@@ -67,7 +67,8 @@ def search(
         constraints: what the hardware allows.
         points: budgets of a whole front, between the smallest and the largest cost.
         time_limit: seconds for each candidate; one that runs out is the best found so far, with its gap.
-        costs: further cost models by metric, e.g. ``{"latency": Latency(...)}``.
+        costs: further cost models by metric, e.g. ``{"latency": Latency(...)}``, and those for another runtime than the
+            default, ``costs_for("none")``.
 
     Returns:
         One candidate for each entry of ``budgets``, in order; or the Pareto front by ascending cost,
@@ -79,7 +80,7 @@ def search(
         PolicyMismatch: table and sites come from different graphs.
     """
     sites = sites_of(graph)
-    models = {**default_costs(), **(costs or {})}
+    models = {**costs_for(), **(costs or {})}
     if isinstance(cost, str):
         if cost not in models:
             raise InvalidInput(f"unknown cost '{cost}'; known are: {', '.join(models)}{nearest(cost, models)}")
@@ -193,7 +194,7 @@ class _Searcher:
         if self.table.margin is not None:
             found = self._sequence(solver, limits, found, name, metrics)
             self._last = found
-        wanted = dict.fromkeys(["size", "bops", axis, *metrics])
+        wanted = dict.fromkeys([*COSTS, axis, *metrics])
         values = {m: self.models[m].of(found.policy, self.sites) for m in wanted}
         used = {m: min(1.0, values[m] / limit) for m, limit in zip(metrics, limits.tolist(), strict=True) if limit > 0}
         return Candidate(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bitwright.cost import CostModel, default_costs
+from bitwright.cost import CostModel, costs_for
 from bitwright.errors import InvalidInput
 from bitwright.search.constraints import Constraints
 from bitwright.search.front import HasSites, search, sites_of
@@ -241,7 +241,7 @@ def refine(
         done += 1
         converged = not sum([log.measure(c.policy) for c in current])
         pool.update({_key(c.policy): c for c in current if _key(c.policy) not in pool})
-    models = {**default_costs(), **(costs or {})}
+    models = {**costs_for(), **(costs or {})}
     best = []
     for entry in current:
         fitting = [

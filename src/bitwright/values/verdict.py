@@ -163,7 +163,7 @@ class Parity:
     """How an exported file behaves in its runtime, compared with the simulation on the same inputs.
 
     Attributes:
-        runtime: e.g. ``"onnxruntime 1.31"``.
+        runtime: e.g. ``"ONNX Runtime 1.31"``.
         samples: inputs compared.
         exact_agreement: share of equal top-1 with the runtime's graph optimisations off; None for regression.
         fused_agreement: share of equal top-1 with them on; None for regression.

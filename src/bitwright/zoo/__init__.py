@@ -15,7 +15,7 @@ from __future__ import annotations
 from bitwright.zoo.adopt import as_data, as_dataset
 from bitwright.zoo.array_dataset import ArrayDataset, Preparation
 from bitwright.zoo.canvas import Canvases, digits_on_canvas
-from bitwright.zoo.data import DATA_KINDS, load_data
+from bitwright.zoo.data import load_data
 from bitwright.zoo.dataset import Batches, Dataset, DataSets
 from bitwright.zoo.detector import GridDetector, decode, grid_detector
 from bitwright.zoo.digits_net import DigitsNet, digits_net
@@ -33,16 +33,18 @@ from bitwright.zoo.resnet_cifar import (
     resnet56,
     resnet56_cifar10,
 )
+from bitwright.zoo.source import DATA, Source
 from bitwright.zoo.unet import UNet, unet
 from bitwright.zoo.weights import load_weights
 
 __all__ = [
-    "DATA_KINDS",
+    "DATA",
     "ArrayDataset",
     "Batches",
     "Canvases",
     "CifarResNet",
     "DataSets",
+    "Source",
     "Dataset",
     "DigitsNet",
     "GridDetector",

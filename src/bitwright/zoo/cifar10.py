@@ -20,6 +20,7 @@ from bitwright.errors import InvalidData
 from bitwright.zoo.array_dataset import ArrayDataset, Preparation
 from bitwright.zoo.dataset import DataSets
 from bitwright.zoo.npz import read_npz
+from bitwright.zoo.source import DATA, Source
 
 __all__ = ["MEAN", "STD", "load_cifar10"]
 
@@ -92,3 +93,15 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: text.encode("latin1")
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data file")
+
+
+DATA.register(
+    Source(
+        name="cifar10",
+        order=20,
+        does="CIFAR-10: 32x32 colour images of 10 classes.",
+        path="DIR",
+        given=("folder", "preparation"),
+        function=load_cifar10,
+    )
+)

@@ -25,37 +25,18 @@ is needed, but missing folders and files are reported at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.zoo.array_dataset import Preparation
-from bitwright.zoo.cifar10 import load_cifar10
 from bitwright.zoo.dataset import DataSets
-from bitwright.zoo.digits import load_digits
-from bitwright.zoo.imagefolder import load_imagefolder
-from bitwright.zoo.mnist import load_mnist
-from bitwright.zoo.npz import load_npz
+from bitwright.zoo.source import DATA
 
-__all__ = ["DATA_KINDS", "load_data"]
+__all__ = ["load_data"]
 
-DATA_KINDS = {
-    "digits": "digits",
-    "cifar10": "cifar10:DIR",
-    "mnist": "mnist:DIR",
-    "imagefolder": "imagefolder:DIR",
-    "npz": "npz:FILE",
-}
-"""Every kind of data, with the form of its spec."""
-
-_LOADERS: dict[str, Callable[[Path, Preparation], DataSets]] = {
-    "cifar10": load_cifar10,
-    "mnist": load_mnist,
-    "npz": load_npz,
-}
 _COMMON = ("limit", "shuffle", "mean", "std")
-_IMAGEFOLDER = (*_COMMON, "size", "resize")
 
 
 def load_data(spec: str) -> DataSets:
@@ -69,24 +50,20 @@ def load_data(spec: str) -> DataSets:
     """
     text, _, query = spec.strip().partition("?")
     kind, colon, path = text.partition(":")
-    if kind not in DATA_KINDS:
-        forms = ", ".join(DATA_KINDS.values())
-        raise InvalidInput(f"unknown data '{kind}'{nearest(kind, DATA_KINDS)} (built in: {forms})")
-    options = _Options.parse(spec, query, _IMAGEFOLDER if kind == "imagefolder" else _COMMON)
-    if kind == "digits":
-        if colon:
-            raise InvalidInput(f"digits takes no path, got '{text}'")
-        return load_digits(options.preparation(shuffle=None))
-    if not path:
-        raise InvalidInput(f"{kind} needs a path: {DATA_KINDS[kind]}")
-    place = Path(path).expanduser()
-    if not place.exists():
-        raise InvalidInput(f"no {'file' if kind == 'npz' else 'folder'} at {place} (data '{spec}')")
-    if kind == "imagefolder":
-        size = options.whole("size", default=224, least=1)
-        resize = options.whole("resize", default=size * 256 // 224, least=size)
-        return load_imagefolder(place, options.preparation(shuffle=0), size, resize)
-    return _LOADERS[kind](place, options.preparation(shuffle=None))
+    if kind not in DATA:
+        forms = ", ".join(source.form for source in DATA.values())
+        raise InvalidInput(f"unknown data '{kind}'{nearest(kind, DATA)} (there are: {forms})")
+    source = DATA[kind]
+    options = _Options.parse(spec, query, (*_COMMON, *source.options))
+    if not source.path and colon:
+        raise InvalidInput(f"{kind} takes no path, got '{text}'")
+    if source.path and not path:
+        raise InvalidInput(f"{kind} needs a path: {source.form}")
+    place = Path(path).expanduser() if source.path else None
+    if place is not None and not place.exists():
+        raise InvalidInput(f"no {'file' if source.path == 'FILE' else 'folder'} at {place} (data '{spec}')")
+    own: dict[str, Any] = {key: options.whole(key, 1, 1) for key in source.options if key in options.values}
+    return source.function(place, options.preparation(source.shuffle), **own)
 
 
 @dataclass(frozen=True)

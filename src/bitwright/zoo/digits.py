@@ -14,6 +14,7 @@ import numpy as np
 from bitwright.errors import MissingExtra
 from bitwright.zoo.array_dataset import ArrayDataset, Preparation
 from bitwright.zoo.dataset import DataSets
+from bitwright.zoo.source import DATA, Source
 
 __all__ = ["load_digits"]
 
@@ -43,3 +44,14 @@ def _read() -> tuple[Any, Any]:
     order = np.random.RandomState(0).permutation(len(images))
     x = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     return x[order], targets[order]
+
+
+DATA.register(
+    Source(
+        name="digits",
+        order=10,
+        does="scikit-learn's 1,797 handwritten digits, 8x8, no download.",
+        needs="scikit-learn",
+        function=lambda place, preparation: load_digits(preparation),
+    )
+)

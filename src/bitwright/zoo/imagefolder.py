@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bitwright.errors import InvalidData, MissingExtra
+from bitwright.errors import InvalidData, InvalidInput, MissingExtra
 from bitwright.zoo.array_dataset import ArrayDataset, Preparation, fixed_order
 from bitwright.zoo.dataset import Batch, Dataset, DataSets, digest
+from bitwright.zoo.source import DATA, Source
 
 __all__ = ["ImageFolder", "load_imagefolder"]
 
@@ -26,14 +27,24 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 FINGERPRINT_FILES = 64
 
 
-def load_imagefolder(folder: Path, preparation: Preparation, size: int, resize: int) -> DataSets:
+def load_imagefolder(folder: Path, preparation: Preparation, size: int = 224, resize: int | None = None) -> DataSets:
     """Return the training images as calibration data and the test images as evaluation data.
 
+    Args:
+        folder: holds ``train``, and ``test`` or ``val``.
+        preparation: order, number and normalisation of the images.
+        size: height and width of the centre crop, in pixels.
+        resize: length of the shorter side before the crop; None for size x 256 / 224.
+
     Raises:
+        InvalidInput: ``resize`` is below ``size``.
         InvalidData: a folder is missing, or ``train`` has no class folders.
         MissingExtra: Pillow is not installed.
     """
     _pillow()
+    resize = size * 256 // 224 if resize is None else resize
+    if resize < size:
+        raise InvalidInput(f"resize must be a whole number, at least {size}, got '{resize}'")
     train = folder / "train"
     test = next((place for place in (folder / "test", folder / "val") if place.is_dir()), None)
     if not train.is_dir() or test is None:
@@ -145,3 +156,17 @@ def _pillow() -> Any:
     except ImportError as error:
         raise MissingExtra("pillow", "images", "to read image files") from error
     return Image
+
+
+DATA.register(
+    Source(
+        name="imagefolder",
+        order=40,
+        does="Images in one folder for each class, under train and test or val.",
+        path="DIR",
+        needs="Pillow",
+        given=("folder", "preparation"),
+        shuffle=0,
+        function=load_imagefolder,
+    )
+)

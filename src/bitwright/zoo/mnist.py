@@ -20,6 +20,7 @@ from bitwright.errors import InvalidData
 from bitwright.zoo.array_dataset import ArrayDataset, Preparation
 from bitwright.zoo.dataset import DataSets
 from bitwright.zoo.npz import read_npz
+from bitwright.zoo.source import DATA, Source
 
 __all__ = ["MEAN", "STD", "load_mnist"]
 
@@ -88,3 +89,15 @@ def _checked(file: Path, x: Any, y: Any) -> tuple[Any, Any]:
     if x.dtype != np.uint8 or x.shape[1:] not in ((28, 28), (1, 28, 28)):
         raise InvalidData(f"the images in {file} must be uint8 (N, 28, 28), got {x.dtype} {x.shape}")
     return x.reshape(-1, 1, 28, 28), y
+
+
+DATA.register(
+    Source(
+        name="mnist",
+        order=30,
+        does="MNIST: 28x28 handwritten digits.",
+        path="DIR",
+        given=("folder", "preparation"),
+        function=load_mnist,
+    )
+)

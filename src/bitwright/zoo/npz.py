@@ -19,6 +19,7 @@ import numpy as np
 from bitwright.errors import InvalidData
 from bitwright.zoo.array_dataset import ArrayDataset, Preparation, fixed_order
 from bitwright.zoo.dataset import DataSets, check_lengths, to_targets
+from bitwright.zoo.source import DATA, Source
 
 __all__ = ["load_npz", "read_npz"]
 
@@ -95,3 +96,15 @@ def _names(file: Path) -> set[str]:
 
 def _classes(file: Path, *targets: Any) -> int:
     return max((int(to_targets(y, file.name).max()) + 1 for y in targets if len(y)), default=0)
+
+
+DATA.register(
+    Source(
+        name="npz",
+        order=50,
+        does="Arrays in one file.",
+        path="FILE",
+        given=("file", "preparation"),
+        function=load_npz,
+    )
+)

@@ -1,0 +1,135 @@
+"""What a runtime is: exporting for it, running its files, and what it stores; one file each, behind one protocol."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy.typing as npt
+
+from bitwright.graph.graph import Graph
+from bitwright.registry import Registry, check_options, options_of
+from bitwright.settings import DEFAULTS
+from bitwright.values import Policy, Site
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported file.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        float_bytes: the size that the float model takes in the same format.
+        notes: sentences on what the runtime cannot hold as it is.
+        scales: per site and per bias what is stored: bits, type, range, step, zero point (see :func:`scales_json`).
+    """
+
+    path: Path
+    bytes: int
+    float_bytes: int
+    notes: tuple[str, ...] = ()
+    scales: dict[str, Any] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """A file that is loaded and can be run."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the export wrote into the file: ``bitwright.graph``, the graph's hash, and ``bitwright.policy``."""
+
+    def __call__(self, *inputs: Any) -> list[Array]:
+        """The outputs, flat, for inputs in the order of the model's."""
+
+    def random_inputs(self, batch: int, seed: int = 0) -> list[Array]:
+        """Inputs of the right shapes and types."""
+
+
+class Runtime(ABC):
+    """A program that runs exported networks.
+
+    Attributes:
+        name: what users write.
+        does: what it is, in one sentence.
+        called: its name in a sentence.
+        suffix: of its files.
+        packages: that must be installed.
+        extra: of Bitwright, that installs them; empty for a runtime from elsewhere.
+        order: where it stands in lists.
+    """
+
+    name: ClassVar[str]
+    does: ClassVar[str]
+    called: ClassVar[str]
+    suffix: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    order: ClassVar[int] = 100
+
+    @abstractmethod
+    def version(self) -> str:
+        """Name and version, e.g. ``ONNX Runtime 1.31.1``."""
+
+    @abstractmethod
+    def export(self, graph: Graph, path: Path) -> ExportResult:
+        """Write the graph under the policy in force; further parameters with defaults are the runtime's options."""
+
+    @abstractmethod
+    def load(self, path: str | Path, optimised: bool = True, threads: int = 1) -> Session:
+        """Load a file.
+
+        Args:
+            path: of the file.
+            optimised: as it is used, with fused kernels; False: each operation as it stands in the file, which gives
+                exactly what was simulated.
+            threads: used inside an operation.
+        """
+
+    @abstractmethod
+    def weight_bytes(self, site: Site, bits: int) -> float:
+        """Bytes that it stores for a quantized weight: integers, scales and zero points."""
+
+    def unfused(self, path: str | Path) -> tuple[str, ...]:
+        """The operations of a file that it computes in float, ``"layer1.0.conv1 (Conv)"``; none by default."""
+        return ()
+
+
+RUNTIMES: Registry[Runtime] = Registry("runtime", "bitwright.runtimes")
+"""Every runtime by name."""
+
+
+def export(
+    graph: Graph,
+    path: str | Path,
+    runtime: str = DEFAULTS.runtime,
+    policy: Policy | None = None,
+    **options: Any,
+) -> ExportResult:
+    """Write a graph as a file that a runtime executes.
+
+    The file rounds exactly where the simulation rounds. With the policy ``bw.FLOAT`` it is the float model.
+
+    Args:
+        graph: calibrated; its policy is left as it was.
+        path: of the file; it is replaced as a whole or not at all.
+        runtime: one of :data:`RUNTIMES`.
+        policy: None for the policy in force.
+        **options: of the runtime. For ONNX Runtime ``storage``: ``"smallest"``: weights to 4 bits as INT4, two in a
+            byte; ``"int8"``: no type below INT8, for readers that lack INT4.
+
+    Raises:
+        InvalidInput: an unknown runtime or option, or a policy that does not fit.
+        MissingExtra: its packages are not installed.
+        ExportError: an operation has no equivalent in the format, or the file would be too large for it.
+        StoreError: the file cannot be written.
+    """
+    chosen = RUNTIMES[runtime]
+    check_options(f"runtime '{runtime}'", options_of(chosen.export, ("graph", "path")), options)
+    with graph.applied(graph.policy if policy is None else policy):
+        return chosen.export(graph, Path(path), **options)
