@@ -113,5 +113,5 @@ def test_a_proof_under_the_same_budget_is_kept() -> None:
     large = (Budget("bops", 1600.0),)
     searched = replace(candidate(4, 4, 0.1), predicted=2.0, budgets=large, optimal=True)
     assert best_within(
-        [searched, candidate(2, 2, 0.3)], (Budget("bops", 1600.0, "bops=W4A4"),), SITES
+        [searched, candidate(2, 2, 0.3)], (Budget("bops", 1600.0, "bops=W4A4"),), SITES, MODELS
     ).candidate.optimal

@@ -12,6 +12,7 @@ from bitwright.errors import InvalidInput
 from bitwright.numerics.affine import Affine, dequantized, fake_quantize, straight_through
 from bitwright.numerics.ranges import Observed, RowHarm, activation_affine, check_method, weight_affine
 from bitwright.quantizers.base import Quantizer, Settling
+from bitwright.quantizers.kind import QUANTIZERS, QuantizerKind
 from bitwright.values import Site
 
 
@@ -287,3 +288,17 @@ class WeightQuantizer(UniformQuantizer):
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self.rounded(self.bits))
         return self._kept[1]
+
+
+def _uniform(site: Site) -> Quantizer:
+    return ActivationQuantizer(site) if site.kind == "activation" else WeightQuantizer(site, torch.empty(0))
+
+
+QUANTIZERS.register(
+    QuantizerKind(
+        name="uniform",
+        order=10,
+        does="Rounds to the nearest of equally spaced values, with the site's own scheme.",
+        function=_uniform,
+    )
+)

@@ -1,5 +1,19 @@
 """Contracts of what can be plugged in: base classes for the tests of one's own plug-ins; Bitwright itself uses none."""
 
+from bitwright.testing.costs import CostContract
+from bitwright.testing.datasets import DataContract
+from bitwright.testing.methods import MethodContract
+from bitwright.testing.placements import PlacementContract
 from bitwright.testing.quantizers import QuantizerContract
+from bitwright.testing.repairs import RepairContract
+from bitwright.testing.runtimes import RuntimeContract
 
-__all__ = ["QuantizerContract"]
+__all__ = [
+    "CostContract",
+    "DataContract",
+    "MethodContract",
+    "PlacementContract",
+    "QuantizerContract",
+    "RepairContract",
+    "RuntimeContract",
+]

@@ -1,0 +1,56 @@
+"""Other quantizers at sites, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bitwright.errors import InvalidInput
+from bitwright.graph.graph import Graph
+from bitwright.quantizers.kind import QUANTIZERS
+from bitwright.repair.descriptor import registered
+from bitwright.repair.report import Change, RepairReport
+
+
+@registered(
+    name="put",
+    order=45,
+    does="Another quantizer is put at sites, one of those that packages bring.",
+    needs="its name: --set put.quantizer=NAME",
+    changes="the grids of all weights, or of the sites that are named; the float network stays what it is",
+    lasting=True,
+    moves=("weight grids", "activation grids"),
+)
+def put(
+    graph: Graph, batches: Any = None, *, quantizer: str = "uniform", sites: Iterable[str] | None = None
+) -> RepairReport:
+    """Put a quantizer at sites; the policy in force stays.
+
+    Args:
+        graph: calibrated, for activations.
+        batches: not needed.
+        quantizer: one of :data:`~bitwright.quantizers.kind.QUANTIZERS`.
+        sites: names; None for all weights.
+
+    Returns:
+        For each site with a width its mean step before and after.
+
+    Raises:
+        InvalidInput: an unknown quantizer or site, or a quantizer that is made for the other kind of sites.
+    """
+    kind = QUANTIZERS[quantizer]
+    names = [site.name for site in graph.sites.weights] if sites is None else [graph.sites[name].name for name in sites]
+    if not names:
+        raise InvalidInput("there is no site to put a quantizer at; name some with sites=")
+    changes, policy = [], graph.policy
+    for name in names:
+        before, bits = graph.quantizers[name], policy[name]
+        step = 0.0 if bits is None else float(before.grid(bits).scale.mean())
+        after = kind.function(before.site)
+        if before.site.kind == "activation":
+            after.observe(before.observed)
+        graph.put(name, after)
+        if bits is not None:
+            changes.append(Change(name, "step", step, float(after.grid(bits).scale.mean())))
+    graph.apply(policy)
+    return RepairReport("nothing", tuple(changes))

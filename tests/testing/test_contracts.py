@@ -1,0 +1,64 @@
+"""What Bitwright brings keeps the contracts that anybody's plug-ins are held to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitwright import testing
+from bitwright.cost import COSTS, costs_for
+from bitwright.graph.pt2e import PLACEMENTS
+from bitwright.repair import REPAIRS
+from bitwright.runtimes import RUNTIMES
+from bitwright.sensitivity import METHODS
+from bitwright.zoo import load_data
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "adaround": {"iterations": 5},
+    "blocks": {"iterations": 5},
+    "ranges": {"weights": "mse", "activations": "percentile"},
+}
+
+
+def contracts(base: type, makes: dict[str, Any], **more: dict[str, Any]) -> dict[str, type]:
+    """A class of tests for each entry."""
+    found = {}
+    for name, made in makes.items():
+        body = {"make": lambda self, made=made: made()}
+        body |= {key: values[name] for key, values in more.items() if name in values}
+        found[f"Test{base.__name__}_{name}"] = type(f"Test{base.__name__}_{name}", (base,), body)
+    return found
+
+
+globals().update(contracts(testing.MethodContract, {name: (lambda name=name: METHODS[name]) for name in METHODS}))
+globals().update(
+    contracts(testing.RepairContract, {name: (lambda name=name: REPAIRS[name]) for name in REPAIRS}, options=OPTIONS)
+)
+globals().update(contracts(testing.CostContract, {name: (lambda name=name: costs_for()[name]) for name in COSTS}))
+globals().update(contracts(testing.RuntimeContract, {name: (lambda name=name: RUNTIMES[name]) for name in RUNTIMES}))
+globals().update(
+    contracts(
+        testing.PlacementContract,
+        {name: (lambda name=name: PLACEMENTS[name]) for name in ("edge", "edge-tensor", "x86")},
+    )
+)
+
+
+class TestDigits(testing.DataContract):
+    def make(self):
+        pytest.importorskip("sklearn")
+        return load_data("digits?limit=40")
+
+
+class TestArrays(testing.DataContract):
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path: Path) -> None:
+        self.file = tmp_path / "data.npz"
+        rng = np.random.default_rng(0)
+        np.savez(self.file, x=rng.normal(size=(20, 3)).astype(np.float32), y=np.arange(20) % 4)
+
+    def make(self):
+        return load_data(f"npz:{self.file}")
