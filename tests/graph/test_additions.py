@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bitwright.graph import calibrate, capture
-from bitwright.graph.additions import Addition, TieFreeSteps, linked
+from bitwright.graph.additions import TieFreeSteps
 from bitwright.graph.pt2e import quiet
 from bitwright.numerics.affine import Affine
 from bitwright.numerics.steps import rounded_up, step_at, stride
@@ -99,12 +99,6 @@ def test_ties_are_common_without_it():
     ]
     assert [float(q.grid(4).scale) for q in made] == [63 / 256, 59 / 256, 74 / 256]
     assert ties(*made) > 0
-
-
-def test_additions_that_share_a_tensor_are_one_group():
-    chain = [Addition("a", "b", "c"), Addition("x", "y", "z"), Addition("d", "c", "e"), Addition("y", "q", "r")]
-    assert [set(group) for group in linked(chain)] == [{"a", "b", "c", "d", "e"}, {"x", "y", "z", "q", "r"}]
-    assert linked([]) == ()
 
 
 def test_a_residual_stream_is_found_through_clamps_and_moves(graph):

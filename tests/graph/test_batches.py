@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 import pytest
 import torch
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.graph.batches import as_batches, check_target_shape, check_targets, iterate, split
+from bitwright.graph.batches import as_batches, check_target_shape, check_targets, cut, iterate, limited, split
 
 X, Y = torch.randn(3, 2), torch.tensor([0, 1, 2])
 
@@ -89,3 +93,74 @@ def test_one_hot_targets_are_told():
         InvalidData, match=r"targets must have shape \(4,\) for outputs of shape \(4, 3\), got \(4, 3\)"
     ):
         check_target_shape(torch.zeros(4, 3), torch.zeros(4, 3, dtype=torch.long))
+
+
+class Boxes(NamedTuple):
+    corners: torch.Tensor
+    label: list
+
+
+@dataclass
+class Caption:
+    text: list
+    score: torch.Tensor
+    language: str
+
+
+class TestCut:
+    """Batches of 5 samples, of which 1 to 3 are taken."""
+
+    x = torch.randn(5, 2)
+    y = torch.arange(5)
+
+    def taken(self, targets):
+        (inputs,), found = cut(((self.x,), targets), 1, 4)
+        assert torch.equal(inputs, self.x[1:4])
+        return found
+
+    def test_tensors_wherever_they_are(self):
+        found = self.taken({"a": self.y, "b": (self.y * 2, [self.x, self.y]), "size": 224, "none": None})
+        assert torch.equal(found["a"], self.y[1:4])
+        assert torch.equal(found["b"][0], 2 * self.y[1:4])
+        assert torch.equal(found["b"][1][0], self.x[1:4])
+        assert torch.equal(found["b"][1][1], self.y[1:4])
+        assert (found["size"], found["none"]) == (224, None)
+        assert self.taken(None) is None
+        assert isinstance(self.taken(self.y.numpy()), np.ndarray)
+
+    def test_lists_with_an_entry_for_each_sample(self):
+        assert self.taken(["a", "b", "c", "d", "e"]) == ["b", "c", "d"]
+        boxes = [{"boxes": torch.randn(n, 4), "labels": torch.arange(n)} for n in (5, 5, 5, 5, 5)]
+        assert self.taken(boxes) == boxes[1:4]
+        assert self.taken(tuple(boxes)) == tuple(boxes[1:4])
+        lengths = [torch.randn(n) for n in (1, 5, 2, 0, 7)]
+        assert self.taken(lengths) == lengths[1:4]
+
+    def test_records(self):
+        boxes = self.taken(Boxes(self.x, [1, 2, 3, 4, 5]))
+        assert isinstance(boxes, Boxes)
+        assert torch.equal(boxes.corners, self.x[1:4])
+        assert boxes.label == [2, 3, 4]
+        caption = self.taken(Caption(list("abcde"), self.y, "en"))
+        assert (caption.text, caption.score.tolist(), caption.language) == (["b", "c", "d"], [1, 2, 3], "en")
+
+    def test_what_does_not_say_where_its_samples_are(self):
+        with pytest.raises(InvalidData, match=r"Tensor of shape \(3, 2\) in a batch of 5 samples.*make its first axis"):
+            self.taken({"a": torch.zeros(3, 2)})
+        with pytest.raises(InvalidData, match="list of 5 entries in a batch of 5 samples.*as a dictionary"):
+            self.taken([self.y] * 5)
+        with pytest.raises(InvalidData, match="targets hold a object in a batch of 5 samples"):
+            self.taken(object())
+
+    def test_the_first_samples_of_several_batches(self):
+        batches = [((self.x,), {"y": self.y}), ((self.x + 1,), {"y": self.y + 5}), ((self.x,), {"y": self.y})]
+        found = list(limited(batches, 7))
+        assert [len(inputs[0]) for inputs, _ in found] == [5, 2]
+        assert torch.cat([targets["y"] for _, targets in found]).tolist() == [0, 1, 2, 3, 4, 5, 6]
+        assert list(limited(batches, None)) == batches
+        assert len(list(limited(batches, 10))) == 2
+
+    def test_targets_move_along_whatever_holds_them(self):
+        _, targets = split((self.x, {"y": [self.y, "text"]}), torch.device("meta"))
+        assert targets["y"][0].is_meta
+        assert targets["y"][1] == "text"

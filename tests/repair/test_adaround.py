@@ -216,3 +216,64 @@ def test_bad_input(residual, images, calibrated, options, message):
     with pytest.raises(InvalidInput, match=message):
         repair(graph, "adaround", [(images, None)], **options)
     assert graph.repairs == []
+
+
+class OneBlock(nn.Module):
+    """A block whose output is the network's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 5, 3, padding=1)
+        self.conv2 = nn.Conv2d(5, 3, 3, padding=1)
+
+    def forward(self, x):
+        return torch.relu(self.conv2(torch.relu(self.conv1(x))) + x)
+
+
+@pytest.fixture
+def corrected(images, calibrated):
+    """A network that is one block, its biases corrected; its policy, and its error, summed over channels."""
+    torch.manual_seed(5)
+    network = OneBlock().eval()
+    graph = calibrated(network, images)
+    policy = Policy.uniform(graph.sites, 3, None)
+    repair(graph, "bias", [(images, None)], policy=policy)
+    return graph, policy, lambda: 3 * error(graph, policy, images, network(images).detach())
+
+
+@pytest.mark.parametrize("unit", ["layer", "block"])
+def test_before_is_the_state_before_the_repair(corrected, images, unit):
+    graph, policy, measured = corrected
+    before = measured()
+    report = adaround(graph, [(images, None)], policy, unit=unit, **QUICK)
+    if unit == "block":  # the inputs of the second layer alone are others by then
+        assert report.changes[0].before == pytest.approx(before, rel=1e-5)
+    assert report.changes[-1].after == pytest.approx(measured(), rel=1e-5)
+    assert measured() < before
+
+
+def test_what_is_no_better_leaves_grids_integers_and_corrections(corrected, images, monkeypatch):
+    graph, policy, measured = corrected
+    before, plain = measured(), {layer.name: layer.weight.grid(3) for layer in layers_of(graph)}
+    biases = {layer.name: layer.bias.corrections[3].clone() for layer in layers_of(graph)}
+
+    def coarse(layer, bits, *_, **__):
+        return replace(plain[layer.name], scale=plain[layer.name].scale * 30)
+
+    monkeypatch.setitem(adaround.function.__globals__, "fitted_affine", coarse)
+    report = adaround(graph, [(images, None)], policy, unit="block", iterations=2, samples=64)
+    assert report.changes[0].before == report.changes[0].after == pytest.approx(before, rel=1e-5)
+    assert measured() == before
+    for layer in layers_of(graph):
+        assert torch.equal(layer.weight.grid(3).scale, plain[layer.name].scale)
+        assert torch.equal(layer.bias.corrections[3], biases[layer.name])
+
+
+@pytest.mark.parametrize("unit", ["layer", "block"])
+def test_corrections_stay_where_biases_are_not_learned(corrected, images, unit):
+    graph, policy, measured = corrected
+    before = measured()
+    biases = {layer.name: layer.bias.corrections[3].clone() for layer in layers_of(graph)}
+    adaround(graph, [(images, None)], policy, unit=unit, learn_bias=False, **QUICK)
+    assert all(torch.equal(layer.bias.corrections[3], biases[layer.name]) for layer in layers_of(graph))
+    assert measured() < before

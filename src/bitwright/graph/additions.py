@@ -13,7 +13,7 @@ hangs on the widths in force. Steps move by at most a quarter, and by a few perc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from bitwright.graph.operations import entry_of
 from bitwright.graph.places import quantizer_at, site_behind
 from bitwright.numerics.affine import Affine
 from bitwright.quantizers.base import Quantizer
+from bitwright.values.linked import linked
 
 _SIGNIFICANT_BITS = 12  # of the largest value, in units: products with weights then stay within float32
 _FEWEST_FRACTION_BITS = 2  # of the smallest step, in units
@@ -59,18 +60,6 @@ def _site_after(module: GraphModule, node: Node) -> Quantizer | None:
     return None
 
 
-def linked(additions: Iterable[Addition]) -> tuple[tuple[str, ...], ...]:
-    """The sites of additions that share a tensor, directly or through others, group by group."""
-    groups: list[dict[str, None]] = []
-    for addition in additions:
-        mine = dict.fromkeys((addition.left, addition.right, addition.result))
-        for group in [g for g in groups if g.keys() & mine.keys()]:
-            groups.remove(group)
-            mine = {**group, **mine}
-        groups.append(mine)
-    return tuple(tuple(group) for group in groups)
-
-
 class TieFreeSteps:
     """Sets the steps around the additions of a graph for the widths in force.
 
@@ -80,7 +69,7 @@ class TieFreeSteps:
 
     def __init__(self, module: GraphModule) -> None:
         additions = additions_of(module)
-        self.groups = linked(additions)
+        self.groups = linked((addition.left, addition.right, addition.result) for addition in additions)
         self.results = frozenset(addition.result for addition in additions)
         self._made: dict[tuple[int, ...], tuple[list[Affine], list[Affine]]] = {}
 

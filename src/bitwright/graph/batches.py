@@ -113,14 +113,16 @@ def _cut(targets: Any, part: slice, count: int) -> Any:
     if dataclasses.is_dataclass(targets) and not isinstance(targets, type):
         entries = {field.name: getattr(targets, field.name) for field in dataclasses.fields(targets) if field.init}
         return dataclasses.replace(targets, **{key: _cut(value, part, count) for key, value in entries.items()})
+    if isinstance(targets, tuple) and hasattr(targets, "_fields"):
+        return type(targets)(*(_cut(entry, part, count) for entry in targets))
     if isinstance(targets, (list, tuple)):
         return _cut_sequence(targets, part, count)
     if getattr(targets, "shape", ())[:1] == (count,):
         return targets[part]
-    kind = f"{type(targets).__name__} of shape {tuple(targets.shape)}" if hasattr(targets, "shape") else type(targets)
+    shape = f" of shape {tuple(targets.shape)}" if hasattr(targets, "shape") else ""
     raise InvalidData(
-        f"targets hold a {kind} in a batch of {count} samples, which cannot be cut along the samples; make its first "
-        "axis that of the samples, or a list with an entry for each sample"
+        f"targets hold a {type(targets).__name__}{shape} in a batch of {count} samples, which cannot be cut along the "
+        "samples; make its first axis that of the samples, or a list with an entry for each sample"
     )
 
 
@@ -135,8 +137,7 @@ def _cut_sequence(targets: Any, part: slice, count: int) -> Any:
             "could be for all samples; pass those of several outputs as a dictionary, and those of samples as a list "
             "of dictionaries"
         )
-    entries = [_cut(entry, part, count) for entry in targets]
-    return type(targets)(*entries) if hasattr(targets, "_fields") else type(targets)(entries)
+    return type(targets)(_cut(entry, part, count) for entry in targets)
 
 
 def _holds_samples(entry: Any, count: int) -> bool:

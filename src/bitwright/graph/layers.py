@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from bitwright.errors import InvalidInput
+from bitwright.graph.geometry import geometry_of
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import WeightRole, argument, bias_of, entry_of
@@ -70,21 +70,13 @@ class Layer:
     @property
     def groups(self) -> int:
         """Groups of a convolution; 1 for a linear layer."""
-        return int(self._argument("groups", 1))
+        return int(argument(self.node, self.role.arguments.get("groups"), "groups", 1))
 
     @property
     def outputs(self) -> int:
         """Number of output channels."""
         shape = self.weight.weight.shape
         return shape[1] * self.groups if self.transposed else shape[0]
-
-    def _argument(self, name: str, default: Any) -> Any:
-        return argument(self.node, self.role.arguments.get(name), name, default)
-
-    def _many(self, value: Any) -> list[int]:
-        dims = self.weight.weight.dim() - 2
-        values = list(value) if isinstance(value, (list, tuple)) else [value]
-        return [int(v) for v in (values * dims if len(values) == 1 else values)]
 
     def geometry(self) -> tuple[list[int], list[int], list[int], list[int]]:
         """Stride, padding in front, padding behind and dilation of the convolution, one entry for each dimension.
@@ -93,20 +85,11 @@ class Layer:
         (stride is then the spacing of the values, not of the positions).
         """
         kernel = self.weight.weight.shape[2:]
-        stride = self._many(self._argument("stride", 1))
-        if self.transposed:
-            padding = self._many(self._argument("padding", 0))
-            extra = self._many(self._argument("output_padding", 0))
-            dilation = self._many(self._argument("dilation", 1))
-            front = [d * (k - 1) - p for k, d, p in zip(kernel, dilation, padding, strict=True)]
-            return stride, front, [f + e for f, e in zip(front, extra, strict=True)], dilation
-        dilation = self._many(self._argument("dilation", 1))
-        given = self._argument("padding", 0)
-        if given == "same":
-            total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-            return stride, [t // 2 for t in total], [t - t // 2 for t in total], dilation
-        both = self._many(0 if given == "valid" else given)
-        return stride, both, both, dilation
+        own = geometry_of(self.node, self.role, kernel)
+        if not self.transposed:
+            return own.stride, own.front, own.behind, own.dilation
+        front = [d * (k - 1) - p for k, d, p in zip(kernel, own.dilation, own.front, strict=True)]
+        return own.stride, front, [f + e for f, e in zip(front, own.extra, strict=True)], own.dilation
 
     def matrix(self, weight: Tensor) -> Tensor:
         """A tensor in the weight's shape as (groups, outputs of a group, inputs of a group x kernel)."""

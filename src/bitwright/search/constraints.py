@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.values import Sites, check_bits
+from bitwright.values.linked import linked
 
 Width = int | None
 """Bits of a site; None is float."""
@@ -73,24 +74,12 @@ class Constraints:
 
     def groups(self, sites: Sites) -> list[tuple[str, ...]]:
         """Disjoint groups of two or more sites that must agree, in the order of the sites."""
-        leader = {name: name for name in sites.names}
-
-        def find(name: str) -> str:
-            while leader[name] != name:
-                leader[name] = leader[leader[name]]
-                name = leader[name]
-            return name
-
+        together = []
         for group in self.together:
             if isinstance(group, str):
                 raise InvalidInput(f"constraint together takes lists of sites, got the text {group!r}; write [[...]]")
-            members = [name for key in group for name in matching(key, sites)]
-            for name in members[1:]:
-                leader[find(name)] = find(members[0])
-        gathered: dict[str, list[str]] = {}
-        for name in sites.names:
-            gathered.setdefault(find(name), []).append(name)
-        return [tuple(names) for names in gathered.values() if len(names) > 1]
+            together.append([name for key in group for name in matching(key, sites)])
+        return [group for group in linked(together, sites.names) if len(group) > 1]
 
     def pairs_for(self, name: str, kind: str) -> frozenset[tuple[int, int]] | None:
         """The allowed (weight bits, activation bits) of an operation; None allows all.

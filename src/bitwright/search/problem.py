@@ -13,6 +13,7 @@ from bitwright.cost import CostModel, CostTerms
 from bitwright.errors import InvalidInput
 from bitwright.search.constraints import Constraints, Width
 from bitwright.values import Policy, SensitivityTable, Sites
+from bitwright.values.linked import linked
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -53,20 +54,7 @@ class Problem:
 
     def components(self) -> list[tuple[int, ...]]:
         """Sets of variables that no pair connects, in order."""
-        leader = list(range(len(self.levels)))
-
-        def find(v: int) -> int:
-            while leader[v] != v:
-                leader[v] = leader[leader[v]]
-                v = leader[v]
-            return v
-
-        for u, v in self.edges:
-            leader[find(v)] = find(u)
-        found: dict[int, list[int]] = {}
-        for v in range(len(leader)):
-            found.setdefault(find(v), []).append(v)
-        return [tuple(vs) for vs in found.values()]
+        return linked(self.edges, range(len(self.levels)))
 
     def restricted(self, variable: int, level: int) -> Problem:
         """The same problem with one variable fixed; its pairs become costs of single variables."""

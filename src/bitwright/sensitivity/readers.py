@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from bitwright.graph.operations import WeightRole, argument, entry_of
+from bitwright.graph.geometry import geometry_of
+from bitwright.graph.operations import entry_of
 from bitwright.sensitivity.layout import Layout
 from bitwright.sensitivity.per_sample import (
     Pair,
@@ -168,8 +167,10 @@ class WeightReader(Reader):
             whole = self._convolution(a.flatten(0, extra), g.flatten(0, extra), workspace)
             return whole.reshape(n, -1, *self.weight.shape).sum(1)
         one_dimensional = self.role.dims == 1
-        stride, padding, output_padding, dilation, groups, uneven = _geometry(self.node, self.role, self.weight)
-        if any(uneven):
+        geometry = geometry_of(self.node, self.role, self.weight.shape[2:])
+        stride, padding, dilation, output_padding = geometry.stride, geometry.front, geometry.dilation, geometry.extra
+        if padding != geometry.behind:
+            uneven = [behind - front for front, behind in zip(padding, geometry.behind, strict=True)]
             a = torch.nn.functional.pad(a, [side for extra in reversed(uneven) for side in (0, extra)])
         weight = self.weight
         if one_dimensional:
@@ -190,28 +191,7 @@ class WeightReader(Reader):
             dilation,
             self.role.transposed,
             output_padding,
-            n * groups,
+            n * geometry.groups,
             (False, True, False),
         )
         return result.reshape(n, *self.weight.shape)  # type: ignore[no-any-return]
-
-
-def _pair(value: Any, dims: int) -> list[int]:
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return [int(v) for v in (values * dims if len(values) == 1 else values)]
-
-
-def _geometry(node: Node, role: WeightRole, weight: Tensor) -> tuple[Any, Any, Any, Any, int, list[int]]:
-    """Stride, padding, output padding, dilation, groups; and what ``padding="same"`` adds at the far ends."""
-
-    def of(name: str, default: Any) -> Any:
-        return argument(node, role.arguments.get(name), name, default)
-
-    dims = role.dims
-    padding, uneven = of("padding", 0), [0] * dims
-    dilation = _pair(of("dilation", 1), dims)
-    if isinstance(padding, str):
-        same = [d * (k - 1) if padding == "same" else 0 for k, d in zip(weight.shape[2:], dilation, strict=True)]
-        padding, uneven = [total // 2 for total in same], [total % 2 for total in same]
-    stride, extra = _pair(of("stride", 1), dims), _pair(of("output_padding", 0), dims)
-    return stride, _pair(padding, dims), extra, dilation, int(of("groups", 1)), uneven
