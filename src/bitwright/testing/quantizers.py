@@ -1,12 +1,13 @@
 """The contract of a quantizer, as a base class for tests::
 
     from bitwright.testing import QuantizerContract
+    from bitwright.values import Site
 
     class TestMine(QuantizerContract):
         widths = (4, 8)
 
         def make(self):
-            return Mine(bw.values.Site("relu", "activation", (1, 8)), ...)
+            return Mine(Site("relu", "activation", (1, 8)))
 
 pytest then runs each method here on it; without pytest, call them.
 """
