@@ -16,8 +16,9 @@ import torch
 
 import bitwright as bw
 from _environment import output_argument, write
-from bitwright.evaluation import float_outputs, measure_many, spearman_interval
 from bitwright.sensitivity import sensitivities
+from bitwright.sensitivity.agreement import spearman_interval
+from bitwright.tasks import evaluate, reference
 from bitwright.zoo import load_data, resnet20_cifar10, resnet56_cifar10
 
 MODELS = {"resnet20": resnet20_cifar10, "resnet56": resnet56_cifar10}
@@ -42,8 +43,8 @@ def main() -> None:
         bw.Policy({site.name: draw.choice((3, 4, 6, 8)) for site in graph.sites}) for _ in range(arguments.policies)
     ]
     with torch.no_grad():
-        reference = float_outputs(graph, test)
-        verdicts = list(measure_many(graph, policies, test, reference=reference))
+        floats = reference(graph, test)
+        verdicts = [evaluate(graph, policy, test, reference=floats) for policy in policies]
     measured = {
         "accuracy": [verdict.accuracy.value for verdict in verdicts],
         "loss": [-verdict.loss.value for verdict in verdicts],

@@ -26,7 +26,7 @@ from torch import nn  # noqa: E402
 import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
 from bitwright.debug import debug  # noqa: E402
-from bitwright.evaluation.task import Task  # noqa: E402
+from bitwright.tasks import Classification  # noqa: E402
 from bitwright.zoo import load_data, resnet20_cifar10, resnet56_cifar10  # noqa: E402
 
 CALIBRATION, BATCH = 512, 64
@@ -72,7 +72,7 @@ def with_outliers(network: str = "resnet20", at: int = 1) -> nn.Module:
     return model.eval()
 
 
-def figures(model: nn.Module, task: Task, granularity: str) -> dict[str, Any]:
+def figures(model: nn.Module, task: Classification, granularity: str) -> dict[str, Any]:
     """The flow at W8A8 with a target of 0.5 points."""
     example = next(iter(task.calibration))[0][:2]
     graph = bw.capture(model, example, quantizer=bw.edge_quantizer(granularity))
@@ -107,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = load_data(arguments.data)
-    task = Task(list(data.calibration.batches(BATCH, CALIBRATION)), list(data.evaluation.batches(BATCH)))
+    task = Classification(list(data.calibration.batches(BATCH, CALIBRATION)), list(data.evaluation.batches(BATCH)))
     result = {
         "network": arguments.network,
         "unbalanced_per_tensor_w8a8": figures(

@@ -64,7 +64,7 @@ def measure(model: str, seconds: float, mixed: int, seed: int, folder: Path) -> 
             "same_top1_on": compared.fused_agreement,
             "largest_logit_difference_off": compared.exact_logit_difference,
             "largest_logit_difference_on": compared.fused_logit_difference,
-            "accuracy": compared.accuracy,
+            "accuracy": compared.figure.value.value,
             "size_ratio": result.bytes / result.float_bytes,
             "time_ratio": {str(item.batch): item.ratio for item in times},
             "float_operations": len(times[0].unfused),

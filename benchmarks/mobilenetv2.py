@@ -31,8 +31,7 @@ import bitwright as bw  # noqa: E402
 from _cifar10_jpeg import images, in_batches  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
 from bitwright.debug import debug  # noqa: E402
-from bitwright.evaluation import float_outputs  # noqa: E402
-from bitwright.evaluation.task import Task  # noqa: E402
+from bitwright.tasks import Classification, reference  # noqa: E402
 from bitwright.zoo import load_data  # noqa: E402
 from bitwright.zoo.mobilenet import mobilenet_v2  # noqa: E402
 
@@ -102,7 +101,7 @@ def unbalanced(model: Any, batches: Any) -> Any:
 def flow(model: Any, batches: Any, evaluation: Any) -> dict[str, Any]:
     """The debugging flow at W8A8, one step for each weight tensor."""
     graph = bw.capture(model, batches[0][0][:2], quantizer=bw.edge_quantizer("tensor"))
-    found = debug(graph, Task(batches, evaluation), TARGET, model=model)
+    found = debug(graph, Classification(batches, evaluation), TARGET, model=model)
     after = found.verdict
     return {
         "target_points": TARGET,
@@ -139,7 +138,7 @@ def main() -> None:
     tests = {name: in_batches(part, BATCH) for name, part in images(arguments.data, "test").items()}
     # Of the network before any repair, whatever a repair does to its float function.
     references = {
-        (granularity, name): float_outputs(captured(model, granularity, batches[:1]), part)
+        (granularity, name): reference(captured(model, granularity, batches[:1]), part)
         for granularity in {label.split()[0] for label in labels}
         for name, part in tests.items()
     }
@@ -168,10 +167,9 @@ def main() -> None:
         float_pass()
         measured = {}
         for name, part in tests.items():
-            reference = references[granularity, name]
-            measured[name] = figures_of(bw.evaluate(graph, policy, part, reference=reference))
+            measured[name] = figures_of(bw.evaluate(graph, policy, part, reference=references[granularity, name]))
             if "cle" in label:  # cross-layer equalization works on the float network: what that is now
-                measured[name]["repaired_float_accuracy"] = float_outputs(graph, part).accuracy
+                measured[name]["repaired_float_accuracy"] = reference(graph, part).figure.value.value
             shown = measured[name]
             print(
                 f"# {label}, {name}: {shown['accuracy']['value']:.2%}, KL {shown['kl']['value']:.4f}, "
@@ -185,8 +183,8 @@ def main() -> None:
         row["cost_in_float_passes"] = seconds / unit
     figures: dict[str, Any] = {
         "calibration_images": CALIBRATION,
-        "evaluation_images": {name: reference.samples for (_, name), reference in references.items()},
-        "float_accuracy": {name: reference.accuracy for (_, name), reference in references.items()},
+        "evaluation_images": {name: floats.samples for (_, name), floats in references.items()},
+        "float_accuracy": {name: floats.figure.value.value for (_, name), floats in references.items()},
         "float_pass_seconds": {"median": unit, "smallest": min(passes), "largest": max(passes)},
         "rows": rows,
     }

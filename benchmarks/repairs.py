@@ -26,7 +26,7 @@ import torch  # noqa: E402
 
 import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
-from bitwright.evaluation import float_outputs  # noqa: E402
+from bitwright.tasks import reference  # noqa: E402
 from bitwright.zoo import load_data, resnet20_cifar10  # noqa: E402
 
 IMAGES, BATCH = 512, 128
@@ -61,7 +61,7 @@ def main() -> None:
     batches = list(data.calibration.batches(BATCH, limit=IMAGES))
     evaluation = list(data.evaluation.batches(BATCH))
     graph = bw.calibrate(bw.capture(model, batches[0][0][:2]), batches)
-    reference = float_outputs(graph, evaluation)
+    floats = reference(graph, evaluation)
     passes: list[float] = []
 
     def float_pass() -> None:
@@ -82,7 +82,7 @@ def main() -> None:
             for name, options in REPAIRS[label]:
                 seconds += bw.repair(graph, name, batches, policy=policy, **options).processor_seconds
             float_pass()
-            verdict = bw.evaluate(graph, policy, evaluation, reference=reference)
+            verdict = bw.evaluate(graph, policy, evaluation, reference=floats)
             spent.append(seconds)
             rows.append(
                 {
@@ -99,8 +99,8 @@ def main() -> None:
         row["cost_in_float_passes"] = seconds / unit
     figures = {
         "calibration_images": IMAGES,
-        "evaluation_images": reference.samples,
-        "float_accuracy": reference.accuracy,
+        "evaluation_images": floats.samples,
+        "float_accuracy": floats.figure.value.value,
         "float_pass_seconds": {"median": unit, "smallest": min(passes), "largest": max(passes)},
         "rows": rows,
     }

@@ -22,13 +22,11 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bitwright import tasks as tasks
     from bitwright.debug import apply_recipe as apply_recipe
     from bitwright.debug import debug as debug
     from bitwright.debug import tensor_view as tensor_view
     from bitwright.errors import BitwrightError as BitwrightError
-    from bitwright.evaluation import evaluate as evaluate
-    from bitwright.evaluation import evaluate_regression as evaluate_regression
-    from bitwright.evaluation.task import Task as Task
     from bitwright.graph import Graph as Graph
     from bitwright.graph import calibrate as calibrate
     from bitwright.graph import capture as capture
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
     from bitwright.search import search as search
     from bitwright.sensitivity import sensitivity as sensitivity
     from bitwright.sensitivity import sweep as sweep
+    from bitwright.tasks import Task as Task
+    from bitwright.tasks import evaluate as evaluate
     from bitwright.values import FLOAT as FLOAT
     from bitwright.values import Policy as Policy
     from bitwright.values import SensitivityTable as SensitivityTable
@@ -54,15 +54,14 @@ _HOMES = {
     "Policy": "bitwright.values",
     "Recipe": "bitwright.values.recipe",
     "SensitivityTable": "bitwright.values",
-    "Task": "bitwright.evaluation.task",
+    "Task": "bitwright.tasks",
     "Verdict": "bitwright.values",
     "apply_recipe": "bitwright.debug",
     "calibrate": "bitwright.graph",
     "capture": "bitwright.graph",
     "debug": "bitwright.debug",
     "edge_quantizer": "bitwright.graph.pt2e",
-    "evaluate": "bitwright.evaluation",
-    "evaluate_regression": "bitwright.evaluation",
+    "evaluate": "bitwright.tasks",
     "export": "bitwright.runtimes",
     "parity": "bitwright.runtimes",
     "repair": "bitwright.repair",
@@ -87,18 +86,20 @@ __all__ = [
     "debug",
     "edge_quantizer",
     "evaluate",
-    "evaluate_regression",
     "export",
     "parity",
     "repair",
     "search",
     "sensitivity",
     "sweep",
+    "tasks",
     "tensor_view",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "tasks":
+        return importlib.import_module("bitwright.tasks")
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
         globals()[name] = value

@@ -19,7 +19,7 @@ from bitwright.errors import InvalidInput, nearest
 from bitwright.registry import registry_of
 
 DEFAULT_DROP = 0.5
-"""Points that a policy may lose where neither a budget nor a target is given."""
+"""Points of the primary figure that a policy may lose where neither a budget nor a target is given."""
 
 RANGES = ("minmax", "percentile", "mse")
 NAMED = ("cost", "data", "method", "quantizer", "ranges", "repairs", "runtime")
@@ -125,7 +125,8 @@ Function = Annotated[Any, with_attribute("__call__", "a function, or module:func
 class Settings(BaseModel):
     """How a run goes; everything that it can be told beside its model, its data and its folder.
 
-    ``quantizer`` may also be a PT2E ``Quantizer``. In Python, ``loss`` and ``metric`` are the functions themselves.
+    ``quantizer`` may also be a PT2E ``Quantizer``. In Python, ``loss`` and ``metric`` are the functions
+    themselves, and ``task`` may be a task (:mod:`bitwright.tasks`).
 
     Raises:
         InvalidInput: an unknown setting, or a value that cannot be used.
@@ -139,7 +140,7 @@ class Settings(BaseModel):
     target_drop: Annotated[
         Annotated[float, Field(ge=0, le=100)] | None, Flag("POINTS", empty=f"{DEFAULT_DROP:g} without a budget")
     ] = None
-    """Points that may be lost: the cheapest policy that loses no more is taken."""
+    """Points that may be lost (percent of a loss or a perplexity): the cheapest policy that loses no more is taken."""
     repairs: Annotated[tuple[str, ...], BeforeValidator(listed), one_of("repairs"), Flag("LIST")] = ("gptq", "adaround")
     """Repairs that may be tried so that a cheaper policy holds --target-drop, each alone, in this order; or none."""
     cost: Annotated[str, one_of("cost"), Flag("COST")] = "bops"
@@ -178,11 +179,14 @@ class Settings(BaseModel):
     """What the model is exported for."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Flag("N")] = 0
     """Of everything drawn at random."""
-    loss: Annotated[Function, Flag("MODULE:FUNCTION", empty="cross-entropy")] = None
+    task: Annotated[Any, Flag("NAME", empty="what outputs and targets look like")] = None
+    """What the outputs mean: classification, dense, regression and others, with options as in dense?ignore=255; or
+    module:Class of your own."""
+    loss: Annotated[Function, Flag("MODULE:FUNCTION", empty="the task's own")] = None
     """(outputs, targets) -> one loss for each sample."""
-    metric: Annotated[Function, Flag("MODULE:FUNCTION", empty="accuracy")] = None
-    """(outputs, targets) -> one number over all samples, larger is better; shown beside the other figures. The
-    debugging flow decides by it, and counts 0.01 of it as a point."""
+    metric: Annotated[Function, Flag("MODULE:FUNCTION", empty="the task's own figure")] = None
+    """(outputs, targets) -> one number over all samples, larger is better. It decides in place of the task's own
+    figure; 0.01 of it counts as a point."""
 
     def __init__(self, **given: Any) -> None:
         try:

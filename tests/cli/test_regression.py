@@ -40,12 +40,15 @@ def flags(tmp_path: Path) -> tuple[str, ...]:
 def test_search_evaluate_and_export(run, flags, tmp_path: Path, capsys) -> None:
     pytest.importorskip("onnxruntime")
     assert run("search", *flags, "--budget", "bops=W4A4") == 0
-    assert "Margin-FIT gave way to FIT" in capsys.readouterr().out
+    assert "FIT took the place of Margin-FIT" in capsys.readouterr().out
     assert run("evaluate", *flags, "--json") == 0
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["samples"] == 40
-    assert 10 < verdict["sqnr"]["low"] < verdict["sqnr"]["value"] < verdict["sqnr"]["high"]
-    assert verdict["metrics"]["metric"] < verdict["metrics"]["float metric"]
+    sqnr = verdict["figures"]["sqnr"]["value"]
+    assert 10 < sqnr["low"] < sqnr["value"] < sqnr["high"]
+    metric = verdict["figures"]["metric"]
+    assert verdict["primary_name"] == "metric"
+    assert metric["value"]["value"] < metric["reference"]["value"]
     assert run("evaluate", *flags) == 0
     out = capsys.readouterr().out
     assert "SQNR, dB" in out
@@ -63,15 +66,20 @@ def test_sensitivity_is_by_fit(run, flags, capsys) -> None:
     assert "nats" not in out
 
 
-@pytest.mark.parametrize("words", [("run",), ("repair", "gptq", "--policy", "W4A8"), ("sweep",), ("debug",)])
-def test_what_judges_by_classes_says_so_in_one_line(run, flags, words, capsys) -> None:
-    assert run(*words, *flags) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    assert len(errors) == 1
-    assert f"{words[0]} judges by accuracy and KL to float" in errors[0]
-    assert "evaluate_regression" in errors[0]
-
-
-def test_float_targets_need_a_loss(run, flags, capsys) -> None:
-    assert run("sensitivity", *flags[:4]) == 2
-    assert "must be integers (class numbers from 0), got float32; for regression give a loss" in capsys.readouterr().err
+def test_the_whole_job_goes_without_classes(run, flags, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("onnxruntime")
+    few = ("--points", "4", "--bits", "3,4,8", "--budget", "bops=W4A4")
+    assert run("run", *flags[:4], *few) == 0  # the loss is the squared error
+    out = " ".join(capsys.readouterr().out.split())
+    assert "loss (float" in out
+    assert "ranked by relative squared error" in out
+    assert "Top-1" not in out
+    page = (tmp_path / "bitwright-out" / "report.html").read_text(encoding="utf-8")
+    assert "Relative squared error" in page
+    assert "Top-1" not in page
+    assert run("repair", "bias", *flags[:4], "--policy", "W4A8") == 0
+    assert "Relative squared error on held-out calibration samples:" in " ".join(capsys.readouterr().out.split())
+    assert run("sweep", *flags[:4], "--policy", "W4A4") == 0
+    assert "Relative squared error. Alone on" in " ".join(capsys.readouterr().out.split())
+    assert run("debug", *flags[:4], "--policy", "W8A8", "--target-drop", "50") == 0
+    assert "loss" in capsys.readouterr().out

@@ -6,7 +6,8 @@ import pytest
 
 from bitwright.cli.main import main
 from bitwright.report import Measured, RunReport
-from bitwright.values import Interval, Operation, Policy, Site, Sites, Verdict
+from bitwright.testing.tasks import classified
+from bitwright.values import Operation, Policy, Site, Sites
 
 SITES = Sites(
     (Site("fc.weight", "weight", (3, 4)), Site("fc", "activation", (1, 3))),
@@ -15,21 +16,8 @@ SITES = Sites(
 )
 
 
-def interval(value: float) -> Interval:
-    return Interval(value, value - 0.01, value + 0.01)
-
-
 def write_run(folder: Path, accuracy: float, bits: int) -> Path:
-    verdict = Verdict(
-        500,
-        interval(accuracy),
-        interval(0.9),
-        interval(accuracy - 0.9),
-        interval(0.4),
-        interval(0.3),
-        interval(0.02),
-        interval(0.95),
-    )
+    verdict = classified(accuracy, 0.9, accuracy - 0.9, kl=0.02, samples=500)
     measured = Measured(Policy({"fc.weight": bits, "fc": 8}, name="mine"), {"size": 3.0 * bits, "bops": 1e3}, verdict)
     report = RunReport("net", SITES, float_costs={"size": 48.0, "bops": 4e3}, chosen=measured)
     folder.mkdir()

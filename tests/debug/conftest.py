@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from bitwright.evaluation.task import Task
+from bitwright.tasks import Classification
 
 
 @pytest.fixture(scope="session")
 def digits_task(digits_data):
     (x, y), test = digits_data
-    return Task([(x[i : i + 128], y[i : i + 128]) for i in range(0, 384, 128)], [test], name="digits")
+    return Classification([(x[i : i + 128], y[i : i + 128]) for i in range(0, 384, 128)], [test], title="digits")
 
 
 @pytest.fixture(scope="session")

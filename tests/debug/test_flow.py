@@ -9,10 +9,8 @@ import torch
 import bitwright as bw
 from bitwright.debug import STEPS, apply_recipe, debug
 from bitwright.errors import InvalidInput, PolicyMismatch
-from bitwright.evaluation import evaluate
-from bitwright.evaluation.task import Task
+from bitwright.tasks import Classification, evaluate
 from bitwright.values.findings import Findings
-from bitwright.values.verdict import points_lost
 
 WITHOUT_REPAIRS = ()
 
@@ -40,10 +38,10 @@ def test_a_target_that_holds_stops_at_step_2(graph, digits_task, digits_model):
 
 def test_an_undecided_target_goes_on_mending_and_ends_before_bits_are_spent(graph, digits_task):
     evaluation = [(x[:60], y[:60]) for x, y in digits_task.evaluation]  # too few: a flipped prediction is 1.7 points
-    task = Task(digits_task.calibration, evaluation[:1])
+    task = Classification(digits_task.calibration, evaluation[:1])
     findings = debug(graph, task, 1.0, weights=4, activations=4, repairs=("gptq",))
     assert findings.outcome == "undecided"
-    lost = points_lost(findings.verdict.accuracy_change)
+    lost = findings.verdict.lost
     assert lost.value <= 1.0 < lost.high
     assert [step.number for step in findings.steps] == [1, 2, 3, 4]
     assert findings.recipe.repaired("gptq")
@@ -59,7 +57,7 @@ def test_unbalanced_channels_are_mended_by_equalization(unbalanced_model, digits
     assert second.at_fault == ("weight",)
     assert third.measured[1].label == "repair cle"
     assert third.measured[1].kept
-    assert third.measured[1].kl < 0.2 * third.measured[0].kl
+    assert third.measured[1].distance < 0.2 * third.measured[0].distance
     assert "repair cle" in third.conclusion
     assert [str(action) for action in findings.recipe.actions] == ["repair cle"]
     assert findings.outcome == "holds"
@@ -120,11 +118,11 @@ def test_a_change_is_kept_only_when_it_helps(whole_flow):
     for step in whole_flow.steps:
         if step.number not in (3, 4, 7) or step.status == "skipped":
             continue
-        kl = step.measured[0].kl
+        kl = step.measured[0].distance
         for row in step.measured[1:]:
             if row.kept:
-                assert row.kl <= 0.95 * kl
-                kl = row.kl
+                assert row.distance <= 0.95 * kl
+                kl = row.distance
     fixed = whole_flow.step(7)
     assert fixed.change
     assert any(row.kept for row in fixed.measured)
@@ -212,9 +210,9 @@ def test_a_metric_of_ones_own_decides(graph, digits_task):
     def share_of_zeros(outputs, targets):
         return float((outputs.argmax(1)[targets == 0] == 0).double().mean())
 
-    task = Task(digits_task.calibration, digits_task.evaluation, metric=share_of_zeros)
+    task = Classification(digits_task.calibration, digits_task.evaluation, metric=share_of_zeros)
     findings = debug(graph, task, 1.0)
-    assert findings.step(2).verdict.metrics["metric"] > 0.9
+    assert findings.step(2).verdict.figures["metric"].value.value > 0.9
     assert findings.outcome == "holds"  # a metric of one's own has no interval
     assert findings.step(2).conclusion.startswith("Metric 0.9")
 

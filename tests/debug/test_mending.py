@@ -11,7 +11,8 @@ from bitwright.debug.bench import Bench
 from bitwright.debug.mending import Mending, fits, without_replaced
 from bitwright.debug.state import State
 from bitwright.debug.words import listed, named, outliers_of, points
-from bitwright.evaluation.task import Task
+from bitwright.tasks import Classification
+from bitwright.tasks.classification import ACCURACY, LOSS
 from bitwright.values import Policy
 from bitwright.values.recipe import Action, Recipe
 
@@ -32,16 +33,16 @@ def ranges_by(method):
 
 def test_the_best_of_alternatives_is_kept_alone(graph, digits_task):
     mine = mending(graph, digits_task, Policy.uniform(graph.sites, None, 3), "minmax")
-    start = mine.kl
+    start = mine.distance
     actions = [ranges_by("minmax"), ranges_by("mse"), Action("repair", {"name": "bias", "methd": 1})]
     assert mine.attempt_one_of(actions)
     before, minmax, mse, refused = mine.rows
-    assert before.kl == start
+    assert before.distance == start
     assert not minmax.kept
     assert mse.kept
     assert refused.note.startswith("refused: repair 'bias' has no option 'methd'")
     assert mine.recipe.actions == (ranges_by("mse"),)
-    assert mine.kl == mse.kl < start
+    assert mine.distance == mse.distance < start
     assert not mine.attempt_one_of([])
 
 
@@ -66,20 +67,20 @@ def test_a_fit_takes_the_place_of_the_one_before_it(graph, digits_task):
     assert [row.kept for row in mine.rows] == [None, False, True]
     alone = mending(graph, digits_task, Policy.uniform(graph.sites, 2, 8), "minmax")
     alone.attempt(gptq)
-    assert alone.kl == mine.kl
+    assert alone.distance == mine.distance
 
 
 def test_what_was_kept_gives_way_to_something_better_from_the_start(graph, digits_task):
     mine = mending(graph, digits_task, Policy({"linear.weight": 2, "relu": 3}), "minmax")
     start = mine.recipe
     assert mine.attempt(Action("bits", {"site": "relu", "bits": 4}))
-    worse = mine.kl
+    worse = mine.distance
     assert not mine.instead(start, [Action("bits", {"site": "relu", "bits": 3})])
     assert [str(action) for action in mine.recipe.actions] == ["relu at 4 bits"]
     assert mine.instead(start, [Action("bits", {"site": "linear.weight", "bits": 8})])
     assert [str(action) for action in mine.recipe.actions] == ["linear.weight at 8 bits"]
     assert mine.kept == list(mine.recipe.actions)
-    assert mine.kl < worse
+    assert mine.distance < worse
     assert [row.label for row in mine.rows if row.kept] == ["linear.weight at 8 bits"]
 
 
@@ -118,12 +119,12 @@ def test_a_layer_norm_with_outliers_in_a_few_channels_ends_in_smoothquant_alone(
         model.hidden.weight.div_(factors)
         labels = [model(x).argmax(1) for x, _ in digits_data]
     (x, _), (test, _) = digits_data
-    task = Task([(x[:256], labels[0][:256])], [(test, labels[1])])
+    task = Classification([(x[:256], labels[0][:256])], [(test, labels[1])])
     graph = bw.capture(model, x[:2])
     findings = debug(graph, task, 5.0, weights=8, activations=8, model=model)
     fourth = findings.step(4)
     assert fourth.conclusion.startswith("The worst activation is norm")
-    assert any(row.label.startswith("range") and row.kl is not None for row in fourth.measured)
+    assert any(row.label.startswith("range") and row.distance is not None for row in fourth.measured)
     assert [str(action) for action in findings.recipe.actions] == ["repair smooth"]
     assert findings.outcome == "holds"
 
@@ -155,10 +156,11 @@ def test_outliers_are_described_where_there_are_any(outlier_model, digits_task, 
 
 
 def test_a_drop_is_told_with_enough_digits_to_see_whether_the_target_holds():
-    assert points(0.4321, 0.5) == "0.43 points below"
-    assert points(100 * 3 / 597, 0.5) == "0.503 points below"
-    assert points(0.5, 0.5) == "0.50 points below"
-    assert points(-0.17, 0.0) == "0.17 points above"
+    assert points(0.4321, 0.5, ACCURACY) == "0.43 points below"
+    assert points(100 * 3 / 597, 0.5, ACCURACY) == "0.503 points below"
+    assert points(0.5, 0.5, ACCURACY) == "0.50 points below"
+    assert points(-0.17, 0.0, ACCURACY) == "0.17 points above"
+    assert points(2.0, 0.5, LOSS) == "2.00 % above"
 
 
 def test_actions_in_words():
@@ -176,7 +178,7 @@ def test_a_float_network_that_only_guesses_is_named_in_step_1(digits_model, digi
         model.linear.weight.zero_()
         model.linear.bias.copy_(torch.arange(10.0))
     graph = bw.capture(model, digits_data[0][0][:2])
-    task = Task(digits_task.calibration[:1], digits_task.evaluation)
+    task = Classification(digits_task.calibration[:1], digits_task.evaluation)
     said = debug(graph, task, 0.5, model=model).step(1).conclusion
     assert "is hardly better than naming the most frequent class every time" in said
     sound = debug(bw.capture(digits_model, digits_data[0][0][:2]), task, 5.0).step(1).conclusion

@@ -14,7 +14,8 @@ from bitwright.flow.choose import (
     within,
     without_repeats,
 )
-from bitwright.values import Budget, Candidate, Front, Interval, Operation, Policy, Scheme, Site, Sites, Verdict
+from bitwright.testing.tasks import classified
+from bitwright.values import Budget, Candidate, Front, Operation, Policy, Scheme, Site, Sites, Verdict
 
 WEIGHT = Scheme(symmetric=True, signed=True)
 SITES = Sites(
@@ -27,10 +28,7 @@ MODELS = costs_for()
 
 
 def verdict(kl: float, agreement: float = 1.0) -> Verdict:
-    def at(value: float) -> Interval:
-        return Interval(value, value, value)
-
-    return Verdict(100, at(0.9), at(0.9), at(0.0), at(0.1), at(0.1), at(kl), at(agreement))
+    return classified(0.9, 0.9, 0.0, kl=kl, agreement=agreement, samples=100)
 
 
 def candidate(w: int, a: int, kl: float, agreement: float = 1.0) -> Candidate:
@@ -48,7 +46,10 @@ def test_the_smallest_kl_within_the_budget_is_chosen() -> None:
     assert choice.candidate.policy.bits == {"x": 5, "fc.weight": 3}
     assert choice.candidate.policy.name == "bops=W4A4"
     assert choice.candidate.used == {"bops": pytest.approx(1500 / 1600)}
-    assert "(0.1000 nats) of 3 measured policies within the budget" in choice.reason
+    assert (
+        "the smallest KL to float (0.1000 nats) on held-out calibration samples, of 3 measured policies"
+        in choice.reason
+    )
 
 
 def test_all_budgets_hold_at_once() -> None:
@@ -72,7 +73,7 @@ def test_a_target_that_nothing_holds_is_said_so() -> None:
     choice = cheapest_holding(front(candidate(4, 4, 0.2, 0.9), candidate(8, 8, 0.1, 0.98)), 0.5, 50)
     assert choice.candidate.policy.bits == {"x": 8, "fc.weight": 8}
     assert choice.reason.startswith(
-        "No policy of the front is sure to lose at most 0.5 points: even the dearest changes 2.00%"
+        "No policy of the front is sure to lose at most 0.5 points of accuracy: even the dearest changes 2.00%"
     )
 
 

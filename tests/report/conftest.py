@@ -7,11 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitwright.evaluation.intervals import wilson
 from bitwright.report import Agreement, Measured, Pair, RunReport
+from bitwright.tasks import wilson
+from bitwright.tasks.classification import ACCURACY, AGREEMENT
+from bitwright.testing.tasks import classified
 from bitwright.values import (
     Budget,
     Candidate,
+    Figure,
     Front,
     Interval,
     Latency,
@@ -37,17 +40,17 @@ def verdict(correct: float, agreement: float, name: str = "", samples: int = 200
     def around(value: float, half: float, method: str) -> Interval:
         return Interval(value, value - half, value + half, 0.95, method)
 
-    return Verdict(
+    return classified(
+        around(correct, 0.02, "wilson"),
+        around(0.9, 0.02, "wilson"),
+        around(correct - 0.9, 0.01, "paired bootstrap"),
+        around(0.5, 0.05, "bootstrap"),
+        around(0.4, 0.05, "bootstrap"),
+        around(0.0125, 0.0025, "bootstrap"),
+        around(agreement, 0.01, "wilson"),
         samples=samples,
-        accuracy=around(correct, 0.02, "wilson"),
-        float_accuracy=around(0.9, 0.02, "wilson"),
-        accuracy_change=around(correct - 0.9, 0.01, "paired bootstrap"),
-        loss=around(0.5, 0.05, "bootstrap"),
-        float_loss=around(0.4, 0.05, "bootstrap"),
-        kl=around(0.0125, 0.0025, "bootstrap"),
-        agreement=around(agreement, 0.01, "wilson"),
-        policy_name=name,
-        metrics={"F1 <macro>": 0.875},
+        name=name,
+        own={"F1 <macro>": (0.875, 0.9)},
     )
 
 
@@ -127,7 +130,9 @@ def report(sites: Sites, table: SensitivityTable, front: Front) -> RunReport:
             ),
         ),
         exported="tiny.onnx",
-        parity=Parity("ONNX Runtime 1.31", 200, 1.0, 0.995, 0.0, 1.0, 0.05, 0.88, 200, wilson(176, 200)),
+        parity=Parity(
+            "ONNX Runtime 1.31", 200, 0.0, 1.0, 0.05, AGREEMENT, 1.0, 0.995, Figure(ACCURACY, wilson(176, 200))
+        ),
         latency=(Latency(1, 0.002, 0.004), Latency(32, 0.03, 0.025, ("body.<add>", "head (Gemm)"))),
         export_notes=("3 sites at 3 bits are stored as 4-bit",),
         environment={"torch": "2.13.0", "threads": 1},

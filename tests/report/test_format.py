@@ -5,6 +5,7 @@ import math
 import pytest
 
 from bitwright.report import format as text
+from bitwright.testing.tasks import classified
 from bitwright.values import Interval
 
 
@@ -70,11 +71,12 @@ def test_what_became_of_a_cost() -> None:
 
 
 def test_whether_a_target_holds_in_words() -> None:
-    lost = Interval(0.2, -0.4, 0.8, method="paired bootstrap")
-    assert text.target_sentence(lost, 1, 500) == "The target of 1 point holds: the whole interval is within it."
-    assert text.target_sentence(lost, 0.5, 500) == (
+    change = Interval(-0.002, -0.008, 0.004, method="paired bootstrap")
+    verdict = classified(change=change, samples=500)
+    assert text.target_sentence(verdict, 1) == "The target of 1 point holds: the whole interval is within it."
+    assert text.target_sentence(verdict, 0.5) == (
         "Whether the target of 0.5 points holds is undecided: the interval lies on both sides; about 2,000 evaluation "
         "samples would probably decide it, not 500."
     )
-    one = Interval(2.0, 2.0, 2.0, method="none")
-    assert text.target_sentence(one, 0.5, 500) == "The target of 0.5 points does not hold."
+    one = classified(change=Interval(-0.02, -0.02, -0.02, method="none"))
+    assert text.target_sentence(one, 0.5) == "The target of 0.5 points does not hold."

@@ -30,11 +30,9 @@ def test_headline_without_export_measurement_or_policy(report: RunReport, empty:
     assert report.chosen is not None
     unmeasured = replace(report, chosen=replace(report.chosen, verdict=None))
     assert headline(unmeasured) == (
-        "mixed 4/8 was chosen by prediction: 5 x smaller, 5 x fewer bit operations; its accuracy was not measured."
+        "mixed 4/8 was chosen by prediction: 5 x smaller, 5 x fewer bit operations; it was not measured."
     )
-    assert headline(replace(unmeasured, float_costs={})) == (
-        "mixed 4/8 was chosen by prediction; its accuracy was not measured."
-    )
+    assert headline(replace(unmeasured, float_costs={})) == ("mixed 4/8 was chosen by prediction; it was not measured.")
     assert headline(empty) == "This run has not chosen a policy yet."
 
 
@@ -53,20 +51,16 @@ def test_figures_have_float_first_and_the_chosen_policy_last(report: RunReport) 
         ("float", "float"), ("W4A4", "baseline"), ("mixed 4/8", "chosen"),
     ]  # fmt: skip
     reference, baseline, chosen = panel.rows
-    assert reference.accuracy is not None
-    assert reference.accuracy.value == 0.9
-    assert reference.loss is not None
-    assert reference.loss.value == 0.4
-    assert reference.change is None
+    assert panel.headings == (
+        "Top-1 %", "Change, points", "Agrees with float %", "KL to float, nats", "Loss", "F1 <macro>",
+    )  # fmt: skip
+    assert reference.cells == ("90.0 [88.0, 92.0]", "–", "–", "–", "0.400 [0.350, 0.450]", "0.900")
     assert reference.costs == {"size": 800.0, "bops": 8e6}
-    assert baseline.agreement is not None
-    assert baseline.agreement.value == 0.9
-    assert report.chosen is not None
-    assert report.chosen.verdict is not None
-    assert chosen.change == report.chosen.verdict.accuracy_change
+    assert baseline.cells[2] == "90.0 [89.0, 91.0]"
+    assert chosen.cells[:2] == ("88.0 [86.0, 90.0]", "-2.0 [-3.0, -1.0]")
+    assert chosen.cells[-1] == "0.875"
     assert panel.samples == 200
     assert panel.cost_metrics == ("size", "bops")
-    assert panel.user_metrics == ("F1 <macro>",)
     assert panel.axis == pytest.approx((0.83 - 0.05 * 0.09, 0.92 + 0.05 * 0.09))
     assert panel.intervals == (
         "In brackets, intervals over 200 inputs; accuracy, agreement: 95% Wilson; "
@@ -77,7 +71,7 @@ def test_figures_have_float_first_and_the_chosen_policy_last(report: RunReport) 
 def test_figures_of_a_policy_that_was_not_measured(empty: RunReport, sites: Sites) -> None:
     panel = figures_panel(replace(empty, chosen=Measured(Policy.uniform(sites, 4, 8), {"size": 3.0})))
     assert panel.samples == 0
-    assert panel.rows[1].accuracy is None
+    assert panel.rows[1].primary is None
     assert panel.rows[1].label == "W4A8"
     assert panel.axis == (0.0, 1.0)
 

@@ -11,20 +11,16 @@ from rich.console import Console, RenderableType
 from bitwright.report.panels_debug import TITLES, debug_panel
 from bitwright.report.render_debug import render_debug
 from bitwright.report.terminal_debug import findings_lines, step_lines
-from bitwright.values import Interval, Policy, Verdict
+from bitwright.tasks import Classification
+from bitwright.tasks.classification import KL
+from bitwright.testing.tasks import classified
+from bitwright.values import Policy
 from bitwright.values.findings import Findings, Measurement, Step
 from bitwright.values.recipe import Recipe
 from bitwright.values.sweep import Sweep, SweepRow
 from bitwright.values.tensors import AxisView, TensorView
 
-
-def interval(value: float) -> Interval:
-    return Interval(value, value - 0.01, value + 0.01)
-
-
-VERDICT = Verdict(
-    200, interval(0.9), interval(0.92), interval(-0.02), interval(0.3), interval(0.2), interval(0.1), interval(0.95)
-)
+VERDICT = classified()
 PLAIN = Recipe(Policy({"conv.weight": 4, "relu": 4}, "abcd", "W4A4"))
 CHANNELS = AxisView(
     "output channel",
@@ -60,7 +56,7 @@ HARMLESS = Measurement("float", note="<script>alert(1)</script>")
 
 
 def measured(number: int, title: str, recipe: Recipe, rows: tuple[Measurement, ...], said: str, **more: Any) -> Step:
-    fields = {"status": "done", "rule": "rule", "change": "", **more}
+    fields = {"status": "done", "rule": "rule", "change": "", "measure": KL, **more}
     return Step(number=number, title=title, measured=rows, conclusion=said, recipe=recipe, **fields)
 
 
@@ -74,10 +70,10 @@ def printed(*parts: RenderableType) -> str:
 @pytest.fixture
 def findings() -> Findings:
     rows = tuple(
-        SweepRow(label, (label,), (4,), kl, kl / 10, 0.9, sqnr)
+        SweepRow(label, (label,), (4,), kl, kl / 10, sqnr, {"kl": kl, "agreement": 0.9}, {})
         for label, kl, sqnr in (("relu", 0.4, 10.0), ("conv.weight", 0.1, math.inf))
     )
-    sweep = Sweep(rows, {}, rows[0], ("conv.weight", "relu"), 64)
+    sweep = Sweep(rows, {}, rows[0], ("conv.weight", "relu"), 64, Classification.measures, "kl", "accuracy", {})
     mended = PLAIN.then("ranges", site="relu", method="percentile", percentile=99.9)
     steps = (
         measured(1, "Sound?", PLAIN, (HARMLESS,), "Yes."),
@@ -136,10 +132,10 @@ def test_the_chart_shows_the_path_taken(findings) -> None:
 def test_every_figure_of_a_step_is_in_its_panel(findings) -> None:
     panel = debug_panel(findings)
     fourth, fifth = panel.steps[3], panel.steps[4]
-    assert (fourth.rows[0].kl, fourth.rows[0].agreement, fourth.rows[0].kept) == ("0.0100", "99.0%", "kept")
+    assert (fourth.rows[0].distance, fourth.rows[0].agreement, fourth.rows[0].kept) == ("0.0100", "99.0%", "kept")
     assert "90.0% [89.0, 91.0]" in fourth.verdict
     assert [(row.site, row.share) for row in fifth.harms] == [("relu", 1.0), ("conv.weight", 0.25)]
-    assert fifth.harms[0].kl == "0.400 ± 0.040"
+    assert fifth.harms[0].distance == "0.400 ± 0.040"
     assert fifth.harms[1].sqnr == "nothing is lost"
     assert "2.0 s, as much as 8 float passes" in fourth.cost
     assert panel.actions == ("ranges of relu by percentile 99.9",)

@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 
 from bitwright.report import Agreement, Measured, RunReport, agreement_from_front, agreement_panel, front_panel
 from bitwright.report.panels_front import point_figures, spearman
+from bitwright.testing.tasks import classified
 from bitwright.values import Front, Interval, Policy, Sites
 
 
@@ -30,8 +31,8 @@ def test_points_in_order_of_cost_with_their_bits(report: RunReport, sites: Sites
     assert panel.points[2].search.endswith("; at most 1.00% above the optimum of the predicted harm")
     assert (panel.axis, panel.divisor, panel.logarithmic) == ("Size (B)", 1.0, False)
     assert panel.measured_points == 4
-    assert panel.float_accuracy is not None
-    assert panel.float_accuracy.value == 0.9
+    assert panel.reference is not None
+    assert panel.reference.value == 0.9
     measured = panel.points[0].measured
     assert measured is not None
     assert (measured.value, measured.low, measured.high) == pytest.approx((0.22, 0.21, 0.23))
@@ -46,7 +47,7 @@ def test_a_chosen_policy_that_is_not_on_the_front_is_added(front: Front, sites: 
     assert panel.selected == 1
     assert panel.points[1].bits == (3, None, None, None, None, None, None)
     assert point_figures(panel.points[1], front.unit) == (
-        ("Accuracy", "not measured"), ("Predicted (share of predictions that flip)", "30.00%"), ("Size", "120 B"),
+        ("Figures", "not measured"), ("Predicted (share of predictions that flip)", "30.00%"), ("Size", "120 B"),
     )  # fmt: skip
 
 
@@ -142,8 +143,5 @@ def test_agreement_panel_says_the_correlation_in_words(report: RunReport) -> Non
 def test_flip_interval_is_mirrored() -> None:
     from bitwright.report.panels_front import flip_rate
 
-    class Holder:
-        agreement = Interval(0.9, 0.85, 0.92, 0.95, "wilson")
-
-    found = flip_rate(Holder())  # type: ignore[arg-type]
+    found = flip_rate(classified(agreement=Interval(0.9, 0.85, 0.92)))
     assert (found.value, found.low, found.high) == pytest.approx((0.1, 0.08, 0.15))

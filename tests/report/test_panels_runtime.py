@@ -1,40 +1,42 @@
 from __future__ import annotations
 
 from bitwright.report import RunReport, latency_panel, parity_panel
-from bitwright.values import Interval, Latency, Parity
+from bitwright.tasks.classification import ACCURACY, AGREEMENT
+from bitwright.values import Figure, Interval, Latency, Parity
 
 
 def test_parity_in_counts_and_output_steps(report: RunReport) -> None:
     assert report.parity is not None
     panel = parity_panel(report.parity)
-    assert [(r.optimisations, r.agrees, r.share, r.logit_difference) for r in panel.rows] == [
-        ("off", "200 of 200", "100.00%", "0 output steps"), ("on", "199 of 200", "99.50%", "1.00 output steps"),
+    assert [(r.optimisations, r.agrees, r.share, r.difference) for r in panel.rows] == [
+        ("off", "200 of 200 inputs", "100.00%", "0 output steps"),
+        ("on", "199 of 200 inputs", "99.50%", "1.00 output steps"),
     ]  # fmt: skip
     assert panel.sentence == (
-        "ONNX Runtime predicts the same class as the simulation on 200 of 200 inputs with its graph optimisations off, "
-        "and on 199 of 200 with them on, the way it is normally run."
+        "ONNX Runtime agrees with the simulation on 200 of 200 inputs with its graph optimisations off, and on 199 of "
+        "200 inputs with them on, the way it is normally run."
     )
-    assert panel.step == "One output step is 0.0500 logits."
-    assert panel.accuracy == "88.0% [82.8, 91.8] (95% Wilson)"
+    assert panel.step == "One output step is 0.0500."
+    assert (panel.label, panel.figure) == ("Top-1", "88.0% [82.8, 91.8] (95% Wilson)")
 
 
-def test_parity_of_a_float_output_is_in_logits() -> None:
-    panel = parity_panel(Parity("myengine 2", 10, 1.0, 1.0, 0.25, 0.5))
-    assert [row.logit_difference for row in panel.rows] == ["0.250 logits", "0.500 logits"]
-    assert panel.sentence.startswith("myengine predicts")
-    assert (panel.step, panel.accuracy) == ("", "")
+def test_parity_of_a_float_output_is_in_its_own_units() -> None:
+    panel = parity_panel(Parity("myengine 2", 10, 0.25, 0.5, None, AGREEMENT, 1.0, 1.0))
+    assert [row.difference for row in panel.rows] == ["0.250 units of the output", "0.500 units of the output"]
+    assert panel.sentence.startswith("myengine agrees")
+    assert (panel.step, panel.figure) == ("", "")
 
 
-def test_a_prediction_for_each_position_is_counted_by_positions_with_its_own_interval() -> None:
-    interval = Interval(0.9, 0.85, 0.94, 0.95, "bootstrap")
-    panel = parity_panel(Parity("ONNX Runtime 1", 10, 1.0, 0.99, 0.0, 0.5, None, 0.9, 1000, interval))
-    assert "on 1,000 of 1,000 positions of 10 inputs with" in panel.sentence
-    assert "on 990 of 1,000 with them on" in panel.sentence
-    assert panel.accuracy == "90.0% [85.0, 94.0] (95% bootstrap)"
+def test_inputs_that_agree_in_part_are_shares_with_their_own_interval() -> None:
+    figure = Figure(ACCURACY, Interval(0.9, 0.85, 0.94, 0.95, "bootstrap"))
+    panel = parity_panel(Parity("ONNX Runtime 1", 10, 0.0, 0.5, None, AGREEMENT, 1.0, 0.993, figure))
+    assert "on 10 of 10 inputs with" in panel.sentence
+    assert "on 99.30% of the predictions for 10 inputs with them on" in panel.sentence
+    assert panel.figure == "90.0% [85.0, 94.0] (95% bootstrap)"
 
 
 def test_parity_of_a_regression_has_differences_only() -> None:
-    panel = parity_panel(Parity("ONNX Runtime 1", 10, None, None, 0.0, 0.5, 0.1, None, 0))
+    panel = parity_panel(Parity("ONNX Runtime 1", 10, 0.0, 0.5, 0.1))
     assert [(row.agrees, row.share) for row in panel.rows] == [("–", "–"), ("–", "–")]
     assert "at most 0.500 output steps with them on" in panel.sentence
     assert panel.step == "One output step is 0.100."

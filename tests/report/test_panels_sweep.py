@@ -3,17 +3,23 @@ from __future__ import annotations
 import math
 
 from bitwright.report.panels_sweep import sweep_panel
+from bitwright.tasks import Classification
 from bitwright.values.sweep import Sweep, SweepRow
 
 
 def row(label, kl, bits=4, sqnr=20.0):
-    return SweepRow(label, (label,), (bits,), kl, kl / 10, 0.9, sqnr)
+    figures = {"kl": kl, "agreement": 0.9}
+    return SweepRow(label, (label,), (bits,), kl, kl / 10, sqnr, figures, dict.fromkeys(figures, 0.01))
+
+
+def made(rows, base, base_row, labels, samples):
+    return Sweep(rows, base, base_row, labels, samples, Classification.measures, "kl", "accuracy", {})
 
 
 def sweeps():
-    on = Sweep((row("a", 0.4), row("b", 0.1), row("c", 0.0, sqnr=math.inf)), {}, row("base", 0.0), ("a", "b", "c"), 64)
+    on = made((row("a", 0.4), row("b", 0.1), row("c", 0.0, sqnr=math.inf)), {}, row("base", 0.0), ("a", "b", "c"), 64)
     base = row("W4A4", 0.6)
-    off = Sweep((row("b", 0.2, None), row("a", 0.3, None), row("c", 0.65, None)), {"a": 4}, base, ("a", "b", "c"), 64)
+    off = made((row("b", 0.2, None), row("a", 0.3, None), row("c", 0.65, None)), {"a": 4}, base, ("a", "b", "c"), 64)
     return on, off
 
 
@@ -32,5 +38,5 @@ def test_alone_on_and_alone_off_side_by_side():
 
 
 def test_where_nothing_is_lost():
-    quiet = Sweep((row("a", 0.0),), {}, row("base", 0.0), ("a",), 8)
+    quiet = made((row("a", 0.0),), {}, row("base", 0.0), ("a",), 8)
     assert sweep_panel(quiet, quiet).sentence.endswith("No site alone changes the outputs.")

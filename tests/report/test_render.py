@@ -104,7 +104,7 @@ def test_every_section_is_there_in_order(report: RunReport, without_plotly: None
         "3 sites at 3 bits are stored as 4-bit",
         "capture 500 ms search 1 min 15 s",
         "Calibrated on few inputs.",
-        "199 of 200 99.50% 1.00 output steps",
+        "199 of 200 inputs 99.50% 1.00 output steps",
     ):
         assert part in text, part
     assert text.count("not measured") == 1
@@ -134,7 +134,7 @@ def test_the_page_gets_the_panels(report: RunReport, without_plotly: None) -> No
     data = page_data(render(report))
     assert data["chosen"] == [8, 4, 8, 4, 8, 8, 8]
     assert [p["label"] for p in data["front"]["points"]] == ["mixed 2/4", "W4A4", "mixed 4/4", "mixed 4/8", "mixed 8/8"]
-    assert data["front"]["points"][0]["verdict"]["accuracy"]["value"] == 0.7
+    assert data["front"]["points"][0]["figures"]["accuracy"]["value"] == 0.7
     assert data["flips"] is True
     assert [t["method"] for t in data["sensitivity"]] == ["margin-fit", "fit"]
     assert data["sensitivity"][1]["standard_error"] is None

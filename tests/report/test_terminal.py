@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from bitwright.errors import InvalidInput
-from bitwright.report import RunReport, terminal
-from bitwright.values import Interval, Policy, RegressionVerdict, SensitivityTable, Sites
+from bitwright.report import Measured, RunReport, terminal
+from bitwright.values import Figure, Interval, Measure, Policy, SensitivityTable, Sites, Verdict
 
 
 def shown(renderable: RenderableType, width: int = 80) -> str:
@@ -102,18 +102,25 @@ def test_compare_lists_only_what_differs(report: RunReport, other: RunReport) ->
     assert "All 7 sites have the same bits in all runs." in shown(terminal.compare_table([report, report]))
 
 
-def test_a_regression_beside_float() -> None:
-    loss, change = Interval(0.25, 0.2, 0.3, 0.95, "bootstrap"), Interval(0.05, 0.01, 0.09, 0.95, "paired bootstrap")
-    own = {"metric": 0.75, "float metric": 0.875}
-    verdict = RegressionVerdict(40, Interval(21.5, 20.5, 22.5), loss, loss, change, "W4A4", own)
-    text = shown(terminal.regression_table(verdict), 120)
-    assert [cell.strip() for cell in cells(text, "W4A4")] == [
-        "W4A4",
-        "0.250 [0.200, 0.300]",
-        "0.0500 [0.0100, 0.0900]",
-        "21.5 [20.5, 22.5]",
-        "0.750",
-    ]
-    assert cells(text, "float")[-1].strip() == "0.875"
-    whole = replace(verdict, sqnr=Interval(math.inf, math.inf, math.inf))
-    assert "nothing is lost" in shown(terminal.regression_table(whole), 120)
+def test_figures_of_another_task_have_its_names_and_units(sites: Sites) -> None:
+    loss = Figure(
+        Measure("loss", "Loss", larger=False, relative=True),
+        Interval(0.25, 0.2, 0.3, 0.95, "bootstrap"),
+        Interval(0.2, 0.15, 0.25, 0.95, "bootstrap"),
+        Interval(0.05, 0.01, 0.09, 0.95, "paired bootstrap"),
+    )
+    sqnr = Figure(Measure("sqnr", "SQNR", "dB"), Interval(21.5, 20.5, 22.5, 0.95, "bootstrap"))
+    error = Figure(Measure("error", "Relative squared error", larger=False), Interval(0.007, 0.006, 0.008))
+    verdict = Verdict("regression", 40, {"loss": loss, "error": error, "sqnr": sqnr}, "loss", "error")
+    report = RunReport("net", sites, chosen=Measured(Policy({}, name="W4A4"), {}, verdict))
+    text = shown(terminal.verdict_table(report), 120)
+    rows = [line.split() for line in text.splitlines() if line.strip().startswith("W4A4")]
+    assert " ".join(rows[0]) == "W4A4 * 0.250 [0.200, 0.300] +0.0500 [+0.0100, +0.0900]"
+    assert " ".join(rows[1]) == "W4A4 * 0.00700 [0.00600, 0.00800] 21.5 [20.5, 22.5]"
+    assert "SQNR, dB" in text
+    assert "Top-1" not in text
+    assert "at 95%" not in text
+    nothing = replace(sqnr, value=Interval(math.inf, math.inf, math.inf))
+    verdict = replace(verdict, figures={**verdict.figures, "sqnr": nothing})
+    report = replace(report, chosen=Measured(Policy({}, name="W4A4"), {}, verdict))
+    assert "nothing is lost" in shown(terminal.verdict_table(report), 120)

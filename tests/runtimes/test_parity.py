@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bitwright.errors import PolicyMismatch
-from bitwright.evaluation import evaluate, wilson
 from bitwright.graph import calibrate, capture
 from bitwright.graph.pt2e import edge_quantizer
 from bitwright.runtimes import export, parity, predict
+from bitwright.tasks import evaluate, wilson
 from bitwright.values import FLOAT, Policy
+
+CLASSES = "classification"  # without targets it cannot be inferred
 
 
 def mixed(sites, seed, low=2, high=8):
@@ -29,9 +31,9 @@ def mixed(sites, seed, low=2, high=8):
 def test_every_kind_of_operation_gives_the_same_numbers_with_optimisations_off(captured, tmp_path, name):
     graph, inputs = captured(name)
     result = export(graph, tmp_path / "model.onnx", policy=mixed(graph.sites, 1))
-    found = parity(graph, result.path, [(inputs, None)])
+    found = parity(graph, result.path, [(inputs, None)], task=CLASSES)
     assert found.exact_agreement == 1.0
-    assert found.exact_logit_difference <= (1e-5 if found.step is None else 1.0)
+    assert found.exact_difference <= (1e-5 if found.step is None else 1.0)
     assert found.fused_agreement >= 0.9
     assert found.samples == len(inputs)
 
@@ -43,7 +45,7 @@ def test_any_policy_gives_the_same_predictions(captured, tmp_path_factory, data)
     widths = st.one_of(st.none(), st.integers(2, 8))
     policy = Policy({site.name: data.draw(widths, label=site.name) for site in graph.sites})
     result = export(graph, tmp_path_factory.mktemp("any") / "model.onnx", policy=policy)
-    found = parity(graph, result.path, [(inputs, None)])
+    found = parity(graph, result.path, [(inputs, None)], task=CLASSES)
     assert found.exact_agreement == 1.0
     assert found.fused_agreement >= 0.95
 
@@ -60,9 +62,9 @@ def test_any_policy_gives_the_same_predictions(captured, tmp_path_factory, data)
 def test_other_placements_and_granularities_agree_too(captured, tmp_path, key, quantizer):
     graph, inputs = captured("residual", quantizer(), key)
     result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 4, 8))
-    found = parity(graph, result.path, [(inputs, None)])
+    found = parity(graph, result.path, [(inputs, None)], task=CLASSES)
     assert found.exact_agreement == 1.0
-    assert found.exact_logit_difference <= 1e-5
+    assert found.exact_difference <= 1e-5
     assert found.fused_agreement >= 0.98
 
 
@@ -70,11 +72,11 @@ def test_other_placements_and_granularities_agree_too(captured, tmp_path, key, q
 def test_wide_and_float_sites_agree(captured, tmp_path, weights, activations):
     graph, inputs = captured("residual")
     result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, weights, activations))
-    found = parity(graph, result.path, [(inputs, None)])
+    found = parity(graph, result.path, [(inputs, None)], task=CLASSES)
     # With them on too: nothing that the policy left in float may be rounded by the runtime.
     for agreement, difference in (
-        (found.exact_agreement, found.exact_logit_difference),
-        (found.fused_agreement, found.fused_logit_difference),
+        (found.exact_agreement, found.exact_difference),
+        (found.fused_agreement, found.fused_difference),
     ):
         assert agreement == 1.0
         assert difference <= 2e-4
@@ -92,18 +94,18 @@ def test_the_output_step_is_the_unit_of_the_difference(captured, tmp_path):
     graph, inputs = captured("updown")
     policy = Policy.uniform(graph.sites, 8, 6)
     result = export(graph, tmp_path / "model.onnx", policy=policy)
-    found = parity(graph, result.path, [(inputs, None)])
+    found = parity(graph, result.path, [(inputs, None)], task=CLASSES)
     assert found.step == pytest.approx(result.scales["sites"]["last"]["scale"])
-    assert found.exact_logit_difference == 0.0
+    assert found.exact_difference == 0.0
 
 
 def test_targets_give_the_accuracy_in_the_runtime(captured, tmp_path):
     graph, inputs = captured("residual")
     result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 8, 8))
     predicted = predict(result.path, [inputs]).argmax(1)
-    assert parity(graph, result.path, [(inputs, predicted)]).accuracy == 1.0
-    assert parity(graph, result.path, [(inputs, (predicted + 1) % 5)]).accuracy == 0.0
-    assert parity(graph, result.path, [(inputs, None)]).accuracy is None
+    assert parity(graph, result.path, [(inputs, predicted)]).figure.value.value == 1.0
+    assert parity(graph, result.path, [(inputs, (predicted + 1) % 5)]).figure.value.value == 0.0
+    assert parity(graph, result.path, [(inputs, None)], task=CLASSES).figure is None
 
 
 def test_a_file_of_another_graph_is_refused(captured, tmp_path):
@@ -120,8 +122,8 @@ def test_accuracy_has_the_intervals_of_evaluation(captured, tmp_path):
     result = export(graph, tmp_path / "model.onnx", policy=policy)
     targets = torch.randint(5, (len(inputs),))
     found = parity(graph, result.path, [(inputs, targets)])
-    assert found.predictions == found.samples
-    assert found.accuracy_interval == wilson(round(found.accuracy * found.samples), found.samples)
+    value = found.figure.value
+    assert value == wilson(round(value.value * found.samples), found.samples)
 
 
 def test_accuracy_of_positions_has_a_bootstrap_interval_over_the_inputs(tmp_path):
@@ -132,13 +134,9 @@ def test_accuracy_of_positions_has_a_bootstrap_interval_over_the_inputs(tmp_path
     result = export(graph, tmp_path / "model.onnx", policy=policy)
     batches = [(inputs[:10], inputs[:10].argmax(1)), (inputs[10:], inputs[10:].argmax(1))]
     found = parity(graph, result.path, batches)
-    assert (found.samples, found.predictions) == (30, 30 * 36)
-    assert found.accuracy_interval.method == "bootstrap"
-    measured = evaluate(graph, policy, batches).accuracy
-    assert found.accuracy_interval.value == pytest.approx(found.accuracy)
-    assert (found.accuracy_interval.low, found.accuracy_interval.high) == pytest.approx(
-        (measured.low, measured.high), abs=0.01
-    )
+    value, measured = found.figure.value, evaluate(graph, policy, batches).accuracy
+    assert value.method == "bootstrap"
+    assert (value.low, value.high) == pytest.approx((measured.low, measured.high), abs=0.01)
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -148,15 +146,15 @@ def test_a_regression_is_compared_by_value(tmp_path, outputs):
     graph = calibrate(capture(nn.Linear(4, outputs).eval(), inputs[:2]), [(inputs, None)])
     result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 8, 8))
     found = parity(graph, result.path, [(inputs, torch.randn(20, outputs))])
-    assert (found.exact_agreement, found.fused_agreement, found.accuracy) == (None, None, None)
-    assert (found.samples, found.predictions) == (20, 0)
-    assert found.exact_logit_difference <= (1e-5 if found.step is None else 1.0)
+    assert (found.agreement, found.exact_agreement, found.fused_agreement) == (None, None, None)
+    assert (found.samples, found.figure.measure.name) == (20, "loss")
+    assert found.exact_difference <= (1e-5 if found.step is None else 1.0)
     other = graph.copy()
     weight = next(site.name for site in other.sites.weights)
     other.quantizers[weight].weight.data.mul_(3)
     other.quantizers[weight].set_ranges("minmax", 100)
     moved = parity(other, result.path, [(inputs, torch.randn(20, outputs))])
-    assert moved.exact_logit_difference > 0.1
+    assert moved.exact_difference > 0.1
 
 
 @pytest.fixture(scope="module")

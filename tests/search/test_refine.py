@@ -8,7 +8,8 @@ import pytest
 from bitwright.cost import Bops
 from bitwright.errors import InvalidInput
 from bitwright.search import Calibration, fit_calibration, refine, search
-from bitwright.values import Front, Interval, MarginModel, Policy, SensitivityTable, Sites, Verdict
+from bitwright.testing.tasks import classified
+from bitwright.values import Front, MarginModel, Policy, SensitivityTable, Sites, Verdict
 
 BUDGETS = ["bops=W3A3", "bops=W4A4", "bops=W3A8", "bops=W6A6"]
 
@@ -96,8 +97,7 @@ def test_the_best_measured_policy_wins_even_against_the_prediction(network: Site
 
 def test_verdicts_are_kept(network: Sites, table: SensitivityTable) -> None:
     def measure(policy: Policy) -> Verdict:
-        interval = Interval(table.predict(policy), 0.0, 1.0)
-        return Verdict(10, *[interval] * 7, policy_name=policy.name)
+        return classified(kl=table.predict(policy), name=policy.name)
 
     front = search(network, table, budgets=BUDGETS)
     result = refine(front, measure, network, table)

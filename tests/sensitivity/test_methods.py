@@ -10,15 +10,19 @@ from bitwright.errors import InvalidData, InvalidInput, InvalidPolicy
 from bitwright.graph import calibrate, capture
 from bitwright.sensitivity import sensitivities, sensitivity
 from bitwright.sensitivity.gradients import gradient_moments, squared_norms
-from bitwright.sensitivity.margin_fit import margins
 from bitwright.sensitivity.noise import noise_of_sites
 from bitwright.sensitivity.rounding_errors import RoundingErrors
+from bitwright.tasks import Classification
 from bitwright.values import FLOAT, Policy
 
 
 @pytest.fixture
 def data(digits_data):
     return digits_data[0]
+
+
+def margins(outputs):
+    return Classification().margin(outputs)
 
 
 def squared_error(outputs, targets):
@@ -87,7 +91,9 @@ class TestMarginFit:
 
     def test_the_prediction_is_the_formula(self, digits_graph, data):
         inputs = data[0][:40]
-        table = sensitivity(digits_graph, [(inputs, None)], "margin-fit", (2, 4), noise="measured")
+        table = sensitivity(
+            digits_graph, [(inputs, None)], "margin-fit", (2, 4), noise="measured", task="classification"
+        )
         with torch.no_grad():
             m = margins(digits_graph(inputs)).double().numpy()
         norms = squared_norms(digits_graph, (inputs,), margins)[0].numpy()
@@ -135,7 +141,7 @@ class TestMarginFit:
 
     def test_it_needs_no_targets(self, digits_graph, data):
         with_targets = sensitivity(digits_graph, [(data[0][:40], data[1][:40])], bits=(4,))
-        without = sensitivity(digits_graph, [data[0][:40]], bits=(4,))
+        without = sensitivity(digits_graph, [data[0][:40]], bits=(4,), task="classification")
         np.testing.assert_array_equal(with_targets.harm, without.harm)
 
 
@@ -220,10 +226,8 @@ class TestBadInput:
         model = nn.Sequential(nn.Conv2d(3, 4, 1)).eval()
         inputs = torch.randn(4, 3, 4, 4)
         graph = calibrate(capture(model, inputs[:2]), [(inputs, None)])
-        with pytest.raises(
-            InvalidInput, match=r"margin-fit needs logits of shape \(batch, classes\).*use method='fit'"
-        ):
-            sensitivity(graph, [(inputs, None)])
+        with pytest.raises(InvalidInput, match=r"margin-fit needs one decision for each sample.*use method='fit'"):
+            sensitivity(graph, [(inputs, None)], task="dense")
 
     def test_one_sample(self, digits_graph, data):
         with pytest.raises(InvalidData, match="at least 2 samples to estimate a standard error, got 1"):
@@ -235,7 +239,7 @@ class TestBadInput:
 
     def test_no_targets_for_fit(self, digits_graph, data):
         with pytest.raises(InvalidData, match="targets are needed here"):
-            sensitivity(digits_graph, [data[0]], "fit")
+            sensitivity(digits_graph, [data[0]], "fit", task="classification")
 
     def test_targets_outside_the_classes(self, digits_graph, data):
         with pytest.raises(InvalidData, match="between 0 and 9"):

@@ -7,8 +7,8 @@ from torch import nn
 
 import bitwright as bw
 from bitwright.errors import InvalidData, InvalidInput, PolicyMismatch
-from bitwright.evaluation import evaluate
 from bitwright.sensitivity.surrogate import logit_surrogate
+from bitwright.tasks import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from torch import nn
 
 import bitwright as bw
 from bitwright.errors import InvalidData, InvalidInput, InvalidPolicy
-from bitwright.evaluation import evaluate
 from bitwright.sensitivity import blocks, sensitivities, sweep
+from bitwright.tasks import evaluate
 from bitwright.values.sweep import Sweep
 
 
@@ -63,8 +63,8 @@ def test_figures_are_those_of_evaluate(digits_graph, digits_data):
         assert row.loss == pytest.approx(verdict.loss.value, rel=1e-9)
         assert row.accuracy == verdict.accuracy.value
         assert row.agreement == verdict.agreement.value
-    assert found.float_accuracy == verdict.float_accuracy.value
-    assert found.float_loss == pytest.approx(verdict.float_loss.value, rel=1e-9)
+    assert found.floats["accuracy"] == verdict.float_accuracy.value
+    assert found.floats["loss"] == pytest.approx(verdict.float_loss.value, rel=1e-9)
 
 
 def test_errors_and_sqnr_against_their_definition(digits_graph, digits_data):
@@ -77,8 +77,8 @@ def test_errors_and_sqnr_against_their_definition(digits_graph, digits_data):
     change = nn.functional.cross_entropy(q, targets, reduction="none")
     change -= nn.functional.cross_entropy(z, targets, reduction="none")
     assert row.kl == pytest.approx(float(kl.mean()))
-    assert row.kl_error == pytest.approx(float(kl.std() / 8))
-    assert row.loss_error == pytest.approx(float(change.std() / 8))
+    assert row.errors["kl"] == pytest.approx(float(kl.std() / 8))
+    assert row.errors["loss"] == pytest.approx(float(change.std() / 8))
     assert row.sqnr == pytest.approx(10 * math.log10(float(z.square().sum() / (q - z).square().sum())))
 
 
@@ -104,10 +104,10 @@ def test_each_alone_off_and_blocks(branches):
 def test_worst_first_by_any_measure(branches):
     graph, data = branches
     found = sweep(graph, data, (2, 6))
-    for measure in ("kl", "loss", "accuracy", "agreement", "sqnr"):
+    for measure in ("distance", "kl", "loss", "accuracy", "agreement", "sqnr"):
         harms = [found.harm(row, measure) for row in found.ranking(measure)]
         assert harms == sorted(harms, reverse=True)
-    assert found.rows == found.ranking("kl")
+    assert found.rows == found.ranking()
 
 
 def test_the_worst_rows_that_cover_a_share(branches):
@@ -127,7 +127,7 @@ def test_groups_bound_the_memory_and_change_nothing(branches):
 
 def test_the_table_and_the_methods_that_share_a_sweep(branches):
     graph, data = branches
-    methods = ("one-site-kl", "one-site-loss", "one-site-accuracy", "noise")
+    methods = ("one-site-distance", "one-site-loss", "one-site-primary", "noise")
     tables = sensitivities(graph, data, methods, bits=(2, 4))
     assert tuple(table.method for table in tables) == methods
     found = sweep(graph, data, (4, 2))
@@ -135,8 +135,8 @@ def test_the_table_and_the_methods_that_share_a_sweep(branches):
         for bits in (2, 4):
             row = found.row(name, bits)
             assert tables[0].at(name, bits) == row.kl
-            assert tables[1].at(name, bits) == pytest.approx(row.loss - found.float_loss)
-            assert tables[2].at(name, bits) == pytest.approx(found.float_accuracy - row.accuracy)
+            assert tables[1].at(name, bits) == pytest.approx(row.loss - found.floats["loss"])
+            assert tables[2].at(name, bits) == pytest.approx(found.floats["accuracy"] - row.accuracy)
     assert tables[0].sites == graph.sites.names
     assert tables[0].samples == 24
     with pytest.raises(InvalidInput, match="from float"):
@@ -145,13 +145,15 @@ def test_the_table_and_the_methods_that_share_a_sweep(branches):
 
 def test_to_json_and_back(branches):
     graph, data = branches
-    found = sweep(graph, [x for x, _ in data], (2,), base=bw.Policy({"linear.weight": 8}), samples=10)
+    found = sweep(
+        graph, [x for x, _ in data], (2,), task="classification", base=bw.Policy({"linear.weight": 8}), samples=10
+    )
     text = found.to_json()
     assert Sweep.from_json(text) == found
     assert found.samples == 10
-    assert found.float_accuracy is None
+    assert found.floats == {}
     nothing = bw.Policy({"linear.weight": 16})
-    same = sweep(graph, [(data[0][0] * 0, None)], nothing, sites=["linear.weight"])
+    same = sweep(graph, [(data[0][0] * 0, None)], nothing, sites=["linear.weight"], task="classification")
     assert Sweep.from_json(same.to_json()) == same
     with pytest.raises(InvalidInput, match="not a sweep"):
         Sweep.from_dict(json.loads(nothing.to_json()))
@@ -174,7 +176,7 @@ def test_a_loss_of_ones_own(branches):
     graph, data = branches
     found = sweep(graph, data, (4,), sites=["linear.weight"], loss=lambda z, y: z.square().sum(1))
     z = torch.cat([_whole(graph, bw.FLOAT, (x,)) for x, _ in data])
-    assert found.float_loss == pytest.approx(float(z.square().sum(1).mean()), rel=1e-6)
+    assert found.floats["loss"] == pytest.approx(float(z.square().sum(1).mean()), rel=1e-6)
     with pytest.raises(InvalidInput, match="one number per sample"):
         sweep(graph, data, (4,), sites=["linear.weight"], loss=lambda z, y: z.mean())
 
@@ -201,8 +203,8 @@ def test_bad_input_is_one_line(branches):
         sweep(graph, [])
     with pytest.raises(InvalidData, match="between 0 and 4"):
         sweep(graph, [(data[0][0], data[0][1] + 5)])
-    found = sweep(graph, [data[0][0]], (4,), sites=["linear.weight"])
-    with pytest.raises(InvalidInput, match="its batches had no targets; rank it by 'kl'"):
+    found = sweep(graph, [data[0][0]], (4,), sites=["linear.weight"], task="classification")
+    with pytest.raises(InvalidInput, match="distance, sqnr, kl, agreement, got 'loss'.*need targets"):
         found.ranking("loss")
     with pytest.raises(InvalidInput, match="did you mean 'kl'"):
         found.ranking("klt")

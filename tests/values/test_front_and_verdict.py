@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import json
 
+from bitwright.testing.tasks import classified
 from bitwright.values import Budget, Candidate, Front, Interval, Latency, Parity, Policy, Verdict
 
 
 def verdict():
-    interval = Interval(0.9, 0.88, 0.92)
-    change = Interval(-0.01, -0.02, 0.0, 0.95, "paired bootstrap")
-    return Verdict(846, interval, interval, change, interval, interval, interval, interval, "W4A8", {"top-5": 0.99})
+    return classified(samples=846, name="W4A8", own={"top-5": (0.98, 0.99)})
 
 
 def test_an_interval_shows_its_ends():
@@ -35,9 +34,10 @@ def test_a_front_goes_there_and_back():
 
 
 def test_parity_and_latency_are_plain_data():
-    parity = Parity("onnxruntime", 10, 1.0, 0.999, 0.0, 1.0)
+    parity = Parity("onnxruntime", 10, 0.0, 1.0)
     assert Parity.from_dict(parity.to_dict()) == parity
-    known = Parity("onnxruntime", 10, 1.0, 0.999, 0.0, 1.0, 0.1, 0.5, 40, Interval(0.5, 0.4, 0.6))
+    figure = verdict().primary
+    known = Parity("onnxruntime", 10, 0.0, 1.0, 0.1, figure.measure, 1.0, 0.999, figure)
     assert Parity.from_dict(json.loads(json.dumps(known.to_dict()))) == known
     latency = Latency(1, 0.5, 1.0, ("add",))
     assert Latency(**{**latency.to_dict(), "unfused": tuple(latency.to_dict()["unfused"])}) == latency

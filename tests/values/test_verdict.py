@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bitwright.values import Interval
-from bitwright.values.verdict import outcome_of, points_lost, samples_to_decide
+from bitwright.values.verdict import Figure, Measure, outcome_of, samples_to_decide
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,8 @@ from bitwright.values.verdict import outcome_of, points_lost, samples_to_decide
 )
 def test_a_target_is_judged_by_the_ends_of_the_interval(low, value, high, target, outcome) -> None:
     change = Interval(-value / 100, -high / 100, -low / 100, method="paired bootstrap")
-    lost = points_lost(change)
+    accuracy = Interval(0.9, 0.9, 0.9)
+    lost = Figure(Measure("accuracy", "Top-1", "share"), accuracy, accuracy, change).lost
     assert (lost.value, lost.low, lost.high) == pytest.approx((value, low, high))
     assert (lost.level, lost.method) == (0.95, "paired bootstrap")
     assert outcome_of(lost, target) == outcome

@@ -43,9 +43,9 @@ def debug(
     """Find out why a quantized network is bad, and mend it.
 
     Eight steps, each with what it measured, concluded and changed, until the target holds. Choices are made on
-    calibration data, by KL to float; the evaluation data only says whether the target holds. Writes recipe.json,
-    findings.json and the page debug.html to the output folder. Stop it with Ctrl-C; the same command goes on from
-    there.
+    calibration data, by the distance to float; the evaluation data only says whether the target holds. Writes
+    recipe.json, findings.json and the page debug.html to the output folder. Stop it with Ctrl-C; the same command goes
+    on from there.
 
     The target is judged by the interval of the points that are lost. Exit code: 0 when it holds (the whole interval is
     within the target), 3 when that is undecided, 4 when it does not hold (the whole interval is beyond it); 2 for bad
@@ -63,8 +63,7 @@ def debug(
     from bitwright.cli.progress import ProgressBars
     from bitwright.cli.run import title
     from bitwright.debug import debug as flow
-    from bitwright.evaluation.task import Task
-    from bitwright.flow import Steps, need_classes, prepare
+    from bitwright.flow import Steps, prepare
     from bitwright.report.render_debug import render_debug
     from bitwright.report.terminal_debug import findings_lines, step_lines
     from bitwright.store import RunStore, write_atomically
@@ -78,15 +77,9 @@ def debug(
         model = load_model(job)
         with ProgressBars() as bars:
             bench = prepare(model, load_data(job), job.settings(), store, Steps(bars))
-            need_classes(bench, "debug")
         target = load_policy(policy, job.output, bench.graph.sites)
-        task = Task(
-            bench.drawn.calibration,
-            bench.data.evaluation.batches(job.batch_size),
-            bench.settings.loss,
-            bench.settings.metric,
-            name=title(job),
-        )
+        evaluation = bench.data.evaluation.batches(job.batch_size)
+        task = bench.task.with_data(bench.drawn.calibration, evaluation, title(job))
         findings = flow(
             bench.graph,
             task,
@@ -120,7 +113,9 @@ def applying(job: Job, recipe: Path) -> str:
     """The command that applies a recipe to the job's model and exports it."""
     from bitwright.cli.closing import program
 
-    given = {name: getattr(job, name) for name in ("model", "weights", "data", "quantizer", "calibration_samples")}
+    given = {
+        name: getattr(job, name) for name in ("model", "weights", "data", "task", "quantizer", "calibration_samples")
+    }
     default = {name: field.default for name, field in type(job).model_fields.items()}
     words = [program(), "export", "--recipe", str(recipe), *(["--trust"] if job.trust else [])]
     for name, value in given.items():

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_json: AsJson = False) -> None:
     """Measure a policy, or a recipe with its repairs, against the float model.
 
-    On the evaluation data: accuracy, loss, KL and agreement, each with its interval. For regression, with --loss: the
-    loss, its change, and the SQNR at the output.
+    On the evaluation data: the figures of the task, each with its interval; accuracy, agreement, KL and loss for
+    classification.
 
     \b
     Examples:
@@ -28,28 +28,21 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
 
     from bitwright.cli.load import load_target, work
     from bitwright.cost import costs_for
-    from bitwright.flow import is_regression
-    from bitwright.flow.meter import measure_regression
     from bitwright.report import Measured, RunReport
-    from bitwright.report.terminal import regression_table, verdict_table
-    from bitwright.values import FLOAT, RegressionVerdict, Verdict
+    from bitwright.report.terminal import verdict_table
+    from bitwright.values import FLOAT
 
     with work(job) as w:
         sites = w.bench.graph.sites
         chosen, bench = load_target(w, policy, recipe, job.output)
-        regression = is_regression(bench)
-        verdict: Verdict | RegressionVerdict
         with w.steps.step("evaluate"):
-            verdict = measure_regression(bench, chosen) if regression else bench.evaluation(chosen)
+            verdict = bench.evaluation(chosen)
     if as_json:
         print(json.dumps(verdict.to_dict(), indent=1))
         return
     models = costs_for(job.runtime)
     before = {name: model.of(FLOAT, sites) for name, model in models.items()}
     after = {name: model.of(chosen, sites) for name, model in models.items()}
-    measured = verdict if isinstance(verdict, Verdict) else None
-    report = RunReport(job.model, sites, float_costs=before, chosen=Measured(chosen, after, measured))
+    report = RunReport(job.model, sites, float_costs=before, chosen=Measured(chosen, after, verdict))
     console = Console(highlight=False)
-    if isinstance(verdict, RegressionVerdict):
-        console.print(regression_table(verdict))
     console.print(verdict_table(report))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from bitwright.cli.specs import load_function
+from bitwright.cli.specs import load_function, load_task
 from bitwright.errors import InvalidInput, InvalidJob
 from bitwright.registry import registry_of
 from bitwright.settings import Flag, Positive, Settings, fault, flag_name, numbers
@@ -53,6 +53,7 @@ class Job(Settings):
         values = {name: getattr(self, name) for name in Settings.model_fields}
         for name in ("loss", "metric"):
             values[name] = load_function(values[name], name) if values[name] else None
+        values["task"] = load_task(values["task"]) if values["task"] else None
         return Settings(**values)
 
     def echo(self) -> dict[str, Any]:

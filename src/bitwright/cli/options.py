@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Command = Callable[..., None]
 
 BASICS = ("model", "weights", "trust", "data", "output")
-MEASURES = ("loss", "metric")
+MEASURES = ("task", "loss", "metric")
 CALIBRATION = ("ranges", "calibration_samples", "batch_size", "quantizer", "seed", "threads", "device", *MEASURES)
 SCORING = ("bits", "method", "score_samples")
 SEARCHING = ("budget", "cost", "pins", "points")

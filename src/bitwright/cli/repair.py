@@ -185,9 +185,10 @@ def outcome(found: Repaired) -> str:
     """Whether the repairs help, judged on held-out calibration samples, in one sentence."""
     from bitwright.report import format as text
 
-    before, after = (text.number_interval(v.kl) for v in (found.held_before, found.held_after))
-    figures = f"KL to float on held-out calibration samples: {before} nats before, {after} after"
-    if found.held_after.kl.value == found.held_before.kl.value:
+    measure = found.held_before.figures[found.held_before.distance_name].measure
+    before, after = (text.interval(measure, v.distance) for v in (found.held_before, found.held_after))
+    figures = f"{measure.label} on held-out calibration samples: {before} before, {after} after"
+    if found.held_after.distance.value == found.held_before.distance.value:
         return f"The repairs change nothing. {figures}."
     if found.helps:
         return f"The repairs help. {figures}."

@@ -94,6 +94,26 @@ def load_function(spec: str, what: str) -> Any:
     return found
 
 
+def load_task(spec: str) -> Any:
+    """The task that a spec names.
+
+    Args:
+        spec: a name, with options as in ``"dense?ignore=255"``; or ``package.module:Class``, importable from the
+            current folder too: a class of tasks, a task, or a function that gives one.
+
+    Raises:
+        InvalidInput: there is no such task.
+    """
+    from bitwright.tasks import Task, named_task
+
+    if ":" not in spec.partition("?")[0]:
+        return named_task(spec)
+    made = _make(spec, "task", Task)
+    if not isinstance(made, Task):
+        raise InvalidInput(f"the task '{spec}' must give a bitwright.tasks.Task, got {type(made).__name__}")
+    return made
+
+
 def _make(spec: str, what: str, ready: type | tuple[()] = ()) -> Any:
     """Import and call ``package.module:factory``; instances of ``ready`` are taken as they are."""
     found = _find(spec, what)

@@ -27,8 +27,8 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
     """Switch one quantizer at a time, and rank the sites by what that does to the output.
 
     Each alone on with everything else in float, and each alone off with everything else quantized, at the bits of the
-    policy (with --recipe: after its repairs). One table, worst first by KL to float. Writes sweep.json and the page
-    sweep.html to the output folder.
+    policy (with --recipe: after its repairs). One table, worst first by distance to float. Writes sweep.json and the
+    page sweep.html to the output folder.
 
     \b
     Examples:
@@ -39,7 +39,6 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
 
     from bitwright.cli.load import load_target, work
     from bitwright.cli.run import title
-    from bitwright.flow import need_classes
     from bitwright.flow.samples import count
     from bitwright.report.panels_sweep import sweep_panel
     from bitwright.report.render_sweep import render_sweep
@@ -53,7 +52,6 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
     if recipe is None and policy is None:
         policy = "W8A8"
     with work(job) as w:
-        need_classes(w.bench, "sweep")
         chosen, bench = load_target(w, policy, recipe, job.output)
         sites = None if blocks == 0 else grouped(bench.graph.sites, blocks)
         batches = bench.drawn.calibration
@@ -63,9 +61,7 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
 
             def compute() -> dict[str, Any]:
                 with w.steps.step(f"each {name}", count(batches)) as tell:
-                    made = switch(
-                        bench.graph, batches, bits, base=base, sites=sites, loss=bench.settings.loss, progress=tell
-                    )
+                    made = switch(bench.graph, batches, bits, base=base, sites=sites, task=bench.task, progress=tell)
                     return made.to_dict()
 
             return Sweep.from_dict(bench.store.get_or_compute(key, "sweep", compute))
@@ -87,13 +83,16 @@ def table(panel: SweepPanel, top: int | None) -> RenderableType:
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     drawn.add_column("Site", overflow="fold", min_width=16)
-    for name in ("Bits", "KL alone on", "Agreement", "KL falls by"):
+    for name in ("Bits", "Alone on", *panel.headings[:1], "Falls by"):
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in panel.rows[:top]:
-        drawn.add_row(*(Text(cell) for cell in (row.site, row.width, row.kl, row.agreement, row.gain)))
+        drawn.add_row(*(Text(cell) for cell in (row.site, row.width, row.distance, *row.figures[:1], row.gain)))
     rest = len(panel.rows) - len(panel.rows[:top])
     more = [Text(f"... {rest} more", style="dim")] if rest else []
     more.append(
-        Text("KL alone on: this one quantized. KL falls by: this one in float, all others quantized.", style="dim")
+        Text(
+            f"{panel.distance}. Alone on: this one quantized. Falls by: this one in float, all others quantized.",
+            style="dim",
+        )
     )
     return Group(Text(panel.sentence, style="bold"), drawn, *more, *(Text(note, style="dim") for note in panel.notes))

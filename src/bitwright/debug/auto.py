@@ -7,18 +7,19 @@ plain first, then with more and more expensive repairs, until it holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bitwright.debug.bench import Bench, Remember
 from bitwright.errors import InvalidInput
-from bitwright.evaluation.outputs import Loss
-from bitwright.evaluation.task import Task
+from bitwright.graph.batches import as_batches
 from bitwright.graph.graph import Graph
 from bitwright.report import format as text
 from bitwright.settings import DEFAULTS
 from bitwright.store import content_key
+from bitwright.tasks import Task, task_for
 from bitwright.values import Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
 
@@ -83,7 +84,7 @@ def cheapest_recipe(
     *,
     ranges: str = DEFAULTS.ranges,
     ladder: Sequence[Sequence[Action]] = ladder_of(DEFAULTS.repairs),
-    loss: Loss | None = None,
+    task: Task | str | None = None,
     remember: Remember | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Auto:
@@ -93,12 +94,12 @@ def cheapest_recipe(
         graph: captured; it is not changed.
         policies: in the order of their cost, cheapest first.
         calibration: batches for ranges and repairs.
-        holdout: other batches of training data. Accuracy there is saturated, so the predictions that flip are counted:
-            accuracy can fall by no more than their share.
-        target_drop: points of accuracy that may be lost.
+        holdout: other batches of training data; what may be lost on them decides
+            (:attr:`~bitwright.values.Verdict.may_lose`).
+        target_drop: points that may be lost.
         ranges: how ranges are set.
         ladder: actions to try at each policy, cheapest first; an empty one is the plain policy.
-        loss: as in :func:`~bitwright.evaluation.evaluate`.
+        task: as in :func:`~bitwright.tasks.evaluate`; its own data is not used.
         remember: called with a key of everything that a measurement depends on except the data, to be resumable.
         progress: called with (recipes measured, None).
 
@@ -112,7 +113,9 @@ def cheapest_recipe(
         raise InvalidInput(f"target_drop must be between 0 and 100 points, got {target_drop}")
     for policy in policies:
         policy.check(graph.sites)
-    bench = Bench(graph, Task(calibration, holdout, loss), target_drop, None, {})
+    calibration = as_batches(calibration)
+    meant = task_for(graph, calibration, task).with_data(calibration, holdout)
+    bench = Bench(graph, meant, target_drop, None, {})
     tried: list[Tried] = []
 
     def best_at(position: int) -> Tried:
@@ -128,7 +131,7 @@ def cheapest_recipe(
                     raise
                 tried.append(Tried(position, recipe, None, False, str(error)))
                 continue
-            last = Tried(position, recipe, verdict, verdict.flips <= target_drop + 1e-9)
+            last = Tried(position, recipe, verdict, verdict.may_lose <= target_drop + 1e-9)
             tried.append(last)
             if last.holds:
                 return last
@@ -148,13 +151,14 @@ def cheapest_recipe(
     if found is None:
         # Bisection without a success ends at the dearest policy.
         last = [one for one in tried if one.position == len(policies) - 1 and one.verdict is not None]
-        best = min(last, key=lambda one: one.verdict.flips if one.verdict else 100.0)
+        best = min(last, key=lambda one: one.verdict.may_lose if one.verdict else math.inf)
+        aim = text.drop(best.verdict, target_drop) if best.verdict is not None else f"{target_drop:g}"
         return Auto(
             best.recipe,
             best.verdict,
             False,
             tuple(tried),
-            f"No policy is sure to lose at most {text.points(target_drop)}, even the dearest with repairs. {words}.",
+            f"No policy is sure to lose at most {aim}, even the dearest with repairs. {words}.",
         )
     assert found.verdict is not None
     with_what = ", ".join(str(action) for action in found.recipe.actions) or "no repair"
@@ -163,7 +167,7 @@ def cheapest_recipe(
         found.verdict,
         True,
         tuple(tried),
-        f"The cheapest policy that loses at most {text.points(target_drop)} of accuracy, with {with_what}: it changes "
-        f"{found.verdict.flips:.2f}% of the predictions on held-out samples, and accuracy can fall by no more than "
-        f"that. {words}; a dearer policy was taken to hold the target where a cheaper one does.",
+        f"The cheapest policy that loses at most {text.drop(found.verdict, target_drop)}, with {with_what}: it "
+        f"{text.may_lose(found.verdict, 'held-out samples')}. {words}; a dearer policy was taken to hold the target "
+        "where a cheaper one does.",
     )

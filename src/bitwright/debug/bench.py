@@ -10,19 +10,18 @@ from typing import Any
 import torch
 
 from bitwright.debug.apply import apply_action, apply_recipe, keep_fitted
-from bitwright.evaluation.evaluate import evaluate
-from bitwright.evaluation.outputs import Outputs, float_outputs
-from bitwright.evaluation.task import Task
 from bitwright.graph.batches import iterate, limited
 from bitwright.graph.graph import Graph
 from bitwright.graph.twins import Lane
 from bitwright.graph.variants import groups
 from bitwright.graph.walk import Walk
 from bitwright.repair import RepairReport
-from bitwright.sensitivity.sweep import Expected, Tally
-from bitwright.values import FLOAT, Interval, Policy, Verdict
+from bitwright.sensitivity.sweep import Tally, expected_of
+from bitwright.tasks import Reference, Task, evaluate, reference
+from bitwright.tasks.columns import FloatSide
+from bitwright.values import FLOAT, Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
-from bitwright.values.verdict import Outcome, outcome_of, points_lost
+from bitwright.values.verdict import Outcome, outcome_of
 
 KEPT_GRAPHS = 3
 Remember = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
@@ -32,12 +31,13 @@ Remember = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 class Bench:
     """What every step of the flow works with. The user's graph is copied, never changed.
 
-    Choices are made on the calibration data, by KL to float; the evaluation data only says whether the target holds.
+    Choices are made on the calibration data, by distance to float; the evaluation data only says whether the target
+    holds.
 
     Args:
         graph: captured.
-        task: the data and the measures.
-        target_drop: points of accuracy (hundredths of the task's metric) that may be lost.
+        task: what the outputs mean, with its data.
+        target_drop: points of the primary figure that may be lost (percent of float's for relative ones).
         samples: calibration inputs that are used; None: all.
         repairs: options of repairs, name -> options.
     """
@@ -58,10 +58,15 @@ class Bench:
         self._source = graph
         self._graphs: dict[Recipe, Graph] = {}
 
+    @property
+    def distance(self) -> str:
+        """What choices are ranked by, in words."""
+        return self.task.measure(self.task.distance).words
+
     @cached_property
     def calibration(self) -> list[Any]:
         """The calibration data that is used, in batches."""
-        batches = iterate(self.task.calibration, self._source.device, "debugging")
+        batches = iterate(self.task.calibration or (), self._source.device, "debugging")
         return list(limited(batches, self.samples))
 
     @cached_property
@@ -70,9 +75,9 @@ class Bench:
         return self._source.copy().apply(FLOAT)
 
     @cached_property
-    def reference(self) -> Outputs:
+    def reference(self) -> Reference:
         """The float model on the calibration data."""
-        return float_outputs(self.float_graph, self.calibration, loss=self.task.loss)
+        return reference(self.float_graph, self.calibration, self.task)
 
     @cached_property
     def float_seconds(self) -> float:
@@ -85,9 +90,9 @@ class Bench:
         return max(time.process_time() - start, 1e-9)
 
     @cached_property
-    def evaluation_reference(self) -> Outputs:
+    def evaluation_reference(self) -> Reference:
         """The float model on the evaluation data."""
-        return float_outputs(self.float_graph, self.task.evaluation, loss=self.task.loss)
+        return reference(self.float_graph, self.task.evaluation, self.task)
 
     def graph(self, recipe: Recipe) -> Graph:
         """The network under a recipe; those used last are kept."""
@@ -117,55 +122,36 @@ class Bench:
 
     def measure(self, graph: Graph, policy: Policy | None = None) -> Verdict:
         """A policy (None: the one in force) on the calibration data."""
-        return evaluate(
-            graph,
-            graph.policy if policy is None else policy,
-            self.calibration,
-            loss=self.task.loss,
-            reference=self.reference,
-        )
+        return evaluate(graph, graph.policy if policy is None else policy, self.calibration, reference=self.reference)
 
     def judge(self, recipe: Recipe) -> Verdict:
         """The network under a recipe on the evaluation data."""
         graph = self.graph(recipe)
-        metrics = {"metric": self.task.metric} if self.task.metric is not None else None
-        return evaluate(
-            graph,
-            graph.policy,
-            self.task.evaluation,
-            loss=self.task.loss,
-            metrics=metrics,
-            reference=self.evaluation_reference,
-        )
-
-    def lost(self, verdict: Verdict) -> Interval:
-        """Points lost on the evaluation data: of accuracy, or of the task's metric, which has no interval."""
-        if self.task.metric is not None:
-            value = 100 * (verdict.metrics["float metric"] - verdict.metrics["metric"])
-            return Interval(value, value, value, method="none")
-        return points_lost(verdict.accuracy_change)
+        return evaluate(graph, graph.policy, self.task.evaluation, reference=self.evaluation_reference)
 
     def outcome(self, verdict: Verdict) -> Outcome:
         """Whether the target holds, by the ends of the interval."""
-        return outcome_of(self.lost(verdict), self.target_drop)
+        return outcome_of(verdict.lost, self.target_drop)
 
     def within(self, verdict: Verdict) -> bool:
         """Whether what was measured is within the target, wherever the ends of the interval are."""
-        return self.lost(verdict).value <= self.target_drop + 1e-9
+        return verdict.lost.value <= self.target_drop + 1e-9
 
     def compare_at(self, recipe: Recipe, site: str, actions: list[Action]) -> list[float]:
-        """KL to float of the whole policy after each of some actions that concern one site's quantizer alone.
+        """Distance to float of the whole policy after each of some actions that concern one site's quantizer alone.
 
         The network in front of the site is run once for all of them. Actions start from what the action before left,
         so those that replace a range by another kind of range come first.
         """
         graph = self.graph(recipe).copy()
-        tallies = [Tally() for _ in actions]
+        tallies, floats = [Tally(self.task) for _ in actions], FloatSide(self.task)
         for number, group in enumerate(groups(graph, self.calibration)):
             if number:  # the actions have changed the site's quantizer
                 graph = self.graph(recipe).copy()
             walk = Walk(graph.module)
-            expected = [Expected(graph, inputs, targets, self.task.loss) for inputs, targets in group]
+            expected = [expected_of(graph, self.task, inputs, targets) for inputs, targets in group]
+            for one in expected:
+                floats.add(one)
             lane = Lane(walk, [inputs for inputs, _ in group])
             with torch.no_grad():
                 lane.to(walk.start(graph.linked(site)))
@@ -173,4 +159,4 @@ class Bench:
                     apply_action(graph, action, self.calibration)
                     for one, outputs in zip(expected, lane.outputs(), strict=True):
                         tally.add(one, outputs)
-        return [tally.kl for tally in tallies]
+        return [tally.distance(floats) for tally in tallies]

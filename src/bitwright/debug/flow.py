@@ -6,7 +6,7 @@
 (The order of AIMET's quantization feature guidebook.) The flow stops as soon as the target holds, with the whole
 interval of what is lost. Where the interval reaches beyond the target, it goes on mending; but once what is measured is
 within the target it does not pay with bits for what more evaluation samples would decide: then it stops after step 4.
-Choices are made on calibration data by KL to float; the evaluation data only says whether the target holds.
+Choices are made on calibration data by distance to float; the evaluation data only says whether the target holds.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from bitwright.debug.steps_sites import layer_by_layer, look_at_worst
 from bitwright.debug.steps_whole import float_sanity, weights_or_activations, whole_model
 from bitwright.debug.words import drop_of, listed, target_of
 from bitwright.errors import InvalidInput, nearest
-from bitwright.evaluation.task import Task
 from bitwright.graph.graph import Graph
 from bitwright.numerics.ranges import check_method
 from bitwright.repair import flow_repairs
 from bitwright.settings import DEFAULT_DROP, DEFAULTS
 from bitwright.store import content_key
+from bitwright.tasks import Task
 from bitwright.values import Policy
 from bitwright.values.findings import Findings, Step
 from bitwright.values.fitted import Fitted
@@ -77,7 +77,7 @@ def debug(
         graph: captured; it is not changed. The findings' recipe does to it what the flow did to its copy, and has
             what was fitted: ``apply_recipe(graph, findings.recipe)``.
         task: calibration data for every choice, evaluation data for the target.
-        target_drop: points of accuracy (hundredths of the task's metric) that may be lost.
+        target_drop: points of the task's primary figure that may be lost; percent of float's for a loss or perplexity.
         weights: target bits of all weights; None: float.
         activations: target bits of all activations; None: float.
         policy: target bits site by site, instead of ``weights`` and ``activations``.
@@ -111,7 +111,7 @@ def debug(
     begin.target.check(graph.sites)
     if not begin.target.bits:
         raise InvalidInput("the target is float everywhere; give weights=, activations= or policy=")
-    bench = Bench(graph, task, target_drop, samples, allowed)
+    bench = Bench(graph, with_data(task), target_drop, samples, allowed)
     state, steps = State(begin), []
     for number in range(start_at, len(STEPS) + 1):
         step = _taken(bench, state, number, model, remember)
@@ -134,6 +134,21 @@ def debug(
     if steps[-1].status != "failed":
         steps[-1] = replace(steps[-1], recipe=_with_fitted(bench, begin, steps[-1].recipe, remember))
     return _findings(bench, tuple(steps))
+
+
+def with_data(task: Task) -> Task:
+    """The task that a flow works with.
+
+    Raises:
+        InvalidInput: it has no data.
+    """
+    if not isinstance(task, Task):
+        raise InvalidInput(
+            f"task must be a task with its data, e.g. bw.tasks.Classification(...), got {type(task).__name__}"
+        )
+    if task.calibration is None or task.evaluation is None:
+        raise InvalidInput(f"the task needs data here: bw.tasks.{type(task).__name__}(calibration, evaluation)")
+    return task
 
 
 def _checked_repairs(
@@ -161,7 +176,12 @@ def _taken(bench: Bench, state: State, number: int, model: nn.Module | None, rem
         else:
             step = STEPS[number - 1](bench, state)
         seconds, processor = time.perf_counter() - start, time.process_time() - start_processor
-        return replace(step, seconds=seconds, passes=processor / bench.float_seconds).to_dict()
+        return replace(
+            step,
+            seconds=seconds,
+            passes=processor / bench.float_seconds,
+            measure=bench.task.measure(bench.task.distance),
+        ).to_dict()
 
     if remember is None:
         return Step.from_dict(take())
@@ -220,9 +240,10 @@ def _findings(bench: Bench, steps: tuple[Step, ...]) -> Findings:
         words += "" if done or outcome == "undecided" else " Nothing needs to be changed."
     else:
         words = f"{last.conclusion} " + (f"So far: {done}." if done else "Nothing that was tried helped.")
+    primary = bench.task.measure(bench.task.primary).name
     notes = (
-        "Choices are ranked by KL to float on calibration data: accuracy on data that a network was trained on is "
-        "saturated, and ranks nothing.",
+        f"Choices are ranked by {bench.distance} on calibration data: {primary} on data that a network was trained on "
+        "is saturated, and ranks nothing.",
         "The evaluation data only decided when to stop.",
     )
     return Findings(steps, bench.target_drop, outcome, words, notes, bench.graph_hash)

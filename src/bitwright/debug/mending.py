@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bitwright.debug.bench import Bench
 from bitwright.debug.state import IMPROVEMENT, State, better, measurement
-from bitwright.debug.words import drop_of, listed, nats, target_of
+from bitwright.debug.words import drop_of, listed, target_of, told
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.repair import REPAIRS, RepairReport
@@ -37,13 +37,13 @@ def without_replaced(recipe: Recipe, action: Action) -> Recipe:
 
 
 class Mending:
-    """Tries actions one after the other and keeps those that lower the KL to float."""
+    """Tries actions one after the other and keeps those that lower the distance to float."""
 
     def __init__(self, bench: Bench, state: State) -> None:
         self.bench = bench
         self.recipe = state.recipe
-        self.kl = bench.measure(bench.graph(state.recipe)).kl.value
-        self.rows: list[Measurement] = [Measurement("before", self.kl)]
+        self.distance = bench.measure(bench.graph(state.recipe)).distance.value
+        self.rows: list[Measurement] = [Measurement("before", self.distance)]
         self.kept: list[Action] = []
         self.reports: dict[Action, RepairReport] = {}
         self.verdict: Verdict | None = None
@@ -79,8 +79,8 @@ class Mending:
             if report is not None:
                 self.reports[action] = report
             self.rows.append(measurement(str(action), measured, False, str(report) if report is not None else ""))
-            limit = self.kl if best is None else best[2].kl.value
-            if better(measured.kl.value, self.kl) and measured.kl.value < limit:
+            limit = self.distance if best is None else best[2].distance.value
+            if better(measured.distance.value, self.distance) and measured.distance.value < limit:
                 best = (action, graph, measured, len(self.rows) - 1)
         if best is None:
             return False
@@ -88,7 +88,7 @@ class Mending:
         self.rows[row] = replace(self.rows[row], kept=True)
         self.recipe = without_replaced(self.recipe, action).then(action.kind, **action.options)
         self.bench.keep(self.recipe, graph)
-        self.kl, self.verdict = measured.kl.value, None
+        self.distance, self.verdict = measured.distance.value, None
         self._let_go([earlier for earlier in self.kept if earlier not in self.recipe.actions])
         self.kept.append(action)
         return True
@@ -115,17 +115,17 @@ class Mending:
         return False
 
     def drop_needless(self) -> None:
-        """Take out what was kept earlier and no longer lowers the KL, now that the later actions are there."""
+        """Take out what was kept earlier and no longer lowers the distance, now that the later actions are there."""
         if any(fits(action) for action in self.kept):
             return  # what was fitted would have to be fitted again for each try
         for action in self.kept[:-1]:
             actions = tuple(a for a in self.recipe.actions if a != action)
             shorter = replace(self.recipe, actions=actions)
             measured = self.bench.measure(self.bench.graph(shorter))
-            needless = measured.kl.value * (1 - IMPROVEMENT) <= self.kl
+            needless = measured.distance.value * (1 - IMPROVEMENT) <= self.distance
             self.rows.append(measurement(f"without {action}", measured, needless))
             if needless:
-                self.recipe, self.kl, self.verdict = shorter, measured.kl.value, None
+                self.recipe, self.distance, self.verdict = shorter, measured.distance.value, None
                 self.kept.remove(action)
 
     def best_of(self, site: str, actions: Sequence[Action]) -> bool:
@@ -134,10 +134,10 @@ class Mending:
             return False
         found = self.bench.compare_at(self.recipe, site, list(actions))
         best = min(range(len(actions)), key=found.__getitem__)
-        good = better(found[best], self.kl)
-        for i, (action, kl) in enumerate(zip(actions, found, strict=True)):
+        good = better(found[best], self.distance)
+        for i, (action, value) in enumerate(zip(actions, found, strict=True)):
             if i != best or not good:
-                self.rows.append(Measurement(str(action), kl, kept=False))
+                self.rows.append(Measurement(str(action), value, kept=False))
         return good and self.attempt(actions[best])
 
     def own_range(self, site: str) -> bool:
@@ -154,14 +154,15 @@ class Mending:
     def step(self, number: int, title: str, rule: str, state: State, start: float) -> Step:
         """The step, in words."""
         outcome: Outcome | None = None
-        changed, conclusion = "", f"Nothing that was tried lowers the KL to float by {IMPROVEMENT:.0%}."
+        changed, conclusion = "", f"Nothing that was tried lowers the {self.bench.distance} by {IMPROVEMENT:.0%}."
         if self.kept:
             verdict = self.judged()
             outcome = self.bench.outcome(verdict)
             changed = "; ".join(str(action) for action in self.kept)
             conclusion = (
-                f"With {listed(self.kept)}, the KL to float falls from {nats(start)} to {nats(self.kl)}: "
-                f"{drop_of(self.bench, verdict)}. {self._evidence()}{target_of(self.bench, verdict)}"
+                f"With {listed(self.kept)}, the {self.bench.distance} falls from {told(self.bench, start)} to "
+                f"{told(self.bench, self.distance)}: {drop_of(self.bench, verdict)}. {self._evidence()}"
+                f"{target_of(self.bench, verdict)}"
             )
         return Step(
             number,

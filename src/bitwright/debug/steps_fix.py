@@ -20,17 +20,17 @@ def fix_quantizers(bench: Bench, state: State) -> Step:
     """
     title = "Can single quantizers be fixed?"
     rule = (
-        f"worst first by one-site KL, at most {MOST_FIXES} sites, none below {NEGLIGIBLE:.0%} of all: an own range, "
-        f"then more bits; each is kept when it lowers the KL to float by {IMPROVEMENT:.0%} or more"
+        f"worst first by one-site distance, at most {MOST_FIXES} sites, none below {NEGLIGIBLE:.0%} of all: an own "
+        f"range, then more bits; each is kept when it lowers the {bench.distance} by {IMPROVEMENT:.0%} or more"
     )
     analysis = state.sweep
     if analysis is None:
         graph = bench.graph(state.recipe)
-        analysis = sweep(graph, bench.calibration, graph.policy, loss=bench.task.loss)
-    total = sum(row.kl for row in analysis)
-    sites = [row.label for row in analysis.rows[:MOST_FIXES] if row.kl >= NEGLIGIBLE * total]
+        analysis = sweep(graph, bench.calibration, graph.policy, task=bench.task)
+    total = sum(row.distance for row in analysis)
+    sites = [row.label for row in analysis.rows[:MOST_FIXES] if row.distance >= NEGLIGIBLE * total]
     fitted = Mending(bench, state)
-    start = fitted.kl
+    start = fitted.distance
     fitting = tuple(action for action in state.recipe.actions if fits(action))
     bare = state.recipe.without([action.options["name"] for action in fitting])
     if not fitting:
@@ -70,10 +70,10 @@ def _refitted(fitted: Mending, mending: Mending, fitting: tuple[Action, ...]) ->
         return False
     graph = bench.graph(recipe)
     measured = bench.measure(graph)
-    good = better(measured.kl.value, fitted.kl)
+    good = better(measured.distance.value, fitted.distance)
     label = f"fitted again after {len(mending.kept)} changes"
     fitted.rows.append(measurement(label, measured, good))
     if good:
-        fitted.recipe, fitted.kl, fitted.verdict = recipe, measured.kl.value, None
+        fitted.recipe, fitted.distance, fitted.verdict = recipe, measured.distance.value, None
         fitted.kept = list(mending.kept)
     return good and fitted.within()

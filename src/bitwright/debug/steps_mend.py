@@ -8,7 +8,7 @@ from bitwright.debug.bench import Bench
 from bitwright.debug.mending import Mending
 from bitwright.debug.state import CONCENTRATED, IMPROVEMENT, State
 from bitwright.debug.steps_whole import blamed, by_side
-from bitwright.debug.words import nats, outliers_of, share
+from bitwright.debug.words import outliers_of, share, told
 from bitwright.repair import Repair, flow_repairs
 from bitwright.repair.descriptor import Side
 from bitwright.sensitivity.sweep import sweep
@@ -23,11 +23,11 @@ def mend_weights(bench: Bench, state: State) -> Step:
     place of the one before it.
     """
     title = "Weights at fault: what mends them?"
-    rule = f"a change is kept when it lowers the KL to float of the whole network by {IMPROVEMENT:.0%} or more"
+    rule = f"a change is kept when it lowers the {bench.distance} of the whole network by {IMPROVEMENT:.0%} or more"
     if "weight" not in state.at_fault:
         return _skipped(3, title, rule, "Weights are not at fault.", state)
     mending = Mending(bench, state)
-    start = mending.kl
+    start = mending.distance
     for repair in flow_repairs("weights"):
         if repair.name not in bench.repairs or not repair.worthwhile(bench.graph(mending.recipe)):
             continue
@@ -40,25 +40,26 @@ def mend_activations(bench: Bench, state: State) -> Step:
     """Step 4: the range of the one site that does the harm, or other range settings for all."""
     title = "Activations at fault: what mends them?"
     rule = (
-        f"one site with {CONCENTRATED:.0%} or more of the activations' one-site KL is mended alone; where that is not "
-        "enough, or no site stands out, all activations are mended; a change is kept when it lowers the KL to float "
-        f"by {IMPROVEMENT:.0%} or more"
+        f"one site with {CONCENTRATED:.0%} or more of the activations' one-site distance is mended alone; where that "
+        "is not enough, or no site stands out, all activations are mended; a change is kept when it lowers the "
+        f"{bench.distance} by {IMPROVEMENT:.0%} or more"
     )
     sides: list[Measurement] = []
     if state.recipe.actions:  # what was mended since step 2 may have left the other side with most of the harm
-        kls, sides = by_side(bench, state.recipe)
-        state = replace(state, at_fault=blamed(kls))
+        sums, sides = by_side(bench, state.recipe)
+        state = replace(state, at_fault=blamed(sums))
     if "activation" not in state.at_fault:
         return replace(_skipped(4, title, rule, "Activations are not at fault.", state), measured=tuple(sides))
     mending = Mending(bench, state)
     mending.rows += sides
-    start = mending.kl
+    start = mending.distance
     graph = bench.graph(mending.recipe)
     names = [s.name for s in graph.sites.activations if graph.policy[s.name] is not None]
-    analysis = sweep(graph, bench.calibration, graph.policy, sites=names, loss=bench.task.loss)
-    worst, total = analysis.rows[0], sum(row.kl for row in analysis)
-    alone = worst.kl >= CONCENTRATED * total > 0
-    said = f"The worst activation is {worst.label}: {nats(worst.kl)} alone, {share(worst.kl, total)} of the sum of all."
+    analysis = sweep(graph, bench.calibration, graph.policy, sites=names, task=bench.task)
+    worst, total = analysis.rows[0], sum(row.distance for row in analysis)
+    alone = worst.distance >= CONCENTRATED * total > 0
+    said = f"The worst activation is {worst.label}: {told(bench, worst.distance)} alone, "
+    said += f"{share(worst.distance, total)} of the sum of all."
     said += outliers_of(graph, worst.label)
     if alone:
         mending.own_range(worst.label)

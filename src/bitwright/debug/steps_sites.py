@@ -7,7 +7,7 @@ import math
 from bitwright.debug.bench import Bench
 from bitwright.debug.state import LOOK_AT, State
 from bitwright.debug.tensors import tensor_view
-from bitwright.debug.words import nats, share
+from bitwright.debug.words import share, told
 from bitwright.sensitivity.sweep import sweep
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.sweep import Sweep
@@ -22,17 +22,20 @@ TAILS_LONG = 30.0
 def layer_by_layer(bench: Bench, state: State) -> Step:
     """Step 5: each quantizer alone at its bits, everything else in float."""
     title = "Which layers do the harm?"
-    rule = "each quantizer alone on at its bits, the rest in float; worst first by KL to float"
+    rule = f"each quantizer alone on at its bits, the rest in float; worst first by {bench.distance}"
     graph = bench.graph(state.recipe)
-    analysis = sweep(graph, bench.calibration, graph.policy, loss=bench.task.loss)
-    total = sum(row.kl for row in analysis)
+    analysis = sweep(graph, bench.calibration, graph.policy, task=bench.task)
+    total = sum(row.distance for row in analysis)
     most = analysis.covering(0.8)
     worst = analysis.rows[0]
     conclusion = (
-        f"The worst site is {worst.label} ({nats(worst.kl)} alone, {share(worst.kl, total)} of the sum); {most} of "
-        f"{len(analysis)} sites make up 80 % of it."
+        f"The worst site is {worst.label} ({told(bench, worst.distance)} alone, {share(worst.distance, total)} of the "
+        f"sum); {most} of {len(analysis)} sites make up 80 % of it."
     )
-    rows = tuple(Measurement(f"{row.label} alone at {row.width} bits", row.kl, row.agreement) for row in analysis)
+    rows = tuple(
+        Measurement(f"{row.label} alone at {row.width} bits", row.distance, row.figures.get("agreement"))
+        for row in analysis
+    )
     return Step(5, title, "done", rows, rule, conclusion, "", state.recipe, at_fault=state.at_fault, sweep=analysis)
 
 
@@ -44,7 +47,7 @@ def look_at_worst(bench: Bench, state: State) -> Step:
         f"slice that reaches {SPREAD_MUCH:g} times the median slice, a kurtosis above {TAILS_LONG:g} (normal: 3)"
     )
     graph = bench.graph(state.recipe)
-    analysis = state.sweep or sweep(graph, bench.calibration, graph.policy, loss=bench.task.loss)
+    analysis = state.sweep or sweep(graph, bench.calibration, graph.policy, task=bench.task)
     views = []
     for row in _worst(analysis):
         bits = graph.policy[row]
@@ -57,7 +60,7 @@ def look_at_worst(bench: Bench, state: State) -> Step:
 
 
 def _worst(analysis: Sweep) -> list[str]:
-    return [row.label for row in analysis.rows[:LOOK_AT] if row.kl > 0]
+    return [row.label for row in analysis.rows[:LOOK_AT] if row.distance > 0]
 
 
 def describe(view: TensorView) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bitwright.debug.bench import Bench
 from bitwright.debug.state import (
@@ -11,14 +11,14 @@ from bitwright.debug.state import (
     GUESSING_MARGIN,
     OVERFITTED,
     SANE_DIFFERENCE,
-    SANE_KL,
+    SANE_DISTANCE,
     SATURATED,
     State,
     measurement,
 )
-from bitwright.debug.words import drop_of, nats, share, target_of
-from bitwright.evaluation.outputs import Outputs
-from bitwright.report import format as text
+from bitwright.debug.words import allowed, drop_of, share, target_of, told
+from bitwright.tasks import Reference
+from bitwright.tasks.outputs import flatten
 from bitwright.values import Policy
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Recipe
@@ -28,97 +28,110 @@ def float_sanity(bench: Bench, state: State, model: nn.Module | None = None) -> 
     """Step 1: does the graph compute what the model computes, and do 16 bits change next to nothing?"""
     title = "Is the float network sound?"
     reference, test = bench.reference, bench.evaluation_reference
-    note = f"accuracy {test.accuracy:.2%} on the evaluation data, {reference.accuracy:.2%} on the calibration data"
-    rows = [Measurement("float", note=note)]
+    rows = [Measurement("float", note=_told(reference, test))]
     rule = (
-        f"graph and model differ by at most {SANE_DIFFERENCE:g} of the largest logit; with all weights, or all "
-        f"activations, at 16 bits the KL to float is at most {SANE_KL:g} nats"
+        f"graph and model differ by at most {SANE_DIFFERENCE:g} of the largest output; with all weights, or "
+        f"all activations, at 16 bits the {bench.distance} is at most {told(bench, SANE_DISTANCE)}"
     )
     if model is not None:
         difference = _difference(bench, model)
-        note = f"largest difference {difference:.2g} of the largest logit"
+        note = f"largest difference {difference:.2g} of the largest output"
         rows.append(Measurement("graph against model", note=note))
         if difference > SANE_DIFFERENCE:
             conclusion = (
-                f"The graph does not compute what the model computes: logits differ by {difference:.2g} of the largest "
-                "one. Nothing that follows would mean anything; look at what the capture does to the model."
+                f"The graph does not compute what the model computes: outputs differ by {difference:.2g} of the "
+                "largest one. Nothing that follows would mean anything; look at what the capture does to the model."
             )
             return Step(1, title, "failed", tuple(rows), rule, conclusion, "", state.recipe)
     graph = bench.graph(state.recipe)
-    kl = 0.0
+    worst = 0.0
     # One side at a time: with both at 16 bits, a bias may be too large for its int32 multiple of such small steps.
     for kind in ("weight", "activation"):
         wide = Policy({s.name: 16 for s in graph.sites if s.kind == kind}, graph.graph_hash)
         if wide.bits:
             verdict = bench.measure(graph, wide)
             rows.append(measurement(f"every {kind} at 16 bits", verdict))
-            kl = max(kl, verdict.kl.value)
-    sound = kl <= SANE_KL
+            worst = max(worst, verdict.distance.value)
+    sound = worst <= SANE_DISTANCE
     compared = "computes what the model computes" if model is not None else "runs; without model= it is not compared"
     conclusion = (
-        f"The float graph {compared}, and 16 bits change nothing ({nats(kl)}): what is lost, bits lose."
+        f"The float graph {compared}, and 16 bits change nothing ({told(bench, worst)}): what is lost, bits lose."
         if sound
-        else f"Even 16 bits change the outputs ({nats(kl)}): ranges clip values that "
+        else f"Even 16 bits change the outputs ({told(bench, worst)}): ranges clip values that "
         "matter, or values are spread over too many orders of magnitude."
     )
-    guessing = _most_frequent(test)
-    if bench.task.metric is None and test.accuracy <= guessing + GUESSING_MARGIN:
-        conclusion += (
-            f" But on the evaluation data the float network ({test.accuracy:.1%}) is hardly better than naming the "
-            f"most frequent class every time ({guessing:.1%}): look at its weights and at the data's preparation first."
-        )
-    if reference.accuracy >= SATURATED or reference.accuracy - test.accuracy > OVERFITTED:
-        conclusion += (
-            f" Accuracy on the calibration data ({reference.accuracy:.1%}) is saturated: it ranks nothing, so all "
-            "choices are ranked by KL to float."
-        )
-    return Step(1, title, "done", tuple(rows), rule, conclusion, "", state.recipe)
+    return Step(1, title, "done", tuple(rows), rule, conclusion + _doubts(bench, reference, test), "", state.recipe)
 
 
-def _most_frequent(outputs: Outputs) -> float:
-    """Share of the most frequent class among the targets."""
-    counts = torch.cat([target.flatten() for target in outputs.targets]).long().clamp_min(0).bincount()
-    return float(counts.max() / counts.sum())
+def _told(reference: Reference, test: Reference) -> str:
+    """The float network's primary figure on both parts of the data."""
+    here, there = reference.figure, test.figure
+    if here is None or there is None:
+        return "compared with itself, it has no figure of its own"
+    form = ".2%" if here.measure.unit == "share" else ".4g"
+    name = here.measure.name
+    return (
+        f"{name} {there.value.value:{form}} on the evaluation data, {here.value.value:{form}} on the calibration data"
+    )
+
+
+def _doubts(bench: Bench, reference: Reference, test: Reference) -> str:
+    """Whether the float network is hardly better than a guess, and whether its figure is saturated."""
+    said = ""
+    if reference.figure is None or test.figure is None or test.figure.measure.unit != "share":
+        return said
+    here, there, name = reference.figure.value.value, test.figure.value.value, test.figure.measure.name
+    guess = bench.task.guess(test.targets)
+    if guess is not None and there <= guess + GUESSING_MARGIN:
+        said += (
+            f" But on the evaluation data the float network ({there:.1%}) is hardly better than naming the most "
+            f"frequent class every time ({guess:.1%}): look at its weights and at the data's preparation first."
+        )
+    if here >= SATURATED or here - there > OVERFITTED:
+        said += (
+            f" The {name} on the calibration data ({here:.1%}) is saturated: it ranks nothing, so all choices are "
+            f"ranked by {bench.distance}."
+        )
+    return said
 
 
 def _difference(bench: Bench, model: nn.Module) -> float:
-    """Largest logit difference over the first calibration batches, relative to the largest logit."""
+    """Largest difference of an output over the first calibration batches, relative to the largest value."""
     worst, largest = 0.0, 0.0
     with torch.no_grad():
         for inputs, _ in bench.calibration[:4]:
-            ours, theirs = bench.float_graph(*inputs), model(*inputs)
-            if not isinstance(theirs, Tensor):
-                return float("inf")
-            worst = max(worst, float((ours - theirs).abs().max()))
-            largest = max(largest, float(theirs.abs().max()))
+            ours, theirs = flatten(bench.float_graph(*inputs)), flatten(model(*inputs))
+            for mine, wanted in zip(ours.values(), theirs.values(), strict=True):
+                worst = max(worst, float((mine.double() - wanted.double()).abs().max()))
+                largest = max(largest, float(wanted.double().abs().max()))
     return worst / largest if largest else worst
 
 
 def by_side(bench: Bench, recipe: Recipe) -> tuple[dict[str, float], list[Measurement]]:
-    """KL to float with only the weights quantized, and with only the activations."""
+    """Distance to float with only the weights quantized, and with only the activations."""
     graph = bench.graph(recipe)
-    kls: dict[str, float] = {}
+    alone: dict[str, float] = {}
     rows = []
     for kind, other in (("weight", "activations in float"), ("activation", "weights in float")):
         only = {s.name: graph.policy[s.name] for s in graph.sites if s.kind == kind and graph.policy[s.name]}
         measured = bench.measure(graph, Policy(only, graph.policy.graph_hash, f"{kind}s only"))  # type: ignore[arg-type]
-        kls[kind] = measured.kl.value
+        alone[kind] = measured.distance.value
         rows.append(measurement(f"{kind}s only ({other})", measured))
-    return kls, rows
+    return alone, rows
 
 
-def blamed(kls: dict[str, float]) -> tuple[str, ...]:
+def blamed(alone: dict[str, float]) -> tuple[str, ...]:
     """The sides at fault, by the rule of step 2."""
-    total = sum(kls.values())
-    return tuple(kind for kind, kl in kls.items() if kl >= FAULT_SHARE * total)
+    total = sum(alone.values())
+    return tuple(kind for kind, value in alone.items() if value >= FAULT_SHARE * total)
 
 
 def weights_or_activations(bench: Bench, state: State) -> Step:
     """Step 2: is anything lost at all, and by which side?"""
     title = "Weights or activations?"
     rule = (
-        f"the target is a drop of at most {text.points(bench.target_drop)} on the evaluation data; a side is at fault "
-        f"from {FAULT_SHARE:.0%} of the KL that both sides alone add up to"
+        f"the target is a drop of at most {allowed(bench)} on the evaluation data; a side is at fault from "
+        f"{FAULT_SHARE:.0%} of the {bench.distance} that both sides alone add up to"
     )
     verdict = bench.judge(state.recipe)
     graph = bench.graph(state.recipe)
@@ -129,14 +142,14 @@ def weights_or_activations(bench: Bench, state: State) -> Step:
     if outcome == "holds":
         conclusion = f"{said} There is nothing to mend."
         return Step(2, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, ())
-    kls, sides = by_side(bench, state.recipe)
+    alone, sides = by_side(bench, state.recipe)
     rows += sides
-    total = sum(kls.values())
-    at_fault = blamed(kls)
-    parts = ", ".join(f"{kind}s alone {nats(kl)} ({share(kl, total)})" for kind, kl in kls.items())
+    total = sum(alone.values())
+    at_fault = blamed(alone)
+    parts = ", ".join(f"{kind}s alone {told(bench, value)} ({share(value, total)})" for kind, value in alone.items())
     words = " and ".join(f"{kind}s" for kind in at_fault)
     conclusion = f"{said} At fault: {words}: {parts}."
-    if whole.kl.value > 2 * total and total > 0:
+    if whole.distance.value > 2 * total and total > 0:
         conclusion += " Together they do more harm than the sum of both."
     return Step(2, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, at_fault)
 
@@ -148,7 +161,7 @@ def _capital(words: str) -> str:
 def whole_model(bench: Bench, state: State) -> Step:
     """Step 8: everything at the target; where that is not enough, what would be."""
     title = "Everything quantized: does the target hold?"
-    rule = f"the target is a drop of at most {text.points(bench.target_drop)} on the evaluation data"
+    rule = f"the target is a drop of at most {allowed(bench)} on the evaluation data"
     verdict = state.verdict or bench.judge(state.recipe)
     measured = bench.measure(bench.graph(state.recipe))
     rows = [measurement(state.recipe.policy.name or "target", measured, note=drop_of(bench, verdict))]

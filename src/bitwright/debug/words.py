@@ -8,7 +8,7 @@ from bitwright.debug.bench import Bench
 from bitwright.graph.graph import Graph
 from bitwright.repair import REPAIRS
 from bitwright.report import format as text
-from bitwright.values import Verdict
+from bitwright.values import Measure, Verdict
 from bitwright.values.recipe import Action
 
 MOST = 0.9
@@ -32,9 +32,10 @@ def listed(actions: Iterable[Action]) -> str:
     return "; ".join(found[:3] if more else found) + more
 
 
-def nats(kl: float) -> str:
-    """A KL."""
-    return f"{kl:.3g} nats"
+def told(bench: Bench, distance: float) -> str:
+    """A distance with its unit."""
+    unit = bench.task.measure(bench.task.distance).unit
+    return f"{distance:.3g} {unit}".rstrip()
 
 
 def outliers_of(graph: Graph, site: str) -> str:
@@ -55,23 +56,32 @@ def share(part: float, whole: float) -> str:
 
 
 def drop_of(bench: Bench, verdict: Verdict) -> str:
-    """What is lost on the evaluation data, with its interval where there is one."""
-    drop = points(bench.lost(verdict).value, bench.target_drop)
-    if bench.task.metric is not None:
-        return f"metric {verdict.metrics['metric']:.4g}, {drop} float's"
-    change = verdict.accuracy_change
-    interval = f"{100 * change.low:+.2f} to {100 * change.high:+.2f} at {change.level:.0%}"
-    return f"accuracy {verdict.accuracy.value:.2%}, {drop} float's ({interval})"
+    """The primary figure and what is lost of it on the evaluation data, with its interval where there is one."""
+    figure = verdict.primary
+    measure, lost = figure.measure, figure.lost
+    value = f"{figure.value.value:.2%}" if measure.unit == "share" else f"{figure.value.value:.4g}"
+    apart = f"{measure.name} {value}, {points(lost.value, bench.target_drop, measure)} float's"
+    if lost.method == "none":
+        return apart
+    sign = -1 if measure.larger else 1
+    low, high = sorted((sign * lost.low, sign * lost.high))
+    return f"{apart} ({low:+.2f} to {high:+.2f} at {lost.level:.0%})"
+
+
+def allowed(bench: Bench) -> str:
+    """The target: so many points, or percent of a figure such as a loss."""
+    return text.points(bench.target_drop, bench.task.measure(bench.task.primary))
 
 
 def target_of(bench: Bench, verdict: Verdict) -> str:
     """Whether the target holds, in a sentence."""
-    return text.target_sentence(bench.lost(verdict), bench.target_drop, verdict.samples)
+    return text.target_sentence(verdict, bench.target_drop)
 
 
-def points(drop: float, target: float) -> str:
-    """A drop in points, with as many digits as it takes to see on which side of the target it lies."""
+def points(lost: float, target: float, measure: Measure) -> str:
+    """A loss in points or percent, with as many digits as it takes to see on which side of the target it lies."""
     digits = 2
-    while digits < 6 and drop > target >= round(drop, digits):
+    while digits < 6 and lost > target >= round(lost, digits):
         digits += 1
-    return f"{abs(drop):.{digits}f} points {'above' if drop < 0 else 'below'}"
+    below = lost >= 0 if measure.larger else lost < 0
+    return f"{abs(lost):.{digits}f} {'%' if measure.relative else 'points'} {'below' if below else 'above'}"

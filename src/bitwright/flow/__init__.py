@@ -1,6 +1,6 @@
 """The main job. Read ``main_job.py`` first: the whole way from a model to an exported file on one page."""
 
-from bitwright.flow.bench import Bench, gave_way, is_regression, need_classes, prepare, score
+from bitwright.flow.bench import Bench, gave_way, prepare, score
 from bitwright.flow.deliver import deliver
 from bitwright.flow.main_job import SCORES, Asked, constraints, run
 from bitwright.flow.outputs import write_front, write_policy, write_tables
@@ -15,8 +15,6 @@ __all__ = [
     "constraints",
     "deliver",
     "gave_way",
-    "is_regression",
-    "need_classes",
     "prepare",
     "run",
     "score",

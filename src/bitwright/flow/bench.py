@@ -9,15 +9,14 @@ from typing import Any
 import torch
 
 import bitwright
-from bitwright.errors import InvalidData, InvalidInput
 from bitwright.flow.meter import Meter, meters
 from bitwright.flow.samples import Drawn, count, draw
 from bitwright.flow.steps import Steps
 from bitwright.graph import Graph, calibrate, capture
-from bitwright.graph.batches import has_classes
 from bitwright.sensitivity import METHODS, sensitivities
 from bitwright.settings import Settings
 from bitwright.store import RunStore, content_key
+from bitwright.tasks import Task, task_for
 from bitwright.values import FLOAT, SensitivityTable
 from bitwright.values.recipe import Recipe
 from bitwright.zoo import DataSets
@@ -32,6 +31,7 @@ class Bench:
         graph: captured and calibrated.
         data: calibration and evaluation data.
         drawn: the samples of the calibration data that choices are made on.
+        task: what the outputs mean.
         settings: of the run.
         store: where everything that is measured is kept.
         identity: names the graph with its ranges by content: model, placement, calibration data and settings.
@@ -43,6 +43,7 @@ class Bench:
     graph: Graph
     data: DataSets
     drawn: Drawn
+    task: Task
     settings: Settings
     store: RunStore
     identity: str
@@ -68,15 +69,9 @@ def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, ste
     """
     with steps.step("draw samples"):
         drawn = draw(data.calibration, settings)
-        kind = drawn.scores[0][1].dtype
-        if settings.loss is None and kind.is_floating_point:
-            raise InvalidData(
-                f"the targets of {data.calibration.name} must be integers (class numbers from 0), got "
-                f"{str(kind).removeprefix('torch.')}; for regression give a loss of your own, a function "
-                "(outputs, targets) -> (N,) losses"
-            )
     with steps.step("capture"):
         graph = capture(model, select(drawn.calibration[0][0], slice(0, 2)), quantizer=settings.quantizer)
+    task = task_for(graph, drawn.scores, settings.task, settings.loss, settings.metric)
     batches = drawn.calibration
     with steps.step("calibrate", count(batches)):
         calibrate(graph, batches, ranges=settings.ranges, seed=settings.seed)
@@ -89,11 +84,10 @@ def prepare(model: Any, data: DataSets, settings: Settings, store: RunStore, ste
         draws=draws,
         batch_size=settings.batch_size,
         device=str(graph.device),
-        loss=settings.loss,
-        metric=settings.metric,
+        task=task.identity,
     )
-    held_out, evaluated = meters(graph, drawn, data, settings, store, identity)
-    return Bench(graph, data, drawn, settings, store, identity, held_out, evaluated)
+    held_out, evaluated = meters(graph, drawn, data, task, settings, store, identity)
+    return Bench(graph, data, drawn, task, settings, store, identity, held_out, evaluated)
 
 
 def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[SensitivityTable, ...]:
@@ -101,18 +95,18 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
 
     Args:
         bench: from :func:`prepare`.
-        methods: see :data:`bitwright.sensitivity.METHODS`. Those that need one prediction for each sample give way to
-            FIT where the outputs are of another kind, a segmentation's or a regression's; :func:`gave_way` says so.
+        methods: see :data:`bitwright.sensitivity.METHODS`. FIT takes the place of Margin-FIT where the task
+            has no margin; :func:`gave_way` says so.
         steps: told how far it is.
 
     Raises:
-        InvalidInput: an unknown method, or outputs that do not suit it.
+        InvalidInput: an unknown method.
         InvalidData: targets outside the classes, or gradients that are not finite.
     """
     samples = count(bench.drawn.scores)
     for method in methods:
         METHODS[method]  # raises for an unknown one
-    if not one_prediction(bench):
+    if not has_margin(bench):
         methods = tuple(dict.fromkeys(METHODS[m].instead if METHODS[m].margin else m for m in methods))
     keys = {
         method: content_key(graph=bench.identity, method=method, bits=bench.settings.bits, samples=samples)
@@ -127,7 +121,7 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
                 bench.drawn.scores,
                 missing,
                 bits=bench.settings.bits,
-                loss=bench.settings.loss,
+                task=bench.task,
                 samples=samples,
                 progress=tell,
             )
@@ -142,40 +136,14 @@ def gave_way(asked: Iterable[str], tables: Iterable[SensitivityTable]) -> tuple[
     made = [table.method for table in tables]
     lost = [METHODS[name] for name in asked if name not in made]
     return tuple(
-        f"{method.called} gave way to {METHODS[method.instead].called}: it needs the logits of one class prediction "
-        "for each input, and this network's outputs are of another kind."
+        f"{METHODS[method.instead].called} took the place of {method.called}, which needs a task with one decision "
+        "for each input."
         for method in lost
     )
 
 
-def one_prediction(bench: Bench) -> bool:
-    """Whether the network makes one prediction for each sample: logits of shape (batch, classes)."""
-    outputs, targets = _two(bench)
-    return not isinstance(outputs, torch.Tensor) or (outputs.dim() < 3 and has_classes(outputs, targets))
-
-
-def is_regression(bench: Bench) -> bool:
-    """Whether the network returns no class logits, or has float targets."""
-    outputs, targets = _two(bench)
-    return isinstance(outputs, torch.Tensor) and not has_classes(outputs, targets)
-
-
-def need_classes(bench: Bench, what: str) -> None:
-    """Stop what is not there for regression.
-
-    Raises:
-        InvalidInput: the network is none that tells classes.
-    """
-    if is_regression(bench):
-        raise InvalidInput(
-            f"{what} judges by accuracy and KL to float, and needs class logits and class numbers as targets; for "
-            "regression use `bitwright sensitivity`, `search`, `evaluate` and `export`, or bw.evaluate_regression"
-        )
-
-
-def _two(bench: Bench) -> tuple[Any, torch.Tensor]:
-    """Float outputs and targets of two samples."""
-    inputs, targets = bench.drawn.scores[0]
+def has_margin(bench: Bench) -> bool:
+    """Whether the task gives a margin for each sample."""
+    inputs = as_tuple(select(bench.drawn.scores[0][0], slice(0, 2)))
     with bench.graph.applied(FLOAT), torch.no_grad():
-        outputs = bench.graph(*(v.to(bench.graph.device) for v in as_tuple(select(inputs, slice(0, 2)))))
-    return outputs, targets[:2]
+        return bench.task.margin(bench.graph(*(value.to(bench.graph.device) for value in inputs))) is not None

@@ -9,8 +9,6 @@ from bitwright.cost import CostModel
 from bitwright.report import format as text
 from bitwright.values import Budget, Candidate, Front, Policy, Sites
 
-RANKED_BY = "KL to float on held-out calibration samples"
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -33,7 +31,7 @@ def within(policy: Policy, budgets: Iterable[Budget], sites: Sites, models: Mapp
 def best_within(
     candidates: Sequence[Candidate], budgets: tuple[Budget, ...], sites: Sites, models: Mapping[str, CostModel]
 ) -> Choice:
-    """The candidate with the smallest measured KL to float among those that keep the budgets.
+    """The candidate with the smallest measured distance to float among those that keep the budgets.
 
     Args:
         candidates: measured, at least one of which keeps the budgets.
@@ -42,14 +40,14 @@ def best_within(
         models: metric -> cost.
     """
     fitting = [c for c in candidates if c.verdict is not None and within(c.policy, budgets, sites, models)]
-    best = min(fitting, key=_kl)
+    best = min(fitting, key=_distance)
     wanted = ", ".join(b.text or f"{b.metric}={b.limit:g}" for b in budgets)
     used = {b.metric: min(1.0, models[b.metric].of(best.policy, sites) / b.limit) for b in budgets}
     named = Policy(best.policy.bits, best.policy.graph_hash, wanted)
     unique = len({frozenset(c.policy.bits.items()) for c in fitting})
     reason = (
-        f"Chosen for {wanted}: the smallest {RANKED_BY} ({_kl(best):.4f} nats) of {unique} measured policies "
-        "within the budget."
+        f"Chosen for {wanted}: the smallest {_told(best)} on held-out calibration samples, of {unique} measured "
+        "policies within the budget."
     )
     limits = {(b.metric, b.limit) for b in budgets}
     searched = next((c for c in candidates if {(b.metric, b.limit) for b in c.budgets} == limits), None)
@@ -58,38 +56,38 @@ def best_within(
 
 
 def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
-    """The cheapest candidate of which, and of all dearer ones, the measured share of flipped predictions holds.
+    """The cheapest candidate that holds a target as measured, and all dearer ones with it.
 
     That all dearer ones must hold too keeps a lucky draw of samples from deciding.
 
     Args:
         front: measured candidates.
-        drop: points of accuracy that may be lost. Accuracy on images that the network was trained on is saturated, so
-            the predictions that flip are counted: accuracy can fall by no more than their share.
+        drop: points that may be lost (or percent: :attr:`~bitwright.values.Figure.lost`). Where the task makes
+            decisions, changed ones are counted: on data that a network was trained on, accuracy is saturated, and it
+            can lose no more than what changes.
         samples: that the measurements were made on.
     """
     ordered = sorted((c for c in front if c.verdict is not None), key=lambda c: c.costs[front.cost])
     chosen: Candidate | None = None
     for candidate in reversed(ordered):
         assert candidate.verdict is not None
-        if candidate.verdict.flips > drop + 1e-9:
+        if candidate.verdict.may_lose > drop + 1e-9:
             break
         chosen = candidate
+    held = f"{samples:,} held-out calibration samples"
     if chosen is None:
         dearest = ordered[-1]
         assert dearest.verdict is not None
         return Choice(
             dearest,
-            f"No policy of the front is sure to lose at most {text.points(drop)}: even the dearest changes "
-            f"{dearest.verdict.flips:.2f}% of the predictions on {samples:,} held-out calibration samples. It was "
-            "chosen; allow more bits, or a larger target.",
+            f"No policy of the front is sure to lose at most {text.drop(dearest.verdict, drop)}: even the dearest "
+            f"{text.may_lose(dearest.verdict, held)}. It was chosen; allow more bits, or a larger target.",
         )
     assert chosen.verdict is not None
     return Choice(
         chosen,
-        f"Chosen as the cheapest policy that loses at most {text.points(drop)} of accuracy: it changes "
-        f"{chosen.verdict.flips:.2f}% of the predictions on {samples:,} held-out calibration samples, and accuracy can "
-        "fall by no more than that.",
+        f"Chosen as the cheapest policy that loses at most {text.drop(chosen.verdict, drop)}: it "
+        f"{text.may_lose(chosen.verdict, held)}.",
     )
 
 
@@ -105,10 +103,10 @@ def uniform_within(
 
 
 def without_repeats(front: Front) -> Front:
-    """Ascending cost, each policy once, none that a cheaper one beats in measured KL."""
+    """Ascending cost, each policy once, none that a cheaper one beats in measured distance."""
     kept: list[Candidate] = []
-    for candidate in sorted(front, key=lambda c: (c.costs[front.cost], _kl(c))):
-        if not kept or _kl(candidate) < _kl(kept[-1]):
+    for candidate in sorted(front, key=lambda c: (c.costs[front.cost], _distance(c))):
+        if not kept or _distance(candidate) < _distance(kept[-1]):
             kept.append(candidate)
     return replace(front, candidates=tuple(kept))
 
@@ -123,5 +121,11 @@ def with_choices(front: Front, choices: Iterable[Choice]) -> Front:
     return replace(front, candidates=tuple(sorted((*kept, *dropped), key=lambda c: c.costs[front.cost])))
 
 
-def _kl(candidate: Candidate) -> float:
-    return float("inf") if candidate.verdict is None else candidate.verdict.kl.value
+def _distance(candidate: Candidate) -> float:
+    return float("inf") if candidate.verdict is None else candidate.verdict.distance.value
+
+
+def _told(candidate: Candidate) -> str:
+    assert candidate.verdict is not None
+    measure = candidate.verdict.figures[candidate.verdict.distance_name].measure
+    return f"{measure.words} ({candidate.verdict.distance.value:.4f}{f' {measure.unit}' if measure.unit else ''})"

@@ -17,8 +17,8 @@ from bitwright.zoo.inputs import as_tuple, select
 FUSED_AGREEMENT = 0.995
 """Share of equal predictions below which a run warns: fused integer kernels round a few values the other way."""
 
-REGRESSION_STEPS = 1.5
-"""Output steps above which a run warns where there are no classes: a value on an edge may round to its neighbour."""
+MOST_STEPS = 1.5
+"""Output steps above which a run warns where nothing is decided: a value on an edge may round to its neighbour."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Deliver
         exported = export(graph, target, runtime=name, policy=policy)
         write_atomically(folder / files.SCALES, scales_json(exported))
     with steps.step("compare with the runtime"), graph.applied(policy):
-        compared = parity(graph, target, bench.data.evaluation.batches(bench.settings.batch_size), runtime=name)
+        evaluation = bench.data.evaluation.batches(bench.settings.batch_size)
+        compared = parity(graph, target, evaluation, runtime=name, task=bench.task)
     with steps.step("time it"), tempfile.TemporaryDirectory() as temporary:
         plain = Path(temporary) / f"float{target.suffix}"
         export(graph, plain, runtime=name, policy=FLOAT)
@@ -77,7 +78,7 @@ def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Deliver
 def warnings(parity: Parity) -> tuple[str, ...]:
     """What the user should not miss about the file in its runtime."""
     if parity.exact_agreement is None:
-        differs = parity.step is not None and parity.exact_logit_difference > REGRESSION_STEPS
+        differs = parity.step is not None and parity.exact_difference > MOST_STEPS
     else:
         differs = parity.exact_agreement < 1
     if differs:
@@ -87,8 +88,8 @@ def warnings(parity: Parity) -> tuple[str, ...]:
         )
     if parity.fused_agreement is not None and parity.fused_agreement < FUSED_AGREEMENT:
         return (
-            f"with its graph optimisations on the runtime predicts another class than the simulation on "
-            f"{text.percent(1 - parity.fused_agreement)} of the inputs: its fused kernels round otherwise; rely on the "
-            "accuracy of the file itself, or switch the optimisations off",
+            f"with its graph optimisations on, {text.percent(1 - parity.fused_agreement)} of the runtime's predictions "
+            "differ from the simulation's: its fused kernels round otherwise; rely on the figures of the file itself, "
+            "or switch the optimisations off",
         )
     return ()

@@ -3,8 +3,8 @@
     capture -> calibrate -> sensitivity -> front -> measure and refine -> choose -> evaluate -> export -> report
 
 Every choice is made on calibration data: ranges and scores on some samples, the ranking of candidates on others that
-were held out. The evaluation data only measures what was chosen. Candidates are ranked by their KL divergence to the
-float model, since accuracy on images that a network was trained on is saturated and ranks nothing.
+were held out. The evaluation data only measures what was chosen. Candidates are ranked by the task's distance to the
+float model, since accuracy on data that a network was trained on is saturated and ranks nothing.
 
 Every measurement goes through the run store under a key of its content, so a run that was stopped, killed or repeated
 goes on from what it has.
@@ -20,11 +20,9 @@ from typing import Any
 
 from bitwright.cost import costs_for, human, parse_budgets, uniform_policy
 from bitwright.errors import InvalidInput
-from bitwright.evaluation import spearman_interval
 from bitwright.flow import outputs
-from bitwright.flow.bench import Bench, gave_way, need_classes, prepare, score
+from bitwright.flow.bench import Bench, gave_way, prepare, score
 from bitwright.flow.choose import (
-    RANKED_BY,
     Choice,
     best_within,
     cheapest_holding,
@@ -38,6 +36,7 @@ from bitwright.flow.samples import count
 from bitwright.flow.steps import Progress, Steps
 from bitwright.report import Agreement, Measured, Pair, RunReport
 from bitwright.search import Constraints, Refinement, refine, search
+from bitwright.sensitivity.agreement import spearman_interval
 from bitwright.settings import Settings
 from bitwright.store import RunStore
 from bitwright.values import FLOAT, Budget, Candidate, Front, Interval, Policy, SensitivityTable, Verdict
@@ -97,7 +96,6 @@ def run(
         raise InvalidInput(f"a recipe brings its own policy, so budget cannot be given, too, got {settings.budget[0]}")
     with RunStore(output) as store:
         bench = prepare(model, data, settings, store, steps)
-        need_classes(bench, "run")
         final = bench if recipe is None else with_recipe(bench, recipe, steps)
         models = costs_for(settings.runtime)
         budgets = [parse_budgets(entry, bench.graph.sites, models) for entry in settings.budget]
@@ -171,9 +169,8 @@ def explore(bench: Bench, table: SensitivityTable, budgets: list[tuple[Budget, .
             tell(bench.holdout.measured + bench.holdout.reused)
             return verdict
 
-        return refine(
-            start, measure, sites, table, constraints=limits, rounds=settings.rounds, unit=RANKED_BY, costs=models
-        )
+        unit = ranked_by(bench)
+        return refine(start, measure, sites, table, constraints=limits, rounds=settings.rounds, unit=unit, costs=models)
 
 
 def constraints(settings: Settings) -> Constraints:
@@ -277,7 +274,8 @@ def uniform_beside(bench: Bench, chosen: Candidate) -> list[Policy]:
     compared = dict.fromkeys(("size", "bops", bench.settings.cost))
     limits = chosen.budgets or tuple(Budget(name, chosen.costs[name]) for name in compared)
     named = [uniform_policy(budget.text.partition("=")[2], sites) for budget in chosen.budgets]
-    best = sorted(uniform_within(sites, widths, limits, models), key=lambda policy: bench.holdout(policy).kl.value)[:1]
+    fitting = uniform_within(sites, widths, limits, models)
+    best = sorted(fitting, key=lambda policy: bench.holdout(policy).distance.value)[:1]
     found = [Policy.uniform(sites, 8, 8), *named, *best]
     unique = {frozenset(p.bits.items()): p for p in found if p is not None and p.bits != chosen.policy.bits}
     return list(unique.values())
@@ -311,16 +309,21 @@ def no_smaller(bench: Bench, table: SensitivityTable, budgets: Iterable[tuple[Bu
     return tuple(found)
 
 
+def ranked_by(bench: Bench) -> str:
+    """What candidates are ranked by, in words."""
+    return f"{bench.task.measure(bench.task.distance).label} on held-out calibration samples"
+
+
 def agreement(bench: Bench, table: SensitivityTable, refined: Refinement) -> Agreement:
     """How well a table's predictions order what was measured on held-out calibration samples."""
     pairs = []
     for number, (policy, _) in enumerate(refined.measured, start=1):
-        kl = bench.holdout(policy).kl
-        pairs.append(Pair(policy.name or f"policy {number}", table.predict(policy), kl.value, kl.low, kl.high))
+        found = bench.holdout(policy).distance
+        pairs.append(Pair(policy.name or f"policy {number}", table.predict(policy), found.value, found.low, found.high))
     rank: Interval | None = None
     if len({p.predicted for p in pairs}) > 1 and len({p.measured for p in pairs}) > 1 and len(pairs) > 2:
         rank = spearman_interval([p.predicted for p in pairs], [p.measured for p in pairs], seed=bench.settings.seed)
-    return Agreement(table.method, table.unit, RANKED_BY, tuple(pairs), rank)
+    return Agreement(table.method, table.unit, ranked_by(bench), tuple(pairs), rank)
 
 
 def unfitted(refined: Refinement) -> tuple[str, ...]:
@@ -339,9 +342,11 @@ def unfitted(refined: Refinement) -> tuple[str, ...]:
 def notes(bench: Bench, choices: list[Choice], recipe: Recipe | None) -> tuple[str, ...]:
     """Sentences that qualify the whole run."""
     samples = count(bench.drawn.holdout)
+    task = bench.task
     ranked = (
-        f"Candidates were ranked by their KL to float on {samples:,} held-out calibration samples; accuracy there is "
-        "saturated where the network was trained on them. The evaluation data took no part in any choice."
+        f"Candidates were ranked by {task.measure(task.distance).words} on {samples:,} held-out calibration samples; "
+        f"{task.measure(task.primary).name} there is saturated where the network was trained on them. The evaluation "
+        "data took no part in any choice."
     )
     repaired: tuple[str, ...] = ()
     if recipe is not None and recipe.actions:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
 
-from bitwright.errors import InvalidInput
-from bitwright.evaluation import Outputs, evaluate, evaluate_regression, float_outputs
 from bitwright.flow.samples import Drawn
 from bitwright.graph import Graph
 from bitwright.settings import Settings
 from bitwright.store import RunStore, content_key
-from bitwright.values import Policy, RegressionVerdict, Verdict
+from bitwright.tasks import Reference, Task, evaluate, reference
+from bitwright.values import Policy, Verdict
 from bitwright.zoo import DataSets
 from bitwright.zoo.dataset import Batch
-
-if TYPE_CHECKING:
-    from bitwright.flow.bench import Bench
-
-METRIC = "metric"
-"""What the user's own metric is called in a verdict."""
 
 
 class Meter:
@@ -33,8 +25,7 @@ class Meter:
         identity: of the calibrated graph, see :attr:`bitwright.flow.Bench.identity`.
         data: identity of the samples.
         seed: of the bootstrap intervals.
-        loss: see :func:`~bitwright.evaluation.evaluate`; part of the identity.
-        metrics: likewise.
+        task: what the outputs mean; part of the identity.
 
     Attributes:
         measured: verdicts made by this object.
@@ -49,13 +40,12 @@ class Meter:
         identity: str,
         data: str,
         seed: int,
-        loss: Callable[[Any, Any], Any] | None = None,
-        metrics: Mapping[str, Callable[[Any, Any], float]] | None = None,
+        task: Task,
     ) -> None:
         self._graph, self._batches, self._store = graph, batches, store
         self._identity, self._data, self._seed = identity, data, seed
-        self._loss, self._metrics = loss, metrics
-        self._reference: Outputs | None = None
+        self._task = task
+        self._reference: Reference | None = None
         self.measured = 0
         self.reused = 0
 
@@ -80,48 +70,16 @@ class Meter:
 
     def _measure(self, policy: Policy) -> Verdict:
         if self._reference is None:
-            self._reference = float_outputs(self._graph, self._batches)
-        return evaluate(
-            self._graph,
-            policy,
-            self._batches,
-            loss=self._loss,
-            metrics=self._metrics,
-            reference=self._reference,
-            seed=self._seed,
-        )
-
-
-def _metrics(settings: Settings) -> Mapping[str, Callable[[Any, Any], float]] | None:
-    return {METRIC: settings.metric} if settings.metric is not None else None
+            self._reference = reference(self._graph, self._batches, self._task)
+        return evaluate(self._graph, policy, self._batches, reference=self._reference, seed=self._seed)
 
 
 def meters(
-    graph: Graph, drawn: Drawn, data: DataSets, settings: Settings, store: RunStore, identity: str
+    graph: Graph, drawn: Drawn, data: DataSets, task: Task, settings: Settings, store: RunStore, identity: str
 ) -> tuple[Meter, Meter]:
     """One meter for the held-out calibration samples, one for the evaluation data."""
-    rest = (settings.seed, settings.loss, _metrics(settings))
     evaluation = data.evaluation.batches(settings.batch_size)
     return (
-        Meter(graph, drawn.holdout, store, identity, "held-out calibration samples", *rest),
-        Meter(graph, evaluation, store, identity, data.evaluation.fingerprint(), *rest),
-    )
-
-
-def measure_regression(bench: Bench, policy: Policy) -> RegressionVerdict:
-    """Measure a policy of a network without classes on the evaluation data.
-
-    Raises:
-        InvalidInput: without a loss of the user's own.
-    """
-    settings = bench.settings
-    if settings.loss is None:
-        raise InvalidInput("regression needs a loss of your own, a function (outputs, targets) -> (N,) losses")
-    return evaluate_regression(
-        bench.graph,
-        policy,
-        bench.data.evaluation.batches(settings.batch_size),
-        loss=settings.loss,
-        metrics=_metrics(settings),
-        seed=settings.seed,
+        Meter(graph, drawn.holdout, store, identity, "held-out calibration samples", settings.seed, task),
+        Meter(graph, evaluation, store, identity, data.evaluation.fingerprint(), settings.seed, task),
     )

@@ -51,7 +51,7 @@ def measuring(bench: Bench, graph: Graph, recipe: Recipe) -> Bench:
     assert recipe.fitted is not None
     graph.apply(FLOAT)
     identity = content_key(bench=bench.identity, recipe=recipe.to_dict(), fitted=recipe.fitted.checksum)
-    holdout, evaluation = meters(graph, bench.drawn, bench.data, bench.settings, bench.store, identity)
+    holdout, evaluation = meters(graph, bench.drawn, bench.data, bench.task, bench.settings, bench.store, identity)
     return replace(bench, graph=graph, identity=identity, holdout=holdout, evaluation=evaluation, recipe=recipe)
 
 
@@ -110,7 +110,7 @@ def cheapest_repaired(
             settings.drop,
             ranges=settings.ranges,
             ladder=ladder_of(settings.repairs),
-            loss=settings.loss,
+            task=bench.task,
             remember=_remembered(bench),
             progress=tell,
         )

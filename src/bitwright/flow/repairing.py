@@ -11,7 +11,7 @@ import torch
 
 from bitwright.debug import apply_action, apply_recipe, keep_fitted
 from bitwright.errors import InvalidInput
-from bitwright.flow.bench import Bench, need_classes
+from bitwright.flow.bench import Bench
 from bitwright.flow.repaired import measuring, recalled, with_recipe
 from bitwright.flow.steps import Steps
 from bitwright.repair import REPAIRS, RepairReport, check_sequence
@@ -45,8 +45,8 @@ class Repaired:
 
     @property
     def helps(self) -> bool:
-        """Whether the KL to float on held-out calibration samples is lower with the repairs."""
-        return self.held_after.kl.value < self.held_before.kl.value
+        """Whether the distance to float on held-out calibration samples is lower with the repairs."""
+        return self.held_after.distance.value < self.held_before.distance.value
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -109,7 +109,6 @@ def repair_policy(bench: Bench, begin: Recipe, added: Sequence[Action], steps: S
         PolicyMismatch: a recipe that was made for another graph.
     """
     check_repairs(begin.actions, added)
-    need_classes(bench, "repair")
     recipe = begin
     for action in added:
         recipe = recipe.then(action.kind, **action.options)

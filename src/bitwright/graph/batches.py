@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from bitwright.errors import InvalidData, InvalidInput
+from bitwright.errors import InvalidData
 
 Batch = tuple[tuple[Any, ...], Any]
 
@@ -45,8 +45,13 @@ def split(batch: Any, device: torch.device | None = None) -> Batch:
             raise InvalidData(f"a batch holds no samples: its inputs have shape {tuple(value.shape)}")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InvalidData("the inputs hold NaN or infinite values; clean the data first")
-    if isinstance(targets, Tensor) and targets.dim() and targets.shape[0] != inputs[0].shape[0]:
-        raise InvalidData(f"a batch has {inputs[0].shape[0]} inputs but {targets.shape[0]} targets")
+    for value in targets.values() if isinstance(targets, Mapping) else (targets,):
+        if (
+            isinstance(value, (list, Tensor))
+            and (isinstance(value, list) or value.dim())
+            and len(value) != len(inputs[0])
+        ):
+            raise InvalidData(f"a batch has {len(inputs[0])} inputs but {len(value)} targets")
     if device is not None:
         inputs = tuple(value.to(device) for value in inputs)
         targets = tree_map_only(Tensor, lambda value: value.to(device), targets)
@@ -145,40 +150,3 @@ def _holds_samples(entry: Any, count: int) -> bool:
     if isinstance(entry, (list, tuple)):
         return len(entry) == count or any(_holds_samples(inner, count) for inner in entry)
     return getattr(entry, "shape", ())[:1] == (count,)
-
-
-def has_classes(outputs: Any, targets: Any = None) -> bool:
-    """Whether outputs are class logits of shape (batch, classes, ...); with float targets they are not."""
-    logits = isinstance(outputs, Tensor) and outputs.dim() > 1 and outputs.shape[1] > 1
-    return logits and not (isinstance(targets, Tensor) and targets.is_floating_point())
-
-
-def check_target_shape(outputs: Tensor, targets: Any) -> None:
-    """One class number for each sample, or for each position of each sample.
-
-    Raises:
-        InvalidInput: targets that fit outputs whose classes are the last axis, and only those.
-        InvalidData: targets of any other shape.
-    """
-    shape = tuple(outputs.shape)
-    wanted = (shape[0], *shape[2:])
-    if not isinstance(targets, Tensor) or tuple(targets.shape) == wanted:
-        return
-    if len(shape) > 2 and tuple(targets.shape) == shape[:-1]:
-        raise InvalidInput(
-            f"classes must be axis 1 of the logits, (batch, classes, ...), got shape {shape} for targets of shape "
-            f"{shape[:-1]}; wrap the model so that it returns logits.movedim(-1, 1)"
-        )
-    raise InvalidData(f"targets must have shape {wanted} for outputs of shape {shape}, got {tuple(targets.shape)}")
-
-
-def check_targets(targets: Any, classes: int) -> None:
-    """Raise :class:`InvalidData` unless targets are class indices below ``classes``."""
-    if not isinstance(targets, Tensor):
-        raise InvalidData("targets are needed here: batches must be (inputs, targets) with class indices")
-    if targets.is_floating_point():
-        raise InvalidData(f"targets must be class indices (integers), got {targets.dtype}")
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise InvalidData(f"targets must be between 0 and {classes - 1} (the model has {classes} outputs), got {wrong}")

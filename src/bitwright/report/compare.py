@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from bitwright.errors import InvalidInput
 from bitwright.report import format as text
+from bitwright.report.panels import others
 from bitwright.report.run_report import RunReport
-from bitwright.values import Interval, Verdict
+from bitwright.values import Interval, Measure, Verdict
 
 MISSING = "not in this graph"
 
 
 @dataclass(frozen=True)
 class RunColumn:
-    """One run: what was measured of its chosen policy, as text; "not measured" where it was not."""
+    """One run: what was measured of its chosen policy, as text, in the order of the panel's headings; and its costs."""
 
     label: str
     policy: str
-    accuracy: str
-    change: str
-    agreement: str
-    kl: str
+    figures: tuple[str, ...]
     costs: tuple[str, ...]
 
 
@@ -33,13 +31,16 @@ class Difference:
 
     Attributes:
         label: of the later run.
-        accuracy: difference of the accuracies with its interval, or None when either was not measured.
+        primary: difference of the primary figures with its interval, or None when either was not measured, or they are
+            figures of two tasks.
+        change: the same in words.
         changed_sites: number of sites with other bits.
         costs: (metric name, later / first).
     """
 
     label: str
-    accuracy: Interval | None
+    primary: Interval | None
+    change: str
     changed_sites: int
     costs: tuple[tuple[str, float], ...]
 
@@ -59,6 +60,7 @@ class ComparePanel:
 
     Attributes:
         columns: one for each run.
+        headings: of the figures: the primary one of the first run, its change, then the others.
         cost_names: names of the costs in each column's ``costs``.
         differences: every later run against the first.
         changed: sites whose bits are not the same in all runs, in the order of execution.
@@ -67,6 +69,7 @@ class ComparePanel:
     """
 
     columns: tuple[RunColumn, ...]
+    headings: tuple[str, ...]
     cost_names: tuple[str, ...]
     differences: tuple[Difference, ...]
     changed: tuple[ComparedSite, ...]
@@ -82,26 +85,37 @@ class ComparePanel:
             return f"{sites}."
         item = self.differences[0]
         parts = [
-            "accuracy not compared" if item.accuracy is None else f"{text.points_interval(item.accuracy)} top-1",
+            item.change,
             *(f"{ratio:.2f} times the {'size' if name == 'Size' else name}" for name, ratio in item.costs),
         ]
         return f"{item.label} against {self.columns[0].label}: {', '.join(parts)}; {sites}."
 
 
-def accuracy_difference(first: Verdict, later: Verdict) -> Interval:
-    """Accuracy of ``later`` minus ``first``, from their two Wilson intervals.
+def primary_difference(first: Verdict, later: Verdict) -> Interval | None:
+    """The primary figure of ``later`` minus that of ``first``, from their two intervals; None for two tasks.
 
-    Newcombe (1998), method 10, for independent inputs. The verdicts do not keep the single predictions, so a
+    Newcombe (1998), method 10, for independent inputs. The verdicts do not keep the single samples, so a
     paired interval is out of reach; on the same inputs this one is wider than a paired one would be.
     """
-    a, b = first.accuracy, later.accuracy
+    if first.primary.measure != later.primary.measure:
+        return None
+    a, b = first.primary.value, later.primary.value
     value = b.value - a.value
     low = value - math.hypot(b.value - b.low, a.high - a.value)
     high = value + math.hypot(b.high - b.value, a.value - a.low)
     return Interval(value, low, high, min(a.level, b.level), "Newcombe")
 
 
-def _column(report: RunReport, label: str, metrics: Sequence[str]) -> RunColumn:
+def _difference(first: Verdict | None, later: Verdict | None) -> tuple[Interval | None, str]:
+    if first is None or later is None:
+        return None, "not measured"
+    found = primary_difference(first, later)
+    if found is None:
+        return None, f"{first.primary.measure.name} against {later.primary.measure.name}, which is not compared"
+    return found, f"{first.primary.measure.name} {text.change(replace(later.primary, change=found))}"
+
+
+def _column(report: RunReport, label: str, names: Sequence[str], metrics: Sequence[str]) -> RunColumn:
     chosen = report.chosen
     verdict = chosen.verdict if chosen else None
     costs = tuple(
@@ -109,18 +123,12 @@ def _column(report: RunReport, label: str, metrics: Sequence[str]) -> RunColumn:
         for metric in metrics
     )
     policy = text.policy_label(chosen.policy, "chosen policy") if chosen else "none chosen"
-    if verdict is None:
-        none = "not measured"
-        return RunColumn(label, policy, none, none, none, none, costs)
-    return RunColumn(
-        label,
-        policy,
-        text.percent_interval(verdict.accuracy),
-        text.points_interval(verdict.accuracy_change),
-        text.percent_interval(verdict.agreement),
-        text.number_interval(verdict.kl),
-        costs,
-    )
+    told = []
+    for name in names:
+        figure = verdict.figures.get(name) if verdict else None
+        told.append("not measured" if figure is None else text.interval(figure.measure, figure.value))
+    change = text.change(verdict.primary) if verdict else "not measured"
+    return RunColumn(label, policy, (*told[:1], *((change,) if names else ()), *told[1:]), costs)
 
 
 def _bits(report: RunReport, name: str) -> str:
@@ -135,6 +143,11 @@ def labels(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> 
     if len(given) != len(reports):
         raise InvalidInput(f"names must have one entry for each of the {len(reports)} runs, got {len(given)}")
     return tuple(f"{label} ({i})" if given.count(label) > 1 else label for i, label in enumerate(given, start=1))
+
+
+def _headings(measures: Mapping[str, Measure]) -> tuple[str, ...]:
+    labels = [f"{m.label} ({m.unit})" if m.unit not in ("", "share") else m.label for m in measures.values()]
+    return (labels[0], "Change against float", *labels[1:]) if labels else ()
 
 
 def compare_panel(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> ComparePanel:
@@ -154,13 +167,11 @@ def compare_panel(reports: Sequence[RunReport], names: Sequence[str] | None = No
     first = reports[0].chosen
     for i in range(1, len(reports)):
         later = reports[i].chosen
-        measured = first is not None and later is not None and first.verdict is not None and later.verdict is not None
+        found = _difference(first.verdict if first else None, later.verdict if later else None)
         differences.append(
             Difference(
                 titles[i],
-                accuracy_difference(first.verdict, later.verdict)  # type: ignore[union-attr,arg-type]
-                if measured
-                else None,
+                *found,
                 sum(row.bits[0] != row.bits[i] for row in rows),
                 tuple(
                     (text.metric_name(m), later.costs[m] / first.costs[m])
@@ -169,13 +180,16 @@ def compare_panel(reports: Sequence[RunReport], names: Sequence[str] | None = No
                 ),
             )
         )
+    verdicts = [report.chosen.verdict for report in reports if report.chosen and report.chosen.verdict]
+    names_of = {f.measure.name: f.measure for v in verdicts for f in (v.primary, *others(v))}
     changed = tuple(row for row in rows if len(set(row.bits)) > 1)
     note = (
-        "Differences of accuracy between runs carry 95% Newcombe intervals for independent inputs; "
+        "Differences between runs carry 95% Newcombe intervals for independent inputs; "
         "where the runs share their inputs, a paired interval would be narrower."
     )
     return ComparePanel(
-        tuple(_column(report, title, metrics) for report, title in zip(reports, titles, strict=True)),
+        tuple(_column(report, title, list(names_of), metrics) for report, title in zip(reports, titles, strict=True)),
+        _headings(names_of),
         tuple(text.metric_name(m) for m in metrics),
         tuple(differences),
         changed,

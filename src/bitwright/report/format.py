@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bitwright.cost import COSTS
-from bitwright.values import Interval, Policy
+from bitwright.values import Figure, Interval, Measure, Parity, Policy, Verdict
 from bitwright.values.verdict import outcome_of, samples_to_decide
 
 _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
@@ -54,28 +54,26 @@ def points_interval(interval: Interval, unit: bool = True) -> str:
     return f"{_signed(interval.value)}{' points' if unit else ''} [{_signed(interval.low)}, {_signed(interval.high)}]"
 
 
-def points(value: float) -> str:
-    """A number of points: ``"0.5 points"``."""
+def points(value: float, measure: Measure | None = None) -> str:
+    """What may be lost of a figure: ``"0.5 points"``, or ``"0.5%"`` where that counts relative to float."""
+    if measure is not None and measure.relative:
+        return f"{value:g}%"
     return f"{value:g} point{'' if value == 1 else 's'}"
 
 
-def target_sentence(lost: Interval, target: float, samples: int) -> str:
-    """Whether a target holds, by the ends of the interval of what is lost.
-
-    Args:
-        lost: points.
-        target: points that may be lost.
-        samples: that the interval comes from.
-    """
+def target_sentence(verdict: Verdict, target: float) -> str:
+    """Whether at most so many points are lost, by the ends of the interval of what is lost."""
+    lost, samples = verdict.lost, verdict.samples
     outcome = outcome_of(lost, target)
+    allowed = points(target, verdict.primary.measure)
     if outcome == "undecided":
         needed = samples_to_decide(lost, target, samples)
         more = f"; about {needed:,} evaluation samples would probably decide it, not {samples:,}" if needed else ""
-        return f"Whether the target of {points(target)} holds is undecided: the interval lies on both sides{more}."
+        return f"Whether the target of {allowed} holds is undecided: the interval lies on both sides{more}."
     words = "holds" if outcome == "holds" else "does not hold"
     where = "within" if outcome == "holds" else "beyond"
     reason = f": the whole interval is {where} it" if lost.low < lost.high else ""
-    return f"The target of {points(target)} {words}{reason}."
+    return f"The target of {allowed} {words}{reason}."
 
 
 def number_interval(interval: Interval, digits: int = 3) -> str:
@@ -87,9 +85,75 @@ def number_interval(interval: Interval, digits: int = 3) -> str:
     return f"{value} [{interval.low:,.{decimals}f}, {interval.high:,.{decimals}f}]"
 
 
+def heading(measure: Measure) -> str:
+    """A figure's heading with its unit: ``"Top-1 %"``, ``"KL to float, nats"``."""
+    unit = {"share": " %", "": ""}.get(measure.unit, f", {measure.unit}")
+    return f"{measure.label}{unit}"
+
+
+def value(measure: Measure, number: float) -> str:
+    """A figure without its interval."""
+    return percent(number) if measure.unit == "share" else significant(number)
+
+
+def interval(measure: Measure, found: Interval | None, unit: bool = True) -> str:
+    """A figure with its interval: ``"90.9% [88.8, 92.7]"``, ``"0.312 [0.280, 0.345] nats"``.
+
+    Args:
+        measure: what it is.
+        found: None becomes a dash.
+        unit: whether to say it.
+    """
+    if found is None:
+        return "–"
+    if measure.unit == "share":
+        told = percent_interval(found)
+        return told if unit else told.replace("%", "", 1)
+    if math.isinf(found.value):
+        return "nothing is lost"
+    told = number_interval(found) if found.method != "none" else significant(found.value)
+    return f"{told} {measure.unit}" if unit and measure.unit else told
+
+
+def change(figure: Figure, unit: bool = True) -> str:
+    """A figure's change against float: ``"-0.8 points [-1.7, +0.1]"``, ``"+0.021 [+0.010, +0.034]"``."""
+    found = figure.change
+    if found is None:
+        return "–"
+    if figure.measure.unit == "share":
+        return points_interval(found, unit)
+    value = significant(found.value)
+    if found.method == "none":
+        return f"+{value}" if found.value > 0 else value
+    decimals = len(value.partition(".")[2])
+    return f"{found.value:+,.{decimals}f} [{found.low:+,.{decimals}f}, {found.high:+,.{decimals}f}]"
+
+
+def drop(verdict: Verdict, value: float) -> str:
+    """What may be lost: ``"0.5 points of accuracy"``, ``"2% of the loss"``."""
+    measure = verdict.primary.measure
+    return f"{points(value, measure)} of {'the ' if measure.relative else ''}{measure.name}"
+
+
+def may_lose(verdict: Verdict, where: str) -> str:
+    """What a policy costs at most, measured on calibration data (:attr:`Verdict.may_lose`), in words."""
+    if not verdict.bound_name:
+        return f"loses {drop(verdict, round(verdict.may_lose, 2))} on {where}"
+    share = f"{verdict.may_lose:.2f}%"
+    return f"changes {share} of the predictions on {where}, and {verdict.primary_name} can fall by no more than that"
+
+
 def count(share: float, samples: int) -> str:
     """A share of samples as ``"843 of 846"``."""
     return f"{round(share * samples):,} of {samples:,}"
+
+
+def agreed(parity: Parity, share: float) -> str:
+    """How often a file agrees with the simulation: ``"843 of 846 inputs"``, or a share where inputs agree in part."""
+    whole = share * parity.samples
+    if abs(whole - round(whole)) < 1e-6:
+        return f"{count(share, parity.samples)} inputs"
+    return f"{percent(share, 2)} of the predictions for {parity.samples:,} inputs"
 
 
 def metric_name(metric: str) -> str:

@@ -9,37 +9,28 @@ from dataclasses import dataclass
 
 from bitwright.report import format as text
 from bitwright.report.run_report import Measured, RunReport
-from bitwright.values import FLOAT, Interval, Policy, SensitivityTable, Site, Sites, Verdict
-from bitwright.values.verdict import points_lost
+from bitwright.values import FLOAT, Figure, Interval, Measure, Policy, SensitivityTable, Site, Sites, Verdict
 
 FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
-class Figure:
+class FigureRow:
     """One row of the figures: a model and what was measured of it.
 
     Attributes:
         label: the policy's name.
         role: ``"float"``, ``"baseline"``, ``"alternative"`` (chosen for another budget) or ``"chosen"``.
-        accuracy: share of correct predictions, 0 to 1.
-        change: accuracy minus float accuracy; None for float itself.
-        agreement: share of predictions equal to float's; None for float itself.
-        kl: from float, in nats; None for float itself.
-        loss: mean loss.
+        cells: the text of each column of the panel, a dash where the model has no such figure.
+        primary: the interval of the first column, for drawing it; None where nothing was measured.
         costs: metric -> value.
-        metrics: the user's own metrics.
     """
 
     label: str
     role: str
-    accuracy: Interval | None
-    change: Interval | None
-    agreement: Interval | None
-    kl: Interval | None
-    loss: Interval | None
+    cells: tuple[str, ...]
+    primary: Interval | None
     costs: Mapping[str, float]
-    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -47,18 +38,19 @@ class FiguresPanel:
     """The float model and all policies side by side.
 
     Attributes:
+        headings: of the columns: the primary figure, its change, then the task's other figures; empty when nothing
+            was measured.
         rows: float first, then the baselines, the alternatives and the chosen policy.
         samples: inputs that the figures come from; 0 when nothing was measured.
         cost_metrics: the metrics that any row has, in the order of the costs.
-        user_metrics: names of the user's own metrics.
-        axis: (low, high) that holds every accuracy interval, for drawing them on one scale.
+        axis: (low, high) that holds every interval of the primary figure, for drawing them on one scale.
         intervals: one sentence that says what the intervals are.
     """
 
-    rows: tuple[Figure, ...]
+    headings: tuple[str, ...]
+    rows: tuple[FigureRow, ...]
     samples: int
     cost_metrics: tuple[str, ...]
-    user_metrics: tuple[str, ...]
     axis: tuple[float, float]
     intervals: str
 
@@ -140,73 +132,76 @@ class SensitivityPanel:
 
 
 _COMPARED = {"size": ("smaller", "larger"), "bops": ("fewer bit operations", "more bit operations")}
-_OF_FLOAT = "float "
-"""A verdict has the float model's value of a metric under the metric's name with this in front."""
 
 
-def _figure(measured: Measured, role: str, fallback: str) -> Figure:
+def others(verdict: Verdict) -> list[Figure]:
+    """The figures beside the primary one."""
+    return [figure for name, figure in verdict.figures.items() if name != verdict.primary_name]
+
+
+def _row(measured: Measured, role: str, fallback: str, columns: int) -> FigureRow:
     verdict = measured.verdict
     label = text.policy_label(measured.policy, fallback)
     if verdict is None:
-        return Figure(label, role, None, None, None, None, None, measured.costs, {})
-    return Figure(
-        label,
-        role,
-        verdict.accuracy,
-        verdict.accuracy_change,
-        verdict.agreement,
-        verdict.kl,
-        verdict.loss,
-        measured.costs,
-        {name: value for name, value in verdict.metrics.items() if not name.startswith(_OF_FLOAT)},
-    )
+        return FigureRow(label, role, ("not measured", *["–"] * (columns - 1)), None, measured.costs)
+    first = verdict.primary
+    cells = [text.interval(f.measure, f.value, unit=False) for f in (first, *others(verdict))]
+    cells.insert(1, text.change(first, unit=False))
+    return FigureRow(label, role, tuple(cells), first.value, measured.costs)
 
 
-def _float_figure(reference: Verdict | None, costs: Mapping[str, float]) -> Figure:
+def _float_row(reference: Verdict | None, costs: Mapping[str, float]) -> FigureRow:
     if reference is None:
-        return Figure("float", "float", None, None, None, None, None, costs, {})
-    metrics = {n.removeprefix(_OF_FLOAT): v for n, v in reference.metrics.items() if n.startswith(_OF_FLOAT)}
-    return Figure("float", "float", reference.float_accuracy, None, None, None, reference.float_loss, costs, metrics)
+        return FigureRow("float", "float", (), None, costs)
+    first = reference.primary
+    cells = [text.interval(f.measure, f.reference, unit=False) for f in (first, *others(reference))]
+    cells.insert(1, "–")
+    return FigureRow("float", "float", tuple(cells), first.reference, costs)
 
 
 def _interval_note(verdict: Verdict | None) -> str:
     if verdict is None:
         return ""
     parts: dict[tuple[float, str], list[str]] = {}
-    named = [
-        ("accuracy", verdict.accuracy),
-        ("change", verdict.accuracy_change),
-        ("agreement", verdict.agreement),
-        ("KL", verdict.kl),
-        ("loss", verdict.loss),
-    ]
-    for name, interval in named:
+    first = verdict.primary
+    named = [(first.measure, first.value)]
+    named += [(Measure("change", ""), first.change)] if first.change is not None else []
+    named += [(figure.measure, figure.value) for figure in others(verdict)]
+    for measure, interval in named:
         method = interval.method.replace("wilson", "Wilson")
-        parts.setdefault((interval.level, method), []).append(name)
+        if method != "none":
+            parts.setdefault((interval.level, method), []).append(measure.word)
     sentences = [f"{', '.join(names)}: {100 * level:g}% {method}" for (level, method), names in parts.items()]
+    if not sentences:
+        return f"Over {verdict.samples:,} inputs."
     return f"In brackets, intervals over {verdict.samples:,} inputs; {'; '.join(sentences)}."
 
 
 def figures_panel(report: RunReport) -> FiguresPanel:
     """The figures of float and of all policies, each with its interval."""
-    rows = [_float_figure(report.reference, report.float_costs)]
-    rows += [_figure(m, "baseline", f"policy {i + 1}") for i, m in enumerate(report.baselines)]
-    rows += [_figure(m, "alternative", f"budget {i}") for i, m in enumerate(report.alternatives, start=2)]
+    reference = report.reference
+    headings: tuple[str, ...] = ()
+    if reference is not None:
+        first = reference.primary.measure
+        change = {"share": "Change, points"}.get(first.unit, "Change")
+        headings = (text.heading(first), change, *(text.heading(f.measure) for f in others(reference)))
+    rows = [_float_row(reference, report.float_costs)]
+    rows += [_row(m, "baseline", f"policy {i + 1}", len(headings)) for i, m in enumerate(report.baselines)]
+    columns = len(headings)
+    rows += [_row(m, "alternative", f"budget {i}", columns) for i, m in enumerate(report.alternatives, start=2)]
     if report.chosen:
-        rows.append(_figure(report.chosen, "chosen", "chosen policy"))
-    ends = [end for row in rows if row.accuracy for end in (row.accuracy.low, row.accuracy.high) if math.isfinite(end)]
+        rows.append(_row(report.chosen, "chosen", "chosen policy", len(headings)))
+    ends = [end for row in rows if row.primary for end in (row.primary.low, row.primary.high) if math.isfinite(end)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     margin = 0.05 * (high - low) or 0.01
-    cost_metrics = tuple(dict.fromkeys(metric for row in rows for metric in row.costs))
-    user_metrics = tuple(dict.fromkeys(name for row in rows for name in row.metrics))
-    samples = report.reference.samples if report.reference else 0
+    shares = reference is None or reference.primary.measure.unit == "share"
     return FiguresPanel(
+        headings,
         tuple(rows),
-        samples,
-        cost_metrics,
-        user_metrics,
-        (max(0.0, low - margin), min(1.0, high + margin)),
-        _interval_note(report.reference),
+        reference.samples if reference else 0,
+        tuple(dict.fromkeys(metric for row in rows for metric in row.costs)),
+        (max(0.0, low - margin), min(1.0, high + margin)) if shares else (low - margin, high + margin),
+        _interval_note(reference),
     )
 
 
@@ -223,26 +218,26 @@ def headline(report: RunReport) -> str:
     verdict = chosen.verdict
     if verdict is None:
         name = text.policy_label(chosen.policy, "the chosen policy")
-        return f"{name} was chosen by prediction{': ' if gains else ''}{gains}; its accuracy was not measured."
-    sentence = (
-        f"{text.percent_interval(verdict.accuracy)} top-1 (float {text.percent(verdict.float_accuracy.value)}, "
-        f"{text.points_interval(verdict.accuracy_change)}){', ' if gains else ''}{gains}"
-    )
+        return f"{name} was chosen by prediction{': ' if gains else ''}{gains}; it was not measured."
+    first = verdict.primary
+    name = "top-1" if first.measure.label == "Top-1" else first.measure.name
+    sentence = f"{text.interval(first.measure, first.value)} {name}"
+    if first.reference is not None:
+        exact = text.interval(first.measure, first.reference).partition(" [")[0]
+        sentence += f" (float {exact}, {text.change(first)})"
+    sentence += f"{', ' if gains else ''}{gains}"
     parity = report.parity
     if parity is None or parity.fused_agreement is None:
         return f"{sentence}."
-    predictions = parity.predictions or parity.samples
-    agrees = text.count(parity.fused_agreement, predictions)
-    counted = "inputs" if predictions == parity.samples else "positions"
-    return f"{sentence}; {runtime_name(parity.runtime)} agrees with the simulation on {agrees} {counted}."
+    agrees = text.agreed(parity, parity.fused_agreement)
+    return f"{sentence}; {runtime_name(parity.runtime)} agrees with the simulation on {agrees}."
 
 
 def target_line(report: RunReport) -> str:
     """Whether the target that was asked for holds, in one sentence; nothing where none was."""
     if report.outcome is None or report.target_drop is None or report.chosen is None or report.chosen.verdict is None:
         return ""
-    verdict = report.chosen.verdict
-    return text.target_sentence(points_lost(verdict.accuracy_change), report.target_drop, verdict.samples)
+    return text.target_sentence(report.chosen.verdict, report.target_drop)
 
 
 def runtime_name(runtime: str) -> str:

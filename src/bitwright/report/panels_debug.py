@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bitwright.report import format as text
+from bitwright.report.panels_sweep import distance_cell, figure_cells, sqnr_cell
 from bitwright.report.panels_tensor import TensorPanel, tensor_panel
 from bitwright.values.findings import Findings, Measurement, Step
 from bitwright.values.sweep import Sweep
@@ -45,7 +46,7 @@ class MeasuredRow:
     """One row of a step's figures, as text."""
 
     label: str
-    kl: str
+    distance: str
     agreement: str
     kept: str
     note: str
@@ -58,10 +59,9 @@ class HarmRow:
     rank: int
     site: str
     width: str
-    kl: str
-    agreement: str
+    distance: str
     sqnr: str
-    accuracy: str
+    figures: tuple[str, ...]
     share: float
 
 
@@ -76,7 +76,9 @@ class StepPanel:
     conclusion: str
     change: str
     cost: str
+    distance: str
     rows: tuple[MeasuredRow, ...]
+    headings: tuple[str, ...]
     harms: tuple[HarmRow, ...]
     tensors: tuple[TensorPanel, ...]
     verdict: str
@@ -139,11 +141,14 @@ def _box(number: int, title: str, step: Step | None) -> Box:
 def _step(step: Step) -> StepPanel:
     verdict = ""
     if step.verdict is not None:
-        change = text.points_interval(step.verdict.accuracy_change)
-        verdict = (
-            f"On the evaluation data: {text.percent_interval(step.verdict.accuracy)} top-1, {change} against float, "
-            f"agreement {text.percent(step.verdict.agreement.value)}."
-        )
+        first = step.verdict.primary
+        told = [
+            f"{first.measure.name} {text.interval(first.measure, first.value)}",
+            f"{text.change(first)} against float",
+        ]
+        if "agreement" in step.verdict.figures:
+            told.append(f"agreement {text.percent(step.verdict.agreement.value)}")
+        verdict = f"On the evaluation data: {', '.join(told)}."
     return StepPanel(
         step.number,
         step.title,
@@ -152,7 +157,9 @@ def _step(step: Step) -> StepPanel:
         step.conclusion,
         step.change,
         _cost(step.seconds, step.passes),
+        text.heading(step.measure),
         tuple(_measured(row) for row in step.measured) if step.sweep is None or step.number != 5 else (),
+        tuple(text.heading(measure) for measure in step.sweep.shown()) if step.sweep is not None else (),
         _harms(step.sweep) if step.sweep is not None else (),
         tuple(tensor_panel(view) for view in step.tensors),
         verdict,
@@ -162,7 +169,7 @@ def _step(step: Step) -> StepPanel:
 def _measured(row: Measurement) -> MeasuredRow:
     return MeasuredRow(
         row.label,
-        "–" if row.kl is None else text.significant(row.kl),
+        "–" if row.distance is None else text.significant(row.distance),
         "–" if row.agreement is None else text.percent(row.agreement),
         "–" if row.kept is None else ("kept" if row.kept else "not kept"),
         row.note,
@@ -170,17 +177,16 @@ def _measured(row: Measurement) -> MeasuredRow:
 
 
 def _harms(sweep: Sweep) -> tuple[HarmRow, ...]:
-    worst = max((row.kl for row in sweep), default=0.0) or 1.0
+    worst = max((row.distance for row in sweep), default=0.0) or 1.0
     return tuple(
         HarmRow(
             rank,
             row.label,
             str(row.width),
-            f"{text.significant(row.kl)} ± {text.significant(row.kl_error, 2)}",
-            text.percent(row.agreement),
-            f"{row.sqnr:.1f} dB" if row.sqnr < float("inf") else "nothing is lost",
-            "–" if row.accuracy is None else text.percent(row.accuracy),
-            row.kl / worst,
+            distance_cell(row),
+            sqnr_cell(row),
+            figure_cells(sweep, row),
+            row.distance / worst,
         )
         for rank, row in enumerate(sweep.rows, start=1)
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from bitwright.report import format as text
-from bitwright.report.panels import FLOAT_BITS
+from bitwright.report.panels import FLOAT_BITS, others
 from bitwright.report.run_report import Agreement, Measured, Pair
 from bitwright.values import Candidate, Front, Interval, Policy, Sites, Verdict
+
+FLIPS = "share of predictions that flip"
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class FrontPoint:
         costs: every known cost as (name, text with unit).
         predicted: in the panel's unit, or None.
         verdict: what was measured, or None.
+        figures: name -> interval of each figure measured, for plots.
         measured: the measured counterpart of ``predicted`` in the same unit, where there is one.
         bits: of each site in the order of execution; None is float.
         search: one sentence on the search: budget, share used, proven optimal or the gap; or "".
@@ -37,12 +40,22 @@ class FrontPoint:
     costs: tuple[tuple[str, str], ...]
     predicted: float | None
     verdict: Verdict | None
+    figures: Mapping[str, Interval]
     measured: Interval | None
     bits: tuple[int | None, ...]
     search: str
     mean_weight_bits: float | None
     mean_activation_bits: float | None
     graph_hash: str
+
+
+@dataclass(frozen=True)
+class Plotted:
+    """A figure on the axis of a plot: shares are multiplied to percent."""
+
+    name: str
+    heading: str
+    factor: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,8 @@ class FrontPanel:
         divisor: what to divide costs by to be in that unit.
         logarithmic: the costs span more than a factor of 8.
         method, unit: of the predictions.
-        float_accuracy: of the float model, or None when nothing was measured.
+        measures: what can be plotted: the primary figure first; its name, heading and factor.
+        reference: the primary figure of the float model, or None when nothing was measured.
         selected: position in ``points`` of the chosen policy, else of the middle one.
         measured_points: how many points have a verdict.
     """
@@ -68,7 +82,8 @@ class FrontPanel:
     logarithmic: bool
     method: str
     unit: str
-    float_accuracy: Interval | None
+    measures: tuple[Plotted, ...]
+    reference: Interval | None
     selected: int
     measured_points: int
 
@@ -97,8 +112,17 @@ def is_flip_rate(unit: str) -> bool:
 
 def flip_rate(verdict: Verdict) -> Interval:
     """The measured share of predictions that flip: one minus the agreement, with its interval."""
-    agreement = verdict.agreement
-    return Interval(1 - agreement.value, 1 - agreement.high, 1 - agreement.low, agreement.level, agreement.method)
+    return verdict.agreement.mapped(lambda share: 1 - share)
+
+
+def _flips(verdict: Verdict | None, front: Front) -> Interval | None:
+    """The measured counterpart of what the front predicts, where that is flips."""
+    counts = verdict is not None and "agreement" in verdict.figures and is_flip_rate(front.unit)
+    return flip_rate(verdict) if verdict is not None and counts else None
+
+
+def _figures(verdict: Verdict | None) -> dict[str, Interval]:
+    return {} if verdict is None else {name: figure.value for name, figure in verdict.figures.items()}
 
 
 def _search_sentence(candidate: Candidate) -> str:
@@ -130,7 +154,8 @@ def _point(item: Candidate | Measured, role: str, label: str, front: Front, site
         costs=tuple((text.metric_name(m), text.cost(m, v)) for m, v in item.costs.items()),
         predicted=item.predicted,
         verdict=verdict,
-        measured=flip_rate(verdict) if verdict is not None and is_flip_rate(front.unit) else None,
+        figures=_figures(verdict),
+        measured=_flips(verdict, front),
         bits=tuple(policy[name] for name in sites.names),
         search=_search_sentence(item) if isinstance(item, Candidate) else "",
         mean_weight_bits=_mean(sites, policy, "weight"),
@@ -163,8 +188,9 @@ def front_panel(
         if not found and wanted is not None and dict(candidate.policy.bits) == wanted:
             found = True
             verdict = candidate.verdict or (chosen.verdict if chosen else None)
-            measured = flip_rate(verdict) if verdict is not None and is_flip_rate(front.unit) else None
-            point = FrontPoint(**{**point.__dict__, "role": "chosen", "verdict": verdict, "measured": measured})
+            point = replace(
+                point, role="chosen", verdict=verdict, figures=_figures(verdict), measured=_flips(verdict, front)
+            )
         points.append(point)
     if chosen is not None and not found and front.cost in chosen.costs:
         points.append(_point(chosen, "chosen", text.policy_label(chosen.policy, "chosen policy"), front, sites))
@@ -187,9 +213,17 @@ def front_panel(
         logarithmic=bool(costs) and max(costs) > 8 * min(costs),
         method=front.method,
         unit=front.unit,
-        float_accuracy=verdicts[0].float_accuracy if verdicts else None,
+        measures=_plotted(verdicts[0]) if verdicts else (),
+        reference=verdicts[0].primary.reference if verdicts else None,
         selected=selected,
         measured_points=len(verdicts),
+    )
+
+
+def _plotted(verdict: Verdict) -> tuple[Plotted, ...]:
+    return tuple(
+        Plotted(f.measure.name, text.heading(f.measure), 100.0 if f.measure.unit == "share" else 1.0)
+        for f in (verdict.primary, *others(verdict))
     )
 
 
@@ -198,15 +232,12 @@ def point_figures(point: FrontPoint, unit: str) -> tuple[tuple[str, str], ...]:
     verdict = point.verdict
     rows: list[tuple[str, str]] = []
     if verdict is not None:
-        rows += [
-            ("Top-1 accuracy", text.percent_interval(verdict.accuracy)),
-            ("Change against float", text.points_interval(verdict.accuracy_change)),
-            ("Agreement with float", text.percent_interval(verdict.agreement)),
-            ("KL to float (nats)", text.number_interval(verdict.kl)),
-            ("Loss", text.number_interval(verdict.loss)),
-        ]
+        first = verdict.primary
+        rows += [(first.measure.label, text.interval(first.measure, first.value))]
+        rows += [("Change against float", text.change(first))]
+        rows += [(figure.measure.label, text.interval(figure.measure, figure.value)) for figure in others(verdict)]
     else:
-        rows.append(("Accuracy", "not measured"))
+        rows.append(("Figures", "not measured"))
     if point.predicted is not None:
         value = text.percent(point.predicted, 2) if is_flip_rate(unit) else text.significant(point.predicted)
         rows.append((f"Predicted ({unit})", value))
@@ -237,22 +268,25 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> Interval | None:
 def agreement_from_front(front: Front, measured: Sequence[Measured] = ()) -> Agreement | None:
     """Prediction against measurement over everything measured: the front's candidates and further policies.
 
-    The measurement is the share of predictions that flip (one minus the agreement with float). None when fewer
-    than two policies have both a prediction and a verdict.
+    The measurement is the share of predictions that flip (one minus the agreement with float) where the task counts
+    it, else the distance. None when fewer than two policies have both a prediction and a verdict.
     """
     pairs: dict[frozenset[tuple[str, int]], Pair] = {}
+    unit = FLIPS
     named: list[tuple[Candidate | Measured, str]] = [(c, _candidate_label(c, i)) for i, c in enumerate(front, start=1)]
     named += [(m, text.policy_label(m.policy, f"policy {i}")) for i, m in enumerate(measured, start=1)]
     for item, label in named:
         if item.verdict is not None and item.predicted is not None:
-            flips = flip_rate(item.verdict)
-            pair = Pair(label, item.predicted, flips.value, flips.low, flips.high)
+            flips = "agreement" in item.verdict.figures
+            found = flip_rate(item.verdict) if flips else item.verdict.distance
+            unit = FLIPS if flips else item.verdict.figures[item.verdict.distance_name].measure.label
+            pair = Pair(label, item.predicted, found.value, found.low, found.high)
             pairs.setdefault(frozenset(item.policy.bits.items()), pair)
     if len(pairs) < 2:
         return None
-    found = tuple(pairs.values())
-    correlation = spearman([p.predicted for p in found], [p.measured for p in found])
-    return Agreement(front.method, front.unit, "share of predictions that flip", found, correlation)
+    all_pairs = tuple(pairs.values())
+    correlation = spearman([p.predicted for p in all_pairs], [p.measured for p in all_pairs])
+    return Agreement(front.method, front.unit, unit, all_pairs, correlation)
 
 
 def agreement_panel(agreement: Agreement) -> AgreementPanel:

@@ -7,27 +7,28 @@ from dataclasses import dataclass
 
 from bitwright.report import format as text
 from bitwright.report.panels import runtime_name
-from bitwright.values import Latency, Parity
+from bitwright.values import Figure, Latency, Parity
 
 
 @dataclass(frozen=True)
 class ParityRow:
-    """One way of running the file: the optimisations, how many predictions agree, the largest logit difference."""
+    """One way of running the file: the optimisations, how many decisions agree, the largest difference of a value."""
 
     optimisations: str
     agrees: str
     share: str
-    logit_difference: str
+    difference: str
 
 
 @dataclass(frozen=True)
 class ParityPanel:
-    """The exported file in its runtime against the simulation; ``accuracy`` is "" when it was not measured."""
+    """The exported file in its runtime against the simulation; ``figure`` is "" when it was not measured."""
 
     runtime: str
     samples: int
     rows: tuple[ParityRow, ...]
-    accuracy: str
+    label: str
+    figure: str
     step: str
     sentence: str
 
@@ -53,52 +54,45 @@ class LatencyPanel:
 
 
 def parity_panel(parity: Parity) -> ParityPanel:
-    """What the runtime does with the file, in counts and in output steps."""
-    raw = "logits" if parity.exact_agreement is not None else "units of the output"
-    unit = "output steps" if parity.step is not None else raw
-    predictions = parity.predictions or parity.samples
-
-    def agrees(share: float | None) -> str:
-        return "–" if share is None else text.count(share, predictions)
+    """What the runtime does with the file: values in output steps, decisions in counts."""
+    unit = "output steps" if parity.step is not None else "units of the output"
 
     def row(name: str, share: float | None, difference: float) -> ParityRow:
-        shown = "–" if share is None else text.percent(share, 2)
-        return ParityRow(name, agrees(share), shown, f"{text.significant(difference)} {unit}")
+        agrees, shown = ("–", "–") if share is None else (text.agreed(parity, share), text.percent(share, 2))
+        return ParityRow(name, agrees, shown, f"{text.significant(difference)} {unit}")
 
     rows = (
-        row("off", parity.exact_agreement, parity.exact_logit_difference),
-        row("on", parity.fused_agreement, parity.fused_logit_difference),
+        row("off", parity.exact_agreement, parity.exact_difference),
+        row("on", parity.fused_agreement, parity.fused_difference),
     )
     name = runtime_name(parity.runtime)
-    if parity.exact_agreement is None:
+    if parity.agreement is None:
         sentence = (
-            f"{name}'s outputs differ from the simulation's by at most {rows[0].logit_difference} on "
-            f"{parity.samples:,} inputs with its graph optimisations off, and by at most {rows[1].logit_difference} "
-            "with them on, the way it is normally run."
+            f"{name}'s outputs differ from the simulation's by at most {rows[0].difference} on {parity.samples:,} "
+            f"inputs with its graph optimisations off, and by at most {rows[1].difference} with them on, the way it is "
+            "normally run."
         )
     else:
-        counted = f"positions of {parity.samples:,} inputs" if predictions > parity.samples else "inputs"
         sentence = (
-            f"{name} predicts the same class as the simulation on {rows[0].agrees} {counted} with its graph "
-            f"optimisations off, and on {rows[1].agrees} with them on, the way it is normally run."
+            f"{name} agrees with the simulation on {rows[0].agrees} with its graph optimisations off, and on "
+            f"{rows[1].agrees} with them on, the way it is normally run."
         )
-    step = f"One output step is {text.significant(parity.step)}" if parity.step is not None else ""
     return ParityPanel(
         parity.runtime,
         parity.samples,
         rows,
-        _accuracy(parity),
-        f"{step}{' logits' if raw == 'logits' else ''}." if step else "",
+        parity.figure.measure.label if parity.figure else "",
+        _figure(parity.figure) if parity.figure else "",
+        f"One output step is {text.significant(parity.step)}." if parity.step is not None else "",
         sentence,
     )
 
 
-def _accuracy(parity: Parity) -> str:
-    interval = parity.accuracy_interval
-    if interval is None:
-        return "" if parity.accuracy is None else text.percent(parity.accuracy)
-    method = interval.method.replace("wilson", "Wilson")
-    return f"{text.percent_interval(interval)} ({100 * interval.level:g}% {method})"
+def _figure(figure: Figure) -> str:
+    told, interval = text.interval(figure.measure, figure.value), figure.value
+    if interval.method == "none":
+        return told
+    return f"{told} ({100 * interval.level:g}% {interval.method.replace('wilson', 'Wilson')})"
 
 
 def latency_panel(latency: Sequence[Latency]) -> LatencyPanel:

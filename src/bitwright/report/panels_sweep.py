@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bitwright.report import format as text
-from bitwright.values.sweep import Sweep
+from bitwright.values.sweep import Sweep, SweepRow
 
 
 @dataclass(frozen=True)
@@ -17,21 +17,19 @@ class SiteRow:
         rank: 1 for the worst.
         site: its name.
         width: its bits.
-        kl: KL to float with this one alone quantized, with its standard error.
-        agreement: with float, this one alone quantized.
+        distance: to float with this one alone quantized, with its standard error.
         sqnr: at the output, this one alone quantized.
-        accuracy: this one alone quantized.
-        gain: by how much the KL of the whole policy falls when this one is in float.
-        share: of the worst KL, for a bar.
+        figures: the others of the panel's headings, this one alone quantized.
+        gain: by how much the distance of the whole policy falls when this one is in float.
+        share: of the worst distance, for a bar.
     """
 
     rank: int
     site: str
     width: str
-    kl: str
-    agreement: str
+    distance: str
     sqnr: str
-    accuracy: str
+    figures: tuple[str, ...]
     gain: str
     share: float
 
@@ -42,11 +40,15 @@ class SweepPanel:
 
     Attributes:
         sentence: what stands out.
-        rows: worst first by KL with one alone quantized.
+        distance: the heading of the distance.
+        headings: of the other figures.
+        rows: worst first by distance with one alone quantized.
         notes: what the figures are.
     """
 
     sentence: str
+    distance: str
+    headings: tuple[str, ...]
     rows: tuple[SiteRow, ...]
     notes: tuple[str, ...]
 
@@ -58,29 +60,29 @@ def sweep_panel(on: Sweep, off: Sweep) -> SweepPanel:
         on: each quantizer alone on, from float.
         off: each alone off, from the policy.
     """
-    gains = {row.label: off.base_row.kl - row.kl for row in off}
-    worst = max((row.kl for row in on), default=0.0) or 1.0
+    gains = {row.label: off.base_row.distance - row.distance for row in off}
+    worst = max((row.distance for row in on), default=0.0) or 1.0
     rows = tuple(
         SiteRow(
             rank,
             row.label,
             str(row.width),
-            f"{text.significant(row.kl)} ± {text.significant(row.kl_error, 2)}",
-            text.percent(row.agreement),
-            f"{row.sqnr:.1f} dB" if math.isfinite(row.sqnr) else "nothing is lost",
-            "–" if row.accuracy is None else text.percent(row.accuracy),
+            distance_cell(row),
+            sqnr_cell(row),
+            figure_cells(on, row),
             text.significant(gains[row.label]) if row.label in gains else "–",
-            row.kl / worst,
+            row.distance / worst,
         )
         for rank, row in enumerate(on.rows, start=1)
     )
-    total = sum(row.kl for row in on)
+    total = sum(row.distance for row in on)
     most = on.covering(0.8)
     base = off.base_row
-    sentence = (
-        f"All together the KL to float is {text.significant(base.kl)} nats, the agreement with float "
-        f"{text.percent(base.agreement)}. "
-    )
+    measure = off.measure(off.distance)
+    sentence = f"All together the {measure.words} is {text.significant(base.distance)} {measure.unit}".rstrip()
+    if "agreement" in base.figures:
+        sentence += f", the agreement with float {text.percent(base.figures['agreement'])}"
+    sentence += ". "
     if total > 0:
         mends = max(gains, key=lambda label: gains[label]) if gains else ""
         sentence += f"Alone, {on.rows[0].label} does most harm; {most} of {len(rows)} make up 80 % of the sum. "
@@ -89,7 +91,23 @@ def sweep_panel(on: Sweep, off: Sweep) -> SweepPanel:
     else:
         sentence += "No site alone changes the outputs."
     notes = (
-        f"Measured on {on.samples:,} calibration samples, worst first by KL to float: accuracy there is saturated.",
+        f"Measured on {on.samples:,} calibration samples, worst first by {measure.words}.",
         f"Both sweeps took {text.duration(on.seconds + off.seconds)}.",
     )
-    return SweepPanel(sentence.strip(), rows, notes)
+    headings = tuple(text.heading(measure) for measure in on.shown())
+    return SweepPanel(sentence.strip(), text.heading(measure), headings, rows, notes)
+
+
+def distance_cell(row: SweepRow) -> str:
+    """The distance with its standard error."""
+    return f"{text.significant(row.distance)} ± {text.significant(row.distance_error, 2)}"
+
+
+def sqnr_cell(row: SweepRow) -> str:
+    """The signal-to-noise ratio at the outputs."""
+    return f"{row.sqnr:.1f} dB" if math.isfinite(row.sqnr) else "nothing is lost"
+
+
+def figure_cells(sweep: Sweep, row: SweepRow) -> tuple[str, ...]:
+    """The figures beside the distance, in the order of :meth:`Sweep.shown`."""
+    return tuple(text.value(measure, row.figures[measure.name]) for measure in sweep.shown())

@@ -159,9 +159,8 @@ def _page(template: str, data: Mapping[str, Any], *, plots: bool, **context: Any
         minus=_minus,
         unbroken=lambda sentence: re.sub(r"(\[[^],]*,) ", "\\1\N{NO-BREAK SPACE}", str(sentence)),
         percent=text.percent,
-        percent_interval=text.percent_interval,
-        points_interval=text.points_interval,
-        number_interval=text.number_interval,
+        figure_value=lambda figure: text.interval(figure.measure, figure.value, unit=False),
+        figure_change=lambda figure: text.change(figure, unit=False),
         significant=text.significant,
     )
     environment.globals.update(cost_text=text.cost, metric_name=text.metric_name)

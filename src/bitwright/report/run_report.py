@@ -9,7 +9,7 @@ from typing import Any
 
 from bitwright.errors import InvalidInput
 from bitwright.values import Front, Interval, Latency, Parity, Policy, SensitivityTable, Sites, Verdict
-from bitwright.values.verdict import Outcome, outcome_of, points_lost
+from bitwright.values.verdict import Outcome, outcome_of
 
 REPORT_VERSION = 2
 
@@ -166,7 +166,7 @@ class RunReport:
         """Whether the chosen policy holds the target, where one was asked for and the policy was measured."""
         if self.target_drop is None or self.chosen is None or self.chosen.verdict is None:
             return None
-        return outcome_of(points_lost(self.chosen.verdict.accuracy_change), self.target_drop)
+        return outcome_of(self.chosen.verdict.lost, self.target_drop)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

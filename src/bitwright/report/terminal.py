@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from rich import box
@@ -26,11 +25,9 @@ from bitwright.report.run_report import Measured, RunReport
 from bitwright.values import (
     FLOAT,
     Front,
-    Interval,
     Latency,
     Parity,
     Policy,
-    RegressionVerdict,
     SensitivityTable,
     Sites,
 )
@@ -62,71 +59,31 @@ def _bar(share: float) -> str:
     return ("█" * (eighths // 8) + rest).ljust(_BAR)
 
 
-def _percent(interval: Interval | None) -> str:
-    return text.percent_interval(interval).replace("%", "", 1) if interval else "-"
-
-
 def verdict_table(report: RunReport) -> RenderableType:
-    """Float and all policies: accuracy, change, agreement and KL with intervals, and the costs."""
+    """Float and all policies: the figures of the task with intervals, and the costs."""
     panel = figures_panel(report)
     costs = panel.cost_metrics
-    table = _table("Figures", panel.intervals)
-    table.add_column("Policy", min_width=5, overflow="fold")
-    if panel.samples:
-        table.add_column("Top-1 %", justify="right", no_wrap=True)
-        table.add_column("Change, points", justify="right", no_wrap=True)
-    for metric in costs:
-        table.add_column(text.metric_name(metric).replace(" per input", ""), justify="right", no_wrap=True)
-    more = _table("")
-    more.add_column("Policy", min_width=5, overflow="fold")
-    for name in ("Agrees with float %", "KL to float, nats"):
-        more.add_column(name, justify="right", no_wrap=True)
-    last = _table("")
-    last.add_column("Policy", min_width=5, overflow="fold")
-    last.add_column("Loss", justify="right", no_wrap=True)
-    for name in panel.user_metrics:
-        last.add_column(Text(name), justify="right", overflow="fold")
-    for row in panel.rows:
-        style = "bold" if row.role == "chosen" else ""
-        label = Text(f"{row.label} {_MARKS[row.role]}" if row.role in _MARKS else row.label)
-        change = text.points_interval(row.change, unit=False) if row.change else "-"
-        measured = [_percent(row.accuracy) if row.accuracy else "not measured", change] if panel.samples else []
-        costed = [text.cost(metric, row.costs[metric]) if metric in row.costs else "-" for metric in costs]
-        table.add_row(label, *(Text(cell) for cell in [*measured, *costed]), style=style)
-        kl = text.number_interval(row.kl) if row.kl else "-"
-        own = [text.significant(row.metrics[n]) if n in row.metrics else "-" for n in panel.user_metrics]
-        loss = text.number_interval(row.loss) if row.loss else "-"
-        more.add_row(label, *(Text(cell) for cell in [_percent(row.agreement), kl]), style=style)
-        last.add_row(label, *(Text(cell) for cell in [loss, *own]), style=style)
-    parts: list[RenderableType] = [table]
-    if panel.samples:
-        parts += [more, last]
+    # At 80 columns: the primary figure, its change and the costs, then two figures at a time.
+    groups = [panel.headings[:2], *(panel.headings[i : i + 2] for i in range(2, len(panel.headings), 2))]
+    parts: list[RenderableType] = []
+    for number, headings in enumerate(groups):
+        table = _table("", "") if number else _table("Figures", panel.intervals)
+        table.add_column("Policy", min_width=5, overflow="fold")
+        for name in headings:
+            table.add_column(Text(name), justify="right", no_wrap=True)
+        for metric in () if number else costs:
+            table.add_column(text.metric_name(metric).replace(" per input", ""), justify="right", no_wrap=True)
+        for row in panel.rows:
+            style = "bold" if row.role == "chosen" else ""
+            label = Text(f"{row.label} {_MARKS[row.role]}" if row.role in _MARKS else row.label)
+            cells = list(row.cells[2 * number : 2 * number + 2])
+            cells += [text.cost(m, row.costs[m]) if m in row.costs else "–" for m in (() if number else costs)]
+            table.add_row(label, *(Text(cell.replace("–", "-")) for cell in cells), style=style)
+        parts.append(table)
     marks = ["* the chosen policy"] if report.chosen else []
     marks += ["+ chosen for another budget"] if report.alternatives else []
     parts += [Text(", ".join(marks), style="dim")] if marks else []
     return Group(*parts)
-
-
-def regression_table(verdict: RegressionVerdict) -> RenderableType:
-    """A policy of a network without classes beside float: loss, SQNR, and the user's own metrics."""
-    note = (
-        f"In brackets, {100 * verdict.loss.level:g}% bootstrap intervals over {verdict.samples:,} inputs; the "
-        "change is paired. SQNR: variance of the float outputs over the mean squared change."
-    )
-    table = _table("Figures", note)
-    for name in ("Policy", "Loss", "Change", "SQNR, dB"):
-        table.add_column(name, justify="left" if name == "Policy" else "right", overflow="fold")
-    own = [name for name in verdict.metrics if f"float {name}" in verdict.metrics]
-    for name in own:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    floats = [text.significant(verdict.metrics[f"float {name}"]) for name in own]
-    table.add_row(*(Text(cell) for cell in ["float", text.number_interval(verdict.float_loss), "-", "-", *floats]))
-    finite = math.isfinite(verdict.sqnr.value)
-    figures = [text.number_interval(verdict.loss), text.number_interval(verdict.loss_change)]
-    figures += [text.number_interval(verdict.sqnr) if finite else "nothing is lost"]
-    figures += [text.significant(verdict.metrics[name]) for name in own]
-    table.add_row(Text(verdict.policy_name or "policy"), *(Text(cell) for cell in figures), style="bold")
-    return table
 
 
 def front_table(
@@ -139,10 +96,11 @@ def front_table(
     table.add_column("Policy", overflow="fold", min_width=6)
     table.add_column(panel.axis.replace("Cost per input ", "").strip("()"), justify="right", no_wrap=True)
     table.add_column("Predicted", justify="right", no_wrap=True)
-    table.add_column("Top-1 %", justify="right", no_wrap=True)
-    table.add_column("Change, points", justify="right", no_wrap=True)
+    first = panel.measures[0].heading if panel.measures else "Measured"
+    table.add_column(Text(first), justify="right", no_wrap=True)
+    table.add_column("Change, points" if first.endswith("%") else "Change", justify="right", no_wrap=True)
     for point in panel.points:
-        verdict = point.verdict
+        figure = point.verdict.primary if point.verdict else None
         if point.predicted is None:
             predicted = "-"
         else:
@@ -151,8 +109,8 @@ def front_table(
             Text(f"{point.label} *" if point.role == "chosen" else point.label),
             text.significant(point.cost / panel.divisor),
             predicted,
-            Text(_percent(verdict.accuracy) if verdict else "not measured"),
-            Text(text.points_interval(verdict.accuracy_change, unit=False) if verdict else "-"),
+            Text(text.interval(figure.measure, figure.value, unit=False) if figure else "not measured"),
+            Text(text.change(figure, unit=False) if figure else "-"),
             style={"chosen": "bold", "baseline": "dark_orange3"}.get(point.role, ""),
         )
     if any(point.role == "chosen" for point in panel.points):
@@ -218,9 +176,9 @@ def parity_lines(parity: Parity) -> RenderableType:
     """The exported file against the simulation, in sentences."""
     panel = parity_panel(parity)
     lines = [panel.sentence]
-    lines += [f"Optimisations {row.optimisations}: largest difference {row.logit_difference}." for row in panel.rows]
-    if panel.accuracy:
-        lines.append(f"Top-1 accuracy of the file in the runtime: {panel.accuracy}.")
+    lines += [f"Optimisations {row.optimisations}: largest difference {row.difference}." for row in panel.rows]
+    if panel.figure:
+        lines.append(f"{panel.label} of the file in the runtime: {panel.figure}.")
     return Text("\n".join(lines))
 
 
@@ -262,22 +220,16 @@ def compare_table(reports: Sequence[RunReport], names: Sequence[str] | None = No
     figures.add_column("", no_wrap=True)
     for column in panel.columns:
         figures.add_column(Text(column.label), overflow="fold")
-    for title, name in (
-        ("Policy", "policy"),
-        ("Top-1", "accuracy"),
-        ("Against float", "change"),
-        ("Agrees", "agreement"),
-        ("KL, nats", "kl"),
-    ):
-        figures.add_row(title, *(Text(getattr(column, name)) for column in panel.columns))
+    figures.add_row("Policy", *(Text(column.policy) for column in panel.columns))
+    for i, heading in enumerate(panel.headings):
+        figures.add_row(Text(heading), *(Text(column.figures[i]) for column in panel.columns))
     for i, cost in enumerate(panel.cost_names):
         figures.add_row(Text(cost), *(Text(column.costs[i]) for column in panel.columns))
     lines = []
     for item in panel.differences:
-        change = text.points_interval(item.accuracy) if item.accuracy else "not measured"
         ratios = "".join(f", {name} times {ratio:.2f}" for name, ratio in item.costs)
         lines.append(
-            f"{item.label} against {panel.columns[0].label}: accuracy {change}{ratios}, "
+            f"{item.label} against {panel.columns[0].label}: {item.change}{ratios}, "
             f"{item.changed_sites} sites with other bits"
         )
     parts: list[RenderableType] = [figures, Text("\n".join(lines)), Text(panel.note, style="dim"), Text("")]

@@ -21,7 +21,7 @@ def step_lines(step: Step) -> RenderableType:
         return Group(Text(f"{step.number}. {step.title} Skipped: {step.conclusion}", style="dim"), Text(""))
     lines: list[RenderableType] = [head]
     rows = _most_telling(step.measured)
-    lines += [_indented(_row(row), 5, style="green" if row.kept else "") for row in rows]
+    lines += [_indented(_row(row, step), 5, style="green" if row.kept else "") for row in rows]
     if len(rows) < len(step.measured):
         lines.append(_indented(f"... {len(step.measured) - len(rows)} more", 5, style="dim"))
     lines.append(_indented(step.conclusion, 3))
@@ -42,10 +42,10 @@ def _most_telling(rows: tuple[Measurement, ...]) -> list[Measurement]:
     return [rows[i] for i in sorted(kept + others)]
 
 
-def _row(row: Measurement) -> str:
+def _row(row: Measurement, step: Step) -> str:
     parts = [row.label]
-    if row.kl is not None:
-        parts.append(f"KL {text.significant(row.kl)}")
+    if row.distance is not None:
+        parts.append(f"{step.measure.word} {text.significant(row.distance)}")
     if row.agreement is not None:
         parts.append(f"agreement {text.percent(row.agreement)}")
     if row.kept is not None:

@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from bitwright.errors import InvalidInput, PolicyMismatch
-from bitwright.evaluation.intervals import bootstrap_mean, wilson
-from bitwright.graph.batches import has_classes, iterate
+from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.places import site_behind
 from bitwright.runtimes.runtime import RUNTIMES
 from bitwright.settings import DEFAULTS
-from bitwright.values import Interval, Parity, Policy
+from bitwright.tasks.base import Answer, Evidence, Task
+from bitwright.tasks.columns import Columns, joined
+from bitwright.tasks.infer import task_for
+from bitwright.tasks.intervals import Draws
+from bitwright.tasks.outputs import flatten, on_cpu
+from bitwright.values import Figure, Parity, Policy
 
 
-def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1, runtime: str = DEFAULTS.runtime) -> Parity:
+def parity(
+    graph: Graph,
+    path: str | Path,
+    batches: Any,
+    threads: int = 1,
+    runtime: str = DEFAULTS.runtime,
+    task: Task | str | None = None,
+) -> Parity:
     """Run an exported file on some data and compare it with the simulation, input by input.
 
     With the runtime's graph optimisations off, each operation runs as it stands in the file and rounds where the
     simulation rounds: the outputs must be the same. With them on, fused integer kernels round otherwise now
     and then. On x86 processors without VNNI instructions, 8-bit weights can saturate in them besides.
 
-    Outputs of shape (batch, classes, ...) are compared by their top-1 class and by value, all others, and those that
-    come with float targets, by value alone.
+    Values are compared for every task; decisions, such as top-1 classes, where the task makes some.
 
     Args:
         graph: that was exported; the policy that is written in the file is the one compared.
         path: of the file.
-        batches: iterable of (inputs, targets), or of inputs; class targets give the accuracy in the runtime.
+        batches: iterable of (inputs, targets), or of inputs; targets give the task's figure in the runtime.
         threads: of the runtime.
         runtime: that the file was exported for.
+        task: what the outputs mean, as in :func:`~bitwright.tasks.evaluate`; where it cannot be inferred, values alone
+            are compared.
 
     Raises:
         MissingExtra: the runtime is not installed.
-        InvalidInput: the file is missing, or the first output is no tensor.
+        InvalidInput: the file is missing, or the outputs do not suit the task.
         InvalidData: no batch, or one that cannot be used.
         PolicyMismatch: the file was made from another graph.
         ExportError: the runtime cannot load the file.
@@ -47,26 +60,28 @@ def parity(graph: Graph, path: str | Path, batches: Any, threads: int = 1, runti
     chosen = RUNTIMES[runtime]
     sessions = [chosen.load(path, optimised, threads) for optimised in (False, True)]
     policy = _policy(sessions[0].metadata, graph, path)
-    tallies = (_Tally(), _Tally())
+    data = as_batches(batches)
+    meant = _task(graph, data, task)
     with graph.applied(policy), torch.no_grad():
-        step = output_step(graph)
-        for inputs, targets in iterate(batches, purpose="parity"):
-            simulated = _first(graph(*(value.to(graph.device) for value in inputs))).cpu()
+        steps = output_steps(graph)
+        tallies = (_Tally(meant, steps), _Tally(meant, steps))
+        for inputs, targets in iterate(data, purpose="parity"):
+            simulated = on_cpu(graph(*(value.to(graph.device) for value in inputs)))
             for tally, session in zip(tallies, sessions, strict=True):
-                tally.add(simulated, torch.from_numpy(session(*inputs)[0]), targets)
+                found = [torch.from_numpy(value) for value in session(*inputs)]
+                tally.add(simulated, found, targets, len(inputs[0]))
     exact, fused = tallies
-    unit = step or 1.0
+    compared = meant is not None and bool(meant.agreement)
     return Parity(
         runtime=chosen.version(),
-        samples=exact.samples,
+        samples=exact.ours.samples,
+        exact_difference=exact.largest,
+        fused_difference=fused.largest,
+        step=steps[0] if None not in steps else None,
+        agreement=meant.measure(meant.agreement) if meant is not None and compared else None,
         exact_agreement=exact.agreement,
         fused_agreement=fused.agreement,
-        exact_logit_difference=exact.largest / unit,
-        fused_logit_difference=fused.largest / unit,
-        step=step,
-        accuracy=fused.accuracy,
-        predictions=fused.count,
-        accuracy_interval=fused.accuracy_interval,
+        figure=fused.figure,
     )
 
 
@@ -95,13 +110,20 @@ def predict(
     return torch.cat(found)
 
 
-def output_step(graph: Graph) -> float | None:
-    """Size of one step of the first output under the policy in force, or None when it stays in float."""
+def _task(graph: Graph, batches: Any, task: Task | str | None) -> Task | None:
+    try:
+        return task_for(graph, batches, task, purpose="parity")
+    except InvalidInput:
+        if task is not None:
+            raise
+        return None
+
+
+def output_steps(graph: Graph) -> list[float | None]:
+    """Size of one step of each output under the policy in force; None for one that stays in float."""
     returned = next(node for node in graph.module.graph.nodes if node.op == "output").args[0]
-    while isinstance(returned, (tuple, list)):
-        returned = returned[0]
-    found = site_behind(graph.module, returned)
-    return None if found is None or found.bits is None else float(found.grid(found.bits).scale)
+    found = [site_behind(graph.module, value) for value in tree_leaves(returned) if isinstance(value, Node)]
+    return [None if site is None or site.bits is None else float(site.grid(site.bits).scale) for site in found]
 
 
 def _policy(metadata: Mapping[str, str], graph: Graph, path: str | Path) -> Policy:
@@ -115,56 +137,53 @@ def _policy(metadata: Mapping[str, str], graph: Graph, path: str | Path) -> Poli
     return Policy.from_json(metadata["bitwright.policy"], f"the policy in '{path}'")
 
 
-def _first(outputs: Any) -> Tensor:
-    while isinstance(outputs, (tuple, list)) and outputs:
-        outputs = outputs[0]
-    if not isinstance(outputs, Tensor):
-        raise InvalidInput(
-            f"parity compares outputs and needs a tensor, got {type(outputs).__name__}; "
-            "wrap the model so that it returns its logits first"
-        )
-    return outputs
-
-
-@dataclass
 class _Tally:
-    """Counts predictions: one for each sample, or one for each position of each sample."""
+    """The file against the simulation."""
 
-    samples: int = 0
-    count: int = 0
-    equal: int = 0
-    targets: int = 0
-    largest: float = 0.0
-    hits: list[Tensor] = field(default_factory=list)
+    def __init__(self, task: Task | None, steps: list[float | None]) -> None:
+        self._task, self._steps = task, steps
+        self.ours, self._pair = Columns(), Columns()
+        self._kept: list[tuple[Any, Any]] = []
+        self.largest = 0.0
 
-    def add(self, simulated: Tensor, found: Tensor, targets: Any) -> None:
-        self.samples += len(simulated)
-        self.largest = max(self.largest, float((simulated - found).abs().max()))
-        if not has_classes(simulated, targets):
+    def add(self, simulated: Any, found: list[Tensor], targets: Any, count: int) -> None:
+        raw = _like(simulated, found)
+        wanted = flatten(simulated)
+        in_steps = None not in self._steps and len(self._steps) == len(wanted)
+        for i, (value, other) in enumerate(zip(wanted.values(), flatten(raw).values(), strict=True)):
+            difference = float((value.double() - other.double()).abs().max())
+            self.largest = max(self.largest, difference / ((self._steps[i] or 1.0) if in_steps else 1.0))
+        if self._task is None:
+            self.ours.add({}, count)
             return
-        wanted, predicted = simulated.argmax(1), found.argmax(1)
-        self.count += wanted.numel()
-        self.equal += int((wanted == predicted).sum())
-        if isinstance(targets, Tensor) and targets.shape == predicted.shape:
-            self.hits.append((predicted == targets.cpu()).double().reshape(len(predicted), -1).mean(1))
-            self.targets += targets.numel()
+        expected, answer = (Answer(self._task, outputs, targets, count) for outputs in (simulated, raw))
+        self.ours.add(answer.own, count)
+        self._pair.add(self._task.against(answer, expected), count)
+        if self._task.metrics:
+            self._kept.append((raw, targets))
 
     @property
     def agreement(self) -> float | None:
-        """Share of equal predictions."""
-        return self.equal / self.count if self.count else None
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of predictions that are right, where every batch had targets."""
-        return float(torch.cat(self.hits).mean()) if self.count and self.targets == self.count else None
-
-    @property
-    def accuracy_interval(self) -> Interval | None:
-        """As :func:`~bitwright.evaluation.evaluate` makes them."""
-        if self.accuracy is None or self.samples < 2:
+        """Share of equal decisions."""
+        if self._task is None or not self._task.agreement:
             return None
-        values = torch.cat(self.hits)
-        if self.count == self.samples:
-            return wilson(round(float(values.sum())), self.samples)
-        return bootstrap_mean(values.numpy())
+        return float(self._pair.all()[self._task.agreement].mean())
+
+    @property
+    def figure(self) -> Figure | None:
+        """The task's primary figure of the file itself."""
+        task, ours = self._task, self.ours.all()
+        if task is None or self.ours.samples < 2:
+            return None
+        metrics: dict[str, tuple[float, float]] = {}
+        if self._kept and all(targets is not None for _, targets in self._kept):
+            outputs, targets = (joined(part) for part in zip(*self._kept, strict=True))
+            metrics = {name: (float(f(outputs, targets)),) * 2 for name, f in task.metrics.items()}
+        return task.measured(Evidence(ours, ours, metrics=metrics), Draws()).get(task.primary)
+
+
+def _like(structure: Any, values: list[Tensor]) -> Any:
+    """The values in the place of the tensors of a structure, in their order."""
+    leaves, spec = tree_flatten(structure)
+    left = iter(values)
+    return tree_unflatten([next(left) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)

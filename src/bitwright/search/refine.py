@@ -187,7 +187,7 @@ def refine(
     constraints: Constraints | None = None,
     costs: Mapping[str, CostModel] | None = None,
     rounds: int = DEFAULTS.rounds,
-    score: Callable[[Verdict], float] = lambda verdict: verdict.kl.value,
+    score: Callable[[Verdict], float] = lambda verdict: verdict.distance.value,
     unit: str = "measured harm",
     time_limit: float = 60.0,
 ) -> Refinement:
@@ -204,7 +204,7 @@ def refine(
         constraints: those of the first search.
         costs: further cost models, as for :func:`bitwright.search.search`.
         rounds: most searches.
-        score: the harm of a verdict, where ``measure`` gives verdicts; the KL divergence to float.
+        score: the harm of a verdict, where ``measure`` gives verdicts; the distance to float.
         unit: of the measured harm, for the front.
         time_limit: seconds for each candidate of a search.
 

@@ -14,11 +14,12 @@ from bitwright.errors import InvalidData
 from bitwright.graph.batches import as_batches, cut, iterate, limited
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.gradients import gradient_moments
-from bitwright.sensitivity.method import Array, Loss, Method
+from bitwright.sensitivity.method import Array, Method
 from bitwright.sensitivity.noise import noise_of_sites
 from bitwright.sensitivity.rounding_errors import RoundingErrors
 from bitwright.sensitivity.sweep import sweep
 from bitwright.sensitivity.workspace import Workspace
+from bitwright.tasks import Task
 from bitwright.values import FLOAT
 from bitwright.values.sweep import Sweep
 
@@ -59,8 +60,8 @@ class Evidence:
         batches: of (inputs, targets).
         bits: the widths to score.
         methods: that will ask.
+        task: what the outputs mean.
         noise_model: ``"projected"``, ``"measured"`` or ``"uniform"``.
-        loss: the user's, or None.
         samples: to look at; None for all.
         tolerance: relative standard error of the traces that is enough, or None.
         progress: called with (samples done, samples asked for or None).
@@ -70,8 +71,8 @@ class Evidence:
     batches: Any
     bits: tuple[int, ...]
     methods: tuple[Method, ...]
+    task: Task
     noise_model: str = "projected"
-    loss: Loss | None = None
     samples: int | None = None
     tolerance: float | None = None
     progress: Progress | None = None
@@ -89,7 +90,7 @@ class Evidence:
     @cached_property
     def sweep(self) -> Sweep:
         """Each site alone quantized at each width."""
-        return sweep(self.graph, self.batches, self.bits, loss=self.loss, samples=self.samples, progress=self.progress)
+        return sweep(self.graph, self.batches, self.bits, task=self.task, samples=self.samples, progress=self.progress)
 
     def gradients(self, method: str) -> Gradients:
         """Of the ``score`` of a method; those of all methods come from the same passes over the data."""
@@ -120,15 +121,16 @@ def _collect(evidence: Evidence, methods: Sequence[Method], errors: RoundingErro
     products: dict[str, list[Any]] = {name: [] for name in names}
     done = 0
 
-    def scored(outputs: Any, method: Method, targets: Any) -> Tensor:
+    def scored(outputs: Any, method: Method, targets: Any, count: int) -> Tensor:
         assert method.score is not None
-        found = method.score(outputs, targets, evidence.loss)
+        found = method.score(evidence.task, outputs, targets, count)
         values[method.name].append(found.detach().double().cpu().numpy())
         return found
 
     with graph.applied(FLOAT), Workspace.of(graph) as workspace:
         for inputs, targets in _micro_batches(graph, evidence.batches, evidence.samples):
-            scores = [partial(scored, method=method, targets=targets) for method in methods]
+            count = len(inputs[0])
+            scores = [partial(scored, method=method, targets=targets, count=count) for method in methods]
             for name, moments in zip(names, gradient_moments(graph, inputs, scores, errors, workspace), strict=True):
                 squares[name].append(moments.squares.cpu().numpy())
                 if moments.products is not None:

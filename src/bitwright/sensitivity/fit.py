@@ -5,39 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as functional
 from torch import Tensor
 
-from bitwright.errors import InvalidInput
-from bitwright.graph.batches import check_target_shape, check_targets
 from bitwright.sensitivity.evidence import Evidence, standard_error, white
-from bitwright.sensitivity.method import METHODS, Loss, Method, Scores
+from bitwright.sensitivity.method import METHODS, Method, Scores
+from bitwright.tasks import Task
 
-OWN_LOSS = "FIT, squared change of the loss"
 
-
-def per_sample_loss(outputs: Any, targets: Any, loss: Loss | None = None) -> Tensor:
-    """(N,) losses; without a loss function cross-entropy, averaged over positions.
-
-    Raises:
-        InvalidData: targets that do not fit the outputs.
-        InvalidInput: a loss function that does not give one number per sample.
-    """
-    if loss is None:
-        if not isinstance(outputs, Tensor) or outputs.dim() < 2:
-            raise InvalidInput("the default loss needs logits of shape (batch, classes, ...); pass loss=")
-        check_target_shape(outputs, targets)
-        check_targets(targets, outputs.shape[1])
-        values = functional.cross_entropy(outputs, targets, reduction="none")
-        return values.flatten(1).mean(1) if values.dim() > 1 else values
-    values = loss(outputs, targets)
-    count = len(outputs) if isinstance(outputs, Tensor) else None
-    if values.dim() == 0 or (count is not None and values.shape[0] != count):
-        raise InvalidInput(
-            f"loss must return one number per sample, shape ({count},), got shape {tuple(values.shape)}; "
-            "use reduction='none': the mean's gradient is another, wrong, number"
-        )
-    return values.flatten(1).mean(1) if values.dim() > 1 else values
+def losses(task: Task, outputs: Any, targets: Any, count: int) -> Tensor:
+    """(N,) losses of the task, or what stands in for them where it has no targets."""
+    return task.scores(outputs, targets, count)
 
 
 def fit(evidence: Evidence) -> Scores:
@@ -56,7 +33,7 @@ def fit(evidence: Evidence) -> Scores:
         sizes = np.abs(found.products)
         mean = sizes.mean(0)
         harm, error = np.pi / 2 * mean**2, np.pi * mean * standard_error(sizes)
-    unit = OWN_LOSS if evidence.loss is not None else ""
+    unit = f"FIT, {evidence.task.harm_of_losses}"
     return Scores(harm, error, len(found.squares), None, found.parts, unit, evidence.notes)
 
 
@@ -66,10 +43,10 @@ METHODS.register(
         order=10,
         called="FIT",
         does="The squared change of the loss, from its gradients and the rounding errors.",
-        needs="targets, or a loss that needs none",
+        needs="targets, unless the task needs none",
         costs="two to three float passes",
-        unit="FIT, squared change of the loss (nats^2)",
-        score=per_sample_loss,
+        unit="FIT, squared change of the loss",
+        score=losses,
         function=fit,
     )
 )

@@ -9,22 +9,24 @@ from torch import Tensor
 
 from bitwright.errors import InvalidInput
 from bitwright.sensitivity.evidence import Evidence, standard_error, white
-from bitwright.sensitivity.method import METHODS, Loss, Method, Scores
+from bitwright.sensitivity.method import METHODS, Method, Scores
+from bitwright.tasks import Task
 from bitwright.values import MarginModel
 
 
-def margins(outputs: Any, targets: Any = None, loss: Loss | None = None) -> Tensor:
-    """(N,) difference of the two largest logits of each sample; targets and loss do not matter."""
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] < 2:
-        got: Any = type(outputs).__name__
-        way_out = "wrap the model so that it returns its logits"
-        if isinstance(outputs, Tensor):
-            got, way_out = tuple(outputs.shape), "use method='fit'"
+def margins(task: Task, outputs: Any, targets: Any, count: int) -> Tensor:
+    """(N,) margins of the task's decisions, e.g. differences of the two largest logits; targets do not matter.
+
+    Raises:
+        InvalidInput: the task does not make one decision for each sample.
+    """
+    found = task.margin(outputs)
+    if found is None:
         raise InvalidInput(
-            f"margin-fit needs logits of shape (batch, classes) with at least 2 classes, got {got}; {way_out}"
+            f"margin-fit needs one decision for each sample, which the task '{task.name}' does not make; use "
+            "method='fit', or name another task (task=)"
         )
-    top = outputs.topk(2, dim=1).values
-    return top[:, 0] - top[:, 1]
+    return found
 
 
 def margin_fit(evidence: Evidence) -> Scores:
@@ -63,7 +65,7 @@ METHODS.register(
         order=20,
         called="Margin-FIT",
         does="The share of predictions that flip, from the margin's gradients and the rounding errors.",
-        needs="one class prediction for each input; no targets",
+        needs="one decision for each input; no targets",
         costs="two to three float passes",
         unit="share of predictions that flip",
         score=margins,

@@ -11,15 +11,15 @@ import numpy.typing as npt
 from torch import Tensor
 
 from bitwright.registry import Descriptor, Registry
+from bitwright.tasks import Task
 from bitwright.values import MarginModel
 
 if TYPE_CHECKING:
     from bitwright.sensitivity.evidence import Evidence
 
 Array = npt.NDArray[np.float64]
-Loss = Callable[[Any, Any], Tensor]
-Score = Callable[[Any, Any, Loss | None], Tensor]
-"""(outputs, targets, the user's loss or None) -> (N,), one number for each sample, of which gradients are taken."""
+Score = Callable[[Task, Any, Any, int], Tensor]
+"""(task, outputs, targets, N) -> (N,), one number for each sample, of which gradients are taken."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Method(Descriptor):
     Attributes:
         unit: what the numbers count.
         score: of which it needs each sample's gradients at the sites, None: it needs none.
-        margin: it needs one class prediction for each input.
-        instead: the method that takes its place for networks of another kind.
+        margin: it needs the task's margin of each sample.
+        instead: the method that takes its place for tasks without one.
     """
 
     function: Callable[[Evidence], Scores]

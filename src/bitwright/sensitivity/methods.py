@@ -8,9 +8,11 @@ from typing import Any
 from bitwright.graph.batches import as_batches
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.evidence import Evidence, Progress
-from bitwright.sensitivity.method import METHODS, Loss
+from bitwright.sensitivity.method import METHODS
 from bitwright.sensitivity.noise import check_noise, checked_widths
 from bitwright.settings import DEFAULTS
+from bitwright.tasks import Task, task_for
+from bitwright.tasks.base import Loss
 from bitwright.values import SensitivityTable
 
 
@@ -21,6 +23,7 @@ def sensitivity(
     bits: Sequence[int] = DEFAULTS.bits,
     *,
     noise: str = "projected",
+    task: Task | str | None = None,
     loss: Loss | None = None,
     samples: int | None = None,
     tolerance: float | None = None,
@@ -28,7 +31,16 @@ def sensitivity(
 ) -> SensitivityTable:
     """Score every site at every width with one method; see :func:`sensitivities` for the arguments."""
     return sensitivities(
-        graph, batches, (method,), bits, noise=noise, loss=loss, samples=samples, tolerance=tolerance, progress=progress
+        graph,
+        batches,
+        (method,),
+        bits,
+        noise=noise,
+        task=task,
+        loss=loss,
+        samples=samples,
+        tolerance=tolerance,
+        progress=progress,
     )[0]
 
 
@@ -39,6 +51,7 @@ def sensitivities(
     bits: Sequence[int] = DEFAULTS.bits,
     *,
     noise: str = "projected",
+    task: Task | str | None = None,
     loss: Loss | None = None,
     samples: int | None = None,
     tolerance: float | None = None,
@@ -63,7 +76,8 @@ def sensitivities(
         methods: which tables to make.
         bits: widths to score.
         noise: ``"projected"``, ``"measured"`` or ``"uniform"``.
-        loss: (outputs, targets) -> (N,) losses; None for cross-entropy.
+        task: what the outputs mean, as in :func:`~bitwright.tasks.evaluate`.
+        loss: (outputs, targets) -> (N, ...) losses in place of the task's own.
         samples: stop after so many inputs; None uses all.
         tolerance: stop once the relative standard error of every site's trace is below this.
         progress: called with (samples done, samples asked for or None).
@@ -78,7 +92,9 @@ def sensitivities(
     chosen = tuple(METHODS[method] for method in methods)
     check_noise(noise)
     widths = checked_widths(bits)
-    evidence = Evidence(graph, as_batches(batches), widths, chosen, noise, loss, samples, tolerance, progress)
+    data = as_batches(batches)
+    meant = task_for(graph, data, task, loss, purpose="sensitivity")
+    evidence = Evidence(graph, data, widths, chosen, meant, noise, samples, tolerance, progress)
     tables = []
     for method in chosen:
         found = method.function(evidence)

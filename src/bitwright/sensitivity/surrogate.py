@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput, PolicyMismatch, nearest
-from bitwright.graph.batches import as_batches, check_targets, iterate, limited
+from bitwright.graph.batches import as_batches, iterate, limited
 from bitwright.graph.graph import Graph
 from bitwright.graph.variants import Variant, groups, run_variants
 from bitwright.sensitivity.noise import checked_widths
 from bitwright.settings import DEFAULTS
+from bitwright.tasks.classification import check_classes
 from bitwright.values import FLOAT, Policy
 
 Floats = npt.NDArray[np.float32]
@@ -171,5 +172,4 @@ def _check(outputs: Any, targets: Any) -> None:
     if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] < 2:
         shape = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise InvalidInput(f"the surrogate needs logits of shape (batch, classes) with at least 2 classes, got {shape}")
-    if targets is not None:
-        check_targets(targets, outputs.shape[1])
+    check_classes(outputs, targets)

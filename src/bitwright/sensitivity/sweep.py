@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from bitwright.errors import InvalidData, InvalidInput
-from bitwright.graph.batches import as_batches, check_target_shape, check_targets, iterate, limited
+from bitwright.errors import InvalidInput
+from bitwright.graph.batches import as_batches, iterate, limited
 from bitwright.graph.graph import Graph
 from bitwright.graph.variants import HELD_BYTES, Variant, groups, run_variants
+from bitwright.tasks.base import Answer, Loss, Task
+from bitwright.tasks.columns import Columns, FloatSide
+from bitwright.tasks.infer import task_for
+from bitwright.tasks.intervals import Array
 from bitwright.values import FLOAT, Policy, Sites, check_bits
 from bitwright.values.sweep import Sweep, SweepRow
 
-Loss = Callable[[Any, Any], Tensor]
 Progress = Callable[[int, int | None], None]
 Blocks = Mapping[str, Sequence[str]]
 
@@ -29,6 +31,7 @@ def sweep(
     *,
     base: Policy = FLOAT,
     sites: Iterable[str] | Blocks | None = None,
+    task: Task | str | None = None,
     loss: Loss | None = None,
     samples: int | None = None,
     held_bytes: int = HELD_BYTES,
@@ -37,16 +40,17 @@ def sweep(
     """Switch one site (or one block of sites) at a time and measure the model against float.
 
     From float, ``bits=(4,)`` puts each quantizer alone on. From a policy, ``base=policy, bits=(None,)`` puts each alone
-    off, and ``bits=(8,)`` each alone at 8 bits. Rank by KL (nats): accuracy is saturated on images that the network was
-    trained on, and coarse on a few hundred others.
+    off, and ``bits=(8,)`` each alone at 8 bits. Rank by the distance: what
+    the network is for is saturated on data that it was trained on, and coarse on a few hundred others.
 
     Args:
         graph: calibrated; its policy is left as it was.
-        batches: iterable of (inputs, targets); without targets there is no accuracy and no loss.
+        batches: iterable of (inputs, targets); without targets there are fewer figures.
         bits: widths, each for every site, None meaning float; or a policy that gives each site its own.
         base: what the other sites have.
         sites: names to sweep one by one, or label -> names that are switched together (:func:`blocks`); None: all.
-        loss: (outputs, targets) -> (N,) losses; None for cross-entropy.
+        task: what the outputs mean, as in :func:`~bitwright.tasks.evaluate`.
+        loss: (outputs, targets) -> (N, ...) losses in place of the task's own.
         samples: stop after so many inputs; None uses all.
         held_bytes: most bytes of activations that are kept while the sweep walks through the graph (one batch is
             kept in any case: what a forward pass on it holds).
@@ -56,39 +60,44 @@ def sweep(
         One row for each site or block at each width, worst first.
 
     Raises:
-        InvalidInput: unknown sites, nothing to sweep, not calibrated, or outputs that are not logits.
+        InvalidInput: unknown sites, nothing to sweep, not calibrated, or outputs that do not suit the task.
         InvalidData: no data, or targets that do not fit.
     """
     started = time.perf_counter()
     chosen = _variants(graph, bits, base, sites)
     variants = [variant for _, variant in chosen]
-    tallies = [Tally() for _ in range(len(chosen) + 1)]
-    reference = Tally()
-    data = limited(iterate(as_batches(batches), graph.device, "a sweep"), samples)
+    batches = as_batches(batches)
+    meant = task_for(graph, batches, task, loss, purpose="a sweep")
+    tallies = [Tally(meant) for _ in range(len(chosen) + 1)]
+    floats = FloatSide(meant)
+    data = limited(iterate(batches, graph.device, "a sweep"), samples)
     for group in groups(graph, data, held_bytes):
-        before, finished = reference.samples, 0
+        before, finished = floats.columns.samples, 0
         inputs = [batch for batch, _ in group]
-        expected = [Expected(graph, batch, targets, loss) for batch, targets in group]
+        expected = [expected_of(graph, meant, batch, targets) for batch, targets in group]
         for one in expected:
-            reference.add(one, one.logits)
+            floats.add(one)
             if not base.bits:
-                tallies[-1].add(one, one.logits)
+                tallies[-1].add(one, one.raw)
         for position, i, outputs in run_variants(graph, inputs, variants, base, bool(base.bits)):
             tallies[position].add(expected[i], outputs)
             if progress is not None and i + 1 == len(inputs) and position < len(chosen):
                 finished += 1
-                progress(before + (reference.samples - before) * finished // len(chosen), samples)
-    rows = [tally.row(label, v) for (label, v), tally in zip(chosen, tallies, strict=False)]
+                progress(before + (floats.columns.samples - before) * finished // len(chosen), samples)
+    rows = [tally.row(label, v, floats) for (label, v), tally in zip(chosen, tallies, strict=False)]
     sign = 1 if base.bits else -1
-    note = "ranked by KL to float: accuracy is saturated on images that the network was trained on"
+    distance, primary = meant.measure(meant.distance), meant.measure(meant.primary)
+    note = f"ranked by {distance.label}: {primary.name} is saturated on data that the network was trained on"
     return Sweep(
-        tuple(sorted(rows, key=lambda row: sign * row.kl)),
+        tuple(sorted(rows, key=lambda row: sign * row.distance)),
         dict(base.bits),
-        tallies[-1].row(base.name or "base", Variant(tuple(base.bits), base)),
+        tallies[-1].row(base.name or "base", Variant(tuple(base.bits), base), floats),
         tuple(dict.fromkeys(label for label, _ in chosen)),
-        reference.samples,
-        reference.accuracy,
-        reference.loss,
+        floats.columns.samples,
+        meant.measures,
+        meant.distance,
+        meant.primary,
+        {name: float(values.mean()) for name, values in floats.columns.all().items() if meant.shows(name)},
         graph.graph_hash,
         time.perf_counter() - started,
         (note,),
@@ -137,123 +146,62 @@ def _variants(
     return found
 
 
-class Expected:
-    """The float model on one batch."""
-
-    def __init__(self, graph: Graph, inputs: tuple[Any, ...], targets: Any, loss: Loss | None) -> None:
-        with graph.applied(FLOAT), torch.no_grad():
-            outputs = graph(*inputs)
-        if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs.shape[1] < 2:
-            shape = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise InvalidInput(
-                f"a sweep needs logits of shape (batch, classes, ...) with at least 2 classes, got {shape}; "
-                "wrap the model so that it returns its logits"
-            )
-        if targets is not None:
-            check_target_shape(outputs, targets)
-            check_targets(targets, outputs.shape[1])
-        self.logits = outputs
-        self.targets = targets
-        self.loss = loss
-        self.log_probabilities = outputs.double().log_softmax(1)
-        self.predicted = outputs.argmax(1)
-        self.signal = float(outputs.double().square().sum())
-        if targets is not None:
-            self.correct = _means(self.predicted == targets)
-            self.losses = self.losses_of(outputs, self.log_probabilities)
-
-    def losses_of(self, outputs: Tensor, log_probabilities: Tensor) -> Tensor:
-        """(N,) losses, float64."""
-        if self.loss is None:
-            return _means(-log_probabilities.gather(1, self.targets.unsqueeze(1).long()).squeeze(1))
-        values = torch.as_tensor(self.loss(outputs, self.targets))
-        if values.dim() == 0 or values.shape[0] != len(outputs):
-            raise InvalidInput(
-                f"loss must return one number per sample, shape ({len(outputs)},), got shape {tuple(values.shape)}; "
-                "use reduction='none'"
-            )
-        return _means(values)
-
-
-def _means(values: Tensor) -> Tensor:
-    """(N,) means over everything but the batch, float64."""
-    values = values.double()
-    return values.flatten(1).mean(1) if values.dim() > 1 else values
+def expected_of(graph: Graph, task: Task, inputs: tuple[Any, ...], targets: Any) -> Answer:
+    """The float model's answer to one batch."""
+    with graph.applied(FLOAT), torch.no_grad():
+        return Answer(task, graph(*inputs), targets, len(inputs[0]))
 
 
 class Tally:
-    """Sums over the samples of one variant."""
+    """The values of one variant's samples.
 
-    def __init__(self) -> None:
-        self.samples = 0
-        self._kl = self._kl_squares = self._agree = self._signal = self._noise = 0.0
-        self._labelled = False
-        self._correct = self._correct_change = self._correct_squares = 0.0
-        self._loss = self._loss_change = self._loss_squares = 0.0
+    Args:
+        task: reads the outputs.
+    """
 
-    def add(self, expected: Expected, outputs: Tensor) -> None:
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._ours, self._pair = Columns(), Columns()
+        self._signal = self._noise = 0.0
+
+    def add(self, expected: Answer, outputs: Any) -> None:
         """Take in one batch.
 
         Raises:
             InvalidData: outputs that are not finite.
         """
-        q, p = outputs.double().log_softmax(1), expected.log_probabilities
-        kl = _means((p.exp() * (p - q)).sum(1))
-        total = float(kl.sum())
-        if not math.isfinite(total):
-            raise InvalidData("the model's outputs hold NaN or infinite values; check weights and inputs")
-        self.samples += len(outputs)
-        self._kl += total
-        self._kl_squares += float(kl.square().sum())
-        predicted = outputs.argmax(1)
-        self._agree += float(_means(predicted == expected.predicted).sum())
-        self._signal += expected.signal
-        self._noise += float((outputs.double() - expected.logits.double()).square_().sum())
-        if expected.targets is None:
-            return
-        self._labelled = True
-        correct, losses = _means(predicted == expected.targets), expected.losses_of(outputs, q)
-        self._correct += float(correct.sum())
-        self._correct_change += float((correct - expected.correct).sum())
-        self._correct_squares += float((correct - expected.correct).square().sum())
-        self._loss += float(losses.sum())
-        self._loss_change += float((losses - expected.losses).sum())
-        self._loss_squares += float((losses - expected.losses).square().sum())
+        answer = expected if outputs is expected.raw else Answer(self._task, outputs, expected.targets, expected.count)
+        self._ours.add(answer.own, answer.count)
+        self._pair.add(self._task.against(answer, expected), answer.count)
+        for name, value in expected.outputs.items():
+            if value.is_floating_point():
+                exact = value.double()
+                self._signal += float(exact.square().sum())
+                self._noise += float((answer.outputs[name].double() - exact).square_().sum())
 
-    @property
-    def kl(self) -> float:
-        """Mean KL to float, nats; rounding can make a divergence of nothing come out a little below zero."""
-        return max(0.0, self._kl / self.samples)
+    def distance(self, floats: FloatSide) -> float:
+        """Mean distance to float."""
+        return float(self._task.distances(self._pair.all(), floats.spread).mean())
 
-    @property
-    def accuracy(self) -> float | None:
-        """Share of correct predictions."""
-        return self._correct / self.samples if self._labelled else None
-
-    @property
-    def loss(self) -> float | None:
-        """Mean loss."""
-        return self._loss / self.samples if self._labelled else None
-
-    def _error(self, total: float, squares: float) -> float:
-        if self.samples < 2:
-            return 0.0
-        variance = (squares - total * total / self.samples) / (self.samples - 1)
-        return math.sqrt(max(variance, 0.0) / self.samples)
-
-    def row(self, label: str, variant: Variant) -> SweepRow:
+    def row(self, label: str, variant: Variant, floats: FloatSide) -> SweepRow:
         """The figures."""
-        noise = self._noise if self._noise > 0 else 0.0
+        task, ours, pair, exact = self._task, self._ours.all(), self._pair.all(), floats.columns.all()
+        distances = task.distances(pair, floats.spread)
+        changes = {name: ours[name] - exact[name] for name in ours if task.shows(name)}
+        columns = {name: values for name, values in pair.items() if task.shows(name)} | {task.distance: distances}
+        means = {name: ours[name] for name in changes} | columns
         return SweepRow(
             label,
             variant.sites,
             tuple(variant.policy[site] for site in variant.sites),
-            self.kl,
-            self._error(self._kl, self._kl_squares),
-            self._agree / self.samples,
-            10 * math.log10(self._signal / noise) if noise and self._signal else math.inf,
-            self.accuracy,
-            self._error(self._correct_change, self._correct_squares) if self._labelled else None,
-            self.loss,
-            self._error(self._loss_change, self._loss_squares) if self._labelled else None,
+            float(distances.mean()),
+            _error(distances),
+            10 * math.log10(self._signal / self._noise) if self._noise and self._signal else math.inf,
+            {name: float(values.mean()) for name, values in means.items()},
+            {name: _error(values) for name, values in (changes | columns).items()},
         )
+
+
+def _error(values: Array) -> float:
+    """Standard error of the mean."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0

@@ -9,6 +9,7 @@ import torch
 
 from bitwright.sensitivity.evidence import Evidence
 from bitwright.sensitivity.method import Method, Scores
+from bitwright.tasks import Classification
 from bitwright.testing.samples import batches, calibrated, described
 from bitwright.values import Policy
 
@@ -22,7 +23,7 @@ class MethodContract(ABC):
 
     def _scores(self, bits: tuple[int, ...] = (2, 4, 8)) -> Scores:
         method = self.make()
-        return method.function(Evidence(calibrated(), batches(), bits, (method,)))
+        return method.function(Evidence(calibrated(), batches(), bits, (method,), Classification()))
 
     def test_it_says_what_it_is(self) -> None:
         """Name, sentence and unit."""
@@ -59,6 +60,6 @@ class MethodContract(ABC):
         graph.apply(Policy.uniform(graph.sites, 4, 8))
         inputs = batches()[0][0]
         before = graph(inputs)
-        method.function(Evidence(graph, batches(), (2, 8), (method,)))
+        method.function(Evidence(graph, batches(), (2, 8), (method,), Classification()))
         assert graph.policy == Policy.uniform(graph.sites, 4, 8), "the policy in force must stay"
         assert torch.equal(graph(inputs), before), "the outputs must stay"

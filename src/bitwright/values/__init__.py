@@ -4,7 +4,7 @@ from bitwright.values.front import Budget, Candidate, Front
 from bitwright.values.policy import FLOAT, MAX_BITS, MIN_BITS, Policy, check_bits
 from bitwright.values.site import Operation, Scheme, Site, Sites
 from bitwright.values.table import MarginModel, SensitivityTable
-from bitwright.values.verdict import Interval, Latency, Parity, RegressionVerdict, Verdict
+from bitwright.values.verdict import Figure, Interval, Latency, Measure, Parity, Verdict
 
 __all__ = [
     "FLOAT",
@@ -12,14 +12,15 @@ __all__ = [
     "MIN_BITS",
     "Budget",
     "Candidate",
+    "Figure",
     "Front",
     "Interval",
     "Latency",
     "MarginModel",
+    "Measure",
     "Operation",
     "Parity",
     "Policy",
-    "RegressionVerdict",
     "Scheme",
     "SensitivityTable",
     "Site",

@@ -11,9 +11,10 @@ from bitwright.errors import InvalidInput
 from bitwright.values.recipe import Recipe
 from bitwright.values.sweep import Sweep
 from bitwright.values.tensors import TensorView
-from bitwright.values.verdict import Outcome, Verdict
+from bitwright.values.verdict import Measure, Outcome, Verdict
 
 FINDINGS_VERSION = 2
+DISTANCE = Measure("distance", "Distance to float", larger=False)
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Measurement:
 
     Attributes:
         label: what was measured, e.g. ``"weights only"`` or ``"with cle"``.
-        kl: mean KL to float on the calibration data, nats; None where it was measured otherwise.
-        agreement: share of predictions equal to float's on the calibration data.
+        distance: mean distance to float on the calibration data; None where it was measured otherwise.
+        agreement: share of decisions equal to float's on the calibration data; None where the task makes none.
         kept: whether the flow goes on with it; None where there was nothing to choose.
         note: what else was found, e.g. the repair's own report, or why it was refused.
     """
 
     label: str
-    kl: float | None = None
+    distance: float | None = None
     agreement: float | None = None
     kept: bool | None = None
     note: str = ""
@@ -55,6 +56,7 @@ class Step:
         tensors: the tensors that it looked at.
         seconds: what it cost.
         passes: processor time, in float passes over the calibration data.
+        measure: what the distances are.
     """
 
     number: int
@@ -72,12 +74,14 @@ class Step:
     tensors: tuple[TensorView, ...] = ()
     seconds: float = 0.0
     passes: float = 0.0
+    measure: Measure = DISTANCE
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
             **self.__dict__,
             "measured": [dict(m.__dict__) for m in self.measured],
+            "measure": dict(self.measure.__dict__),
             "recipe": self.recipe.to_dict(),
             "verdict": self.verdict.to_dict() if self.verdict else None,
             "at_fault": list(self.at_fault),
@@ -89,6 +93,7 @@ class Step:
     def from_dict(cls, data: Mapping[str, Any]) -> Step:
         """Inverse of :meth:`to_dict`."""
         fields = dict(data)
+        fields["measure"] = Measure(**data["measure"])
         fields["measured"] = tuple(Measurement(**m) for m in data["measured"])
         fields["recipe"] = Recipe.from_dict(data["recipe"])
         fields["verdict"] = Verdict.from_dict(data["verdict"]) if data["verdict"] else None
@@ -104,7 +109,7 @@ class Findings:
 
     Attributes:
         steps: in their order; the last one is where the flow stopped.
-        target_drop: points of accuracy (of the task's metric, in hundredths) that may be lost.
+        target_drop: points of the primary figure that may be lost (percent of float's for relative ones).
         outcome: whether the recipe holds the target on the evaluation data, by the ends of the interval.
         recommendation: what to do now, in plain words; where the target does not hold, what stands in the way.
         notes: sentences that qualify the figures.

@@ -6,55 +6,46 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.values.table import SensitivityTable
-
-MEASURES: Mapping[str, str] = MappingProxyType(
-    {
-        "kl": "KL to float (nats)",
-        "loss": "increase of the loss over float's",
-        "accuracy": "drop of accuracy from float's (share)",
-        "agreement": "share of predictions that differ from float's",
-        "sqnr": "noise at the output, minus SQNR (dB)",
-    }
-)
-"""What a sweep can be ranked by; all of them grow with the harm."""
+from bitwright.values.verdict import Measure
 
 
 @dataclass(frozen=True)
 class SweepRow:
     """One variant: some sites at other bits, the rest as in the sweep's base policy.
 
+    ``row.accuracy`` is the figure "accuracy", likewise for the others.
+
     Attributes:
         label: the site's name, or the block's.
         sites: the sites that were switched.
         bits: the width of each of them; None: float.
-        kl: mean Kullback-Leibler divergence from the float to these probabilities, nats.
-        kl_error: its standard error.
-        agreement: share of inputs on which the predicted class is float's.
-        sqnr: at the output: 10 log10(sum z^2 / sum (z' - z)^2) in dB; infinite when no digit changed.
-        accuracy: share of correct predictions; None without targets.
-        accuracy_error: standard error of the paired difference from float's accuracy.
-        loss: mean loss; None without targets.
-        loss_error: standard error of the paired difference from float's loss.
+        distance: mean distance to float, in the task's measure.
+        distance_error: its standard error.
+        sqnr: at the outputs: 10 log10(sum z^2 / sum (z' - z)^2) in dB; infinite when no digit changed.
+        figures: name -> mean over the samples of each of the task's figures that is one.
+        errors: name -> standard error: of the paired difference from float's figure where float has it.
     """
 
     label: str
     sites: tuple[str, ...]
     bits: tuple[int | None, ...]
-    kl: float
-    kl_error: float
-    agreement: float
+    distance: float
+    distance_error: float
     sqnr: float
-    accuracy: float | None = None
-    accuracy_error: float | None = None
-    loss: float | None = None
-    loss_error: float | None = None
+    figures: Mapping[str, float]
+    errors: Mapping[str, float]
+
+    def __getattr__(self, name: str) -> float:
+        figures = self.__dict__.get("figures", {})
+        if name not in figures:
+            raise AttributeError(f"the row has no '{name}'; its figures: {', '.join(figures)}")
+        return figures[name]  # type: ignore[no-any-return]
 
     @property
     def width(self) -> int | str:
@@ -71,6 +62,8 @@ class SweepRow:
             **self.__dict__,
             "sites": list(self.sites),
             "bits": list(self.bits),
+            "figures": dict(self.figures),
+            "errors": dict(self.errors),
             "sqnr": self.sqnr if math.isfinite(self.sqnr) else None,
         }
 
@@ -86,14 +79,16 @@ class Sweep:
     """A sweep over sites: each alone on (base float), or each alone off or at other bits (base a policy).
 
     Attributes:
-        rows: worst first by KL: where the base is float, the row that harms most; else the one whose change
+        rows: worst first by distance: where the base is float, the row that harms most; else the one whose change
             brings the model nearest to float.
         base: bits of the base policy; empty: float.
         base_row: the base policy itself, measured on the same inputs.
         labels: every label once, in the order of execution.
         samples: inputs used.
-        float_accuracy: share of correct predictions of the float model; None without targets.
-        float_loss: mean loss of the float model; None without targets.
+        measures: what the figures are; the one of the distance among them.
+        distance: the name of the distance.
+        primary: the name of the figure that decides.
+        floats: name -> figure of the float model.
         graph_hash: the graph it was made for.
         seconds: what it took.
         notes: sentences that qualify the numbers.
@@ -104,17 +99,27 @@ class Sweep:
     base_row: SweepRow
     labels: tuple[str, ...]
     samples: int
-    float_accuracy: float | None = None
-    float_loss: float | None = None
+    measures: tuple[Measure, ...]
+    distance: str
+    primary: str
+    floats: Mapping[str, float]
     graph_hash: str = ""
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
+    def measure(self, name: str) -> Measure:
+        """What is known of a figure."""
+        return next(m for m in self.measures if m.name == name)
+
+    def shown(self) -> tuple[Measure, ...]:
+        """The figures that the rows have, without the distance."""
+        return tuple(m for m in self.measures if m.name in self.base_row.figures and m.name != self.distance)
+
     def covering(self, share: float) -> int:
-        """How many of the worst rows make up this share of the sum of the KLs."""
-        total, reached = sum(row.kl for row in self.rows), 0.0
+        """How many of the worst rows make up this share of the sum of the distances."""
+        total, reached = sum(row.distance for row in self.rows), 0.0
         for count, row in enumerate(self.rows, start=1):
-            reached += row.kl
+            reached += row.distance
             if reached >= share * total:
                 return count
         return len(self.rows)
@@ -125,27 +130,32 @@ class Sweep:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def harm(self, row: SweepRow, measure: str = "kl") -> float:
-        """How far a row is from float: larger is worse, whatever the measure (see :data:`MEASURES`).
+    def harm(self, row: SweepRow, measure: str = "distance") -> float:
+        """How far a row is from float: larger is worse, whatever the measure.
+
+        Args:
+            row: one of the rows.
+            measure: ``"distance"``, ``"sqnr"``, or the name of a figure.
 
         Raises:
-            InvalidInput: unknown measure, or one that needs targets that there were not.
+            InvalidInput: an unknown measure, or one that needs targets that there were not.
         """
-        if measure not in MEASURES:
+        if measure == "distance":
+            return row.distance
+        if measure == "sqnr":
+            return -row.sqnr
+        if measure not in row.figures:
+            known = ("distance", "sqnr", *row.figures)
             raise InvalidInput(
-                f"measure must be one of {', '.join(MEASURES)}, got '{measure}'{nearest(measure, MEASURES)}"
+                f"measure must be one of {', '.join(known)}, got '{measure}'{nearest(measure, known)} (figures that "
+                "need targets are there when the batches have some)"
             )
-        if measure in ("accuracy", "loss"):
-            value = row.accuracy if measure == "accuracy" else row.loss
-            reference = self.float_accuracy if measure == "accuracy" else self.float_loss
-            if value is None or reference is None:
-                raise InvalidInput(f"the sweep has no {measure}: its batches had no targets; rank it by 'kl'")
-            return reference - value if measure == "accuracy" else value - reference
-        if measure == "kl":
-            return row.kl
-        return 1 - row.agreement if measure == "agreement" else -row.sqnr
+        worse = row.figures[measure] - self.floats.get(measure, 0.0)
+        if not self.measure(measure).larger:
+            return worse
+        return -worse if measure in self.floats else 1 - worse
 
-    def ranking(self, measure: str = "kl") -> tuple[SweepRow, ...]:
+    def ranking(self, measure: str = "distance") -> tuple[SweepRow, ...]:
         """Rows worst first by a measure; equal ones in the order of :attr:`rows`."""
         sign = 1 if self.base else -1
         return tuple(sorted(self.rows, key=lambda row: sign * self.harm(row, measure)))
@@ -164,23 +174,22 @@ class Sweep:
             raise InvalidInput(f"width must be one of {widths} for '{label}', got {width}")
         return found[0]
 
-    def table(self, measure: str = "kl") -> SensitivityTable:
-        """The sweep as a sensitivity table ``one-site-kl``, ``one-site-loss`` or ``one-site-accuracy``.
+    def table(self, measure: str = "distance") -> SensitivityTable:
+        """The sweep as a sensitivity table ``one-site-distance``, ``one-site-loss`` or ``one-site-primary``.
 
         Raises:
             InvalidInput: the base is not float, or the rows are not one site each, all at the same widths.
         """
-        if measure not in ("kl", "loss", "accuracy"):
-            raise InvalidInput(f"a table can be made of kl, loss or accuracy, got '{measure}'")
+        name = {"distance": self.distance, "primary": self.primary}.get(measure, measure)
         found = {(row.label, row.width): row for row in self.rows if len(row.sites) == 1 and isinstance(row.width, int)}
         widths = sorted({int(width) for _, width in found})
         if self.base or len(found) != len(self.rows) or len(found) != len(self.labels) * len(widths):
             raise InvalidInput("a table needs a sweep of single sites from float, each at every width")
-        values = [[self.harm(found[site, width], measure) for width in widths] for site in self.labels]
-        errors = [[getattr(found[site, width], f"{measure}_error") for width in widths] for site in self.labels]
+        values = [[self.harm(found[site, width], name) for width in widths] for site in self.labels]
+        errors = [[found[site, width].errors[name] for width in widths] for site in self.labels]
         return SensitivityTable(
             f"one-site-{measure}",
-            MEASURES[measure],
+            self._unit(name),
             tuple(found[site, widths[0]].sites[0] for site in self.labels),
             tuple(widths),
             np.array(values),
@@ -190,16 +199,25 @@ class Sweep:
             notes=("measured: one site at a time, the rest in float", *self.notes),
         )
 
+    def _unit(self, name: str) -> str:
+        measure = self.measure(name)
+        unit = f" ({measure.unit})" if measure.unit else ""
+        if name not in self.floats:
+            return f"{measure.label}{unit}"
+        return f"{'drop' if measure.larger else 'increase'} of {measure.name} against float{unit}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
             "bitwright": "sweep",
-            "version": 1,
+            "version": 2,
             **self.__dict__,
             "rows": [row.to_dict() for row in self.rows],
             "base": dict(self.base),
             "base_row": self.base_row.to_dict(),
             "labels": list(self.labels),
+            "measures": [dict(measure.__dict__) for measure in self.measures],
+            "floats": dict(self.floats),
             "notes": list(self.notes),
         }
 
@@ -210,11 +228,12 @@ class Sweep:
         Raises:
             InvalidInput: not a sweep, or of another version.
         """
-        if data.get("bitwright") != "sweep" or data.get("version") != 1:
-            raise InvalidInput(f"not a sweep of version 1: {data.get('bitwright')!r}, version {data.get('version')!r}")
+        if data.get("bitwright") != "sweep" or data.get("version") != 2:
+            raise InvalidInput(f"not a sweep of version 2: {data.get('bitwright')!r}, version {data.get('version')!r}")
         fields = {key: value for key, value in data.items() if key not in ("bitwright", "version")}
         fields["rows"] = tuple(SweepRow.from_dict(row) for row in data["rows"])
         fields["base_row"] = SweepRow.from_dict(data["base_row"])
+        fields["measures"] = tuple(Measure(**measure) for measure in data["measures"])
         fields["labels"], fields["notes"] = tuple(data["labels"]), tuple(data["notes"])
         return cls(**fields)
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from bitwright.errors import InvalidInput
+
+VERSION = 1
+"""Of the JSON of verdicts."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Interval:
         low: lower end.
         high: upper end.
         level: confidence level, e.g. 0.95.
-        method: ``"wilson"`` or ``"paired bootstrap"`` or ``"bootstrap"``.
+        method: ``"wilson"``, ``"bootstrap"``, ``"paired bootstrap"``, or ``"none"`` where there is no interval.
     """
 
     value: float
@@ -29,19 +34,98 @@ class Interval:
     def __format__(self, spec: str) -> str:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
+    def mapped(self, function: Callable[[float], float]) -> Interval:
+        """The interval of a monotone function of the value."""
+        low, high = sorted((function(self.low), function(self.high)))
+        return Interval(function(self.value), low, high, self.level, self.method)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; what is infinite is None there."""
+        return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in self.__dict__.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Interval:
+        """Inverse of :meth:`to_dict`."""
+        values: dict[str, Any] = {k: math.inf if v is None else v for k, v in data.items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a figure is called, its unit, and which way is better.
+
+    Attributes:
+        name: its key, and the word for it in sentences, e.g. ``"accuracy"``.
+        label: its heading, e.g. ``"Top-1"``.
+        unit: ``"share"`` for values from 0 to 1 that are shown in percent, their changes in points; else e.g.
+            ``"nats"``, or nothing.
+        larger: whether larger is better.
+        relative: whether what is lost counts in percent of the float model's value; else in hundredths, points.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    larger: bool = True
+    relative: bool = False
+
+    @property
+    def word(self) -> str:
+        """One word for it in sentences: ``"accuracy"``, ``"KL"``."""
+        return self.name.upper() if self.label.partition(" ")[0].isupper() else self.name
+
+    @property
+    def words(self) -> str:
+        """The heading inside a sentence: ``"KL to float"``, ``"relative squared error"``."""
+        return self.label if self.label[1:2].isupper() else self.label[:1].lower() + self.label[1:]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a quantized model.
+
+    Attributes:
+        measure: what it is.
+        value: of the quantized model.
+        reference: of the float model; None for what compares the two.
+        change: quantized minus float, on the same inputs (paired interval); None likewise.
+    """
+
+    measure: Measure
+    value: Interval
+    reference: Interval | None = None
+    change: Interval | None = None
+
+    @property
+    def lost(self) -> Interval:
+        """How much worse it is than float, negative where it is better.
+
+        In points (hundredths), or in percent of the float model's value for a relative measure.
+
+        Raises:
+            InvalidInput: a figure without a change.
+        """
+        if self.change is None or self.reference is None:
+            raise InvalidInput(f"{self.measure.name} compares the two models, so it has no change against float")
+        base = abs(self.reference.value) if self.measure.relative else 1.0
+        scale = (-100.0 if self.measure.larger else 100.0) / (base or math.ulp(0.0))
+        return self.change.mapped(lambda change: scale * change if change else 0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return dict(self.__dict__)
+        intervals = {k: getattr(self, k) for k in ("value", "reference", "change")}
+        return {"measure": dict(self.measure.__dict__), **{k: v and v.to_dict() for k, v in intervals.items()}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Figure:
+        """Inverse of :meth:`to_dict`."""
+        intervals = {k: data[k] and Interval.from_dict(data[k]) for k in ("value", "reference", "change")}
+        return cls(Measure(**data["measure"]), **intervals)
 
 
 Outcome = Literal["holds", "undecided", "fails"]
 """Of a target: the whole interval is within it, reaches to both sides of it, or is beyond it."""
 _ROUNDING = 1e-9
-
-
-def points_lost(change: Interval) -> Interval:
-    """What a change of a share (quantized minus float) loses, in hundredths: positive where the share fell."""
-    return Interval(-100 * change.value, -100 * change.high, -100 * change.low, change.level, change.method)
 
 
 def outcome_of(lost: Interval, target: float) -> Outcome:
@@ -66,96 +150,83 @@ def samples_to_decide(lost: Interval, target: float, samples: int) -> int | None
     return -(-needed // unit) * unit if needed > samples else None
 
 
-def _plain(verdict: Any) -> dict[str, Any]:
-    """The fields of a verdict, intervals and mappings as dictionaries."""
-    return {
-        k: v.to_dict() if isinstance(v, Interval) else (dict(v) if isinstance(v, Mapping) else v)
-        for k, v in verdict.__dict__.items()
-    }
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """A policy measured against the float model on the same inputs.
+    """A policy measured against the float model on the same inputs: the figures of its task, by name.
+
+    ``verdict.accuracy`` is the value of the figure "accuracy", ``verdict.float_accuracy`` the float model's,
+    ``verdict.accuracy_change`` the difference; likewise for all other figures.
 
     Attributes:
+        task: its name.
         samples: number of inputs.
-        accuracy: share of correct predictions of the quantized model, 0 to 1 (Wilson interval).
-        float_accuracy: the same of the float model.
-        accuracy_change: quantized minus float accuracy (paired bootstrap interval).
-        loss: mean loss of the quantized model (bootstrap interval).
-        float_loss: mean loss of the float model.
-        kl: mean Kullback-Leibler divergence from the float to the quantized probabilities, in nats.
-        agreement: share of inputs on which both models predict the same class (Wilson interval).
+        figures: name -> figure, in the order in which they are shown.
+        primary_name: the figure that decides; it has a change against float.
+        distance_name: the figure that says how far the outputs are from float's; candidates are ranked by it.
+        bound_name: the figure, a share, whose distance from 1 bounds what the primary one can lose; empty where
+            there is none. On data that a network was trained on, the primary one is saturated, and this one is not.
         policy_name: the policy measured.
-        metrics: the user's own metrics, name -> value.
     """
 
+    task: str
     samples: int
-    accuracy: Interval
-    float_accuracy: Interval
-    accuracy_change: Interval
-    loss: Interval
-    float_loss: Interval
-    kl: Interval
-    agreement: Interval
+    figures: Mapping[str, Figure]
+    primary_name: str
+    distance_name: str
+    bound_name: str = ""
     policy_name: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def flips(self) -> float:
-        """Predictions that differ from float's, in percent: accuracy can fall by no more points than that."""
-        return 100 * (1 - self.agreement.value)
+    def primary(self) -> Figure:
+        """The figure that decides."""
+        return self.figures[self.primary_name]
+
+    @property
+    def distance(self) -> Interval:
+        """How far the outputs are from float's, 0 for the same outputs."""
+        return self.figures[self.distance_name].value
+
+    @property
+    def lost(self) -> Interval:
+        """How much worse the primary figure is than float's; see :attr:`Figure.lost`."""
+        return self.primary.lost
+
+    @property
+    def may_lose(self) -> float:
+        """As :attr:`lost`, on data that the network was trained on: at most what differs from float, in points."""
+        if not self.bound_name:
+            return self.lost.value
+        return 100 * (1 - self.figures[self.bound_name].value.value)
+
+    def __getattr__(self, name: str) -> Interval:
+        figures = self.__dict__.get("figures", {})
+        part = "value"
+        if name not in figures and name.startswith("float_"):
+            name, part = name.removeprefix("float_"), "reference"
+        elif name not in figures and name.endswith("_change"):
+            name, part = name.removesuffix("_change"), "change"
+        found = getattr(figures.get(name), part, None)
+        if found is None:
+            raise AttributeError(f"the verdict has no '{name}'; its figures: {', '.join(figures)}")
+        return found  # type: ignore[no-any-return]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return _plain(self)
+        figures = {name: figure.to_dict() for name, figure in self.figures.items()}
+        return {"bitwright": "verdict", "version": VERSION, **self.__dict__, "figures": figures}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Verdict:
-        """Inverse of :meth:`to_dict`."""
-        names = ("accuracy", "float_accuracy", "accuracy_change", "loss", "float_loss", "kl", "agreement")
-        fields: dict[str, Any] = {k: Interval(**v) if k in names else v for k, v in data.items()}
+    def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            InvalidInput: no verdict of this version.
+        """
+        if data.get("bitwright") != "verdict" or data.get("version") != VERSION:
+            raise InvalidInput(f"this is no verdict of version {VERSION}; measure again with this Bitwright")
+        fields = {key: value for key, value in data.items() if key not in ("bitwright", "version")}
+        fields["figures"] = {name: Figure.from_dict(figure) for name, figure in data["figures"].items()}
         return cls(**fields)
-
-
-@dataclass(frozen=True)
-class RegressionVerdict:
-    """A policy of a network without classes, measured against the float model on the same inputs.
-
-    Attributes:
-        samples: number of inputs.
-        sqnr: of the quantized against the float outputs, in dB: 10 log10(sum |z - mean z|^2 / sum |z' - z|^2), the
-            mean over the inputs; infinite when no output changed (bootstrap interval).
-        loss: mean loss of the quantized model (bootstrap interval).
-        float_loss: mean loss of the float model.
-        loss_change: quantized minus float loss (paired bootstrap interval).
-        policy_name: the policy measured.
-        metrics: the user's own metrics, name -> value.
-    """
-
-    samples: int
-    sqnr: Interval
-    loss: Interval
-    float_loss: Interval
-    loss_change: Interval
-    policy_name: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; decibels that are infinite are None there."""
-        found = _plain(self)
-        for end in ("value", "low", "high"):
-            if not math.isfinite(found["sqnr"][end]):
-                found["sqnr"][end] = None
-        return found
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> RegressionVerdict:
-        """Inverse of :meth:`to_dict`."""
-        decibels: dict[str, Any] = {k: math.inf if v is None else v for k, v in data["sqnr"].items()}
-        others = {name: Interval(**data[name]) for name in ("loss", "float_loss", "loss_change")}
-        return cls(**{**data, **others, "sqnr": Interval(**decibels)})
 
 
 @dataclass(frozen=True)
@@ -165,39 +236,37 @@ class Parity:
     Attributes:
         runtime: e.g. ``"ONNX Runtime 1.31"``.
         samples: inputs compared.
-        exact_agreement: share of equal top-1 with the runtime's graph optimisations off; None for regression.
-        fused_agreement: share of equal top-1 with them on; None for regression.
-        exact_logit_difference: largest absolute difference of an output, optimisations off, in output steps
-            (in logits, or whatever the outputs are, when the output is not quantized: see ``step``).
-        fused_logit_difference: the same with optimisations on.
-        step: size of one output step in logits, or None when the output stays in float.
-        accuracy: of the file in the runtime with optimisations on.
-        predictions: classes compared: one for each input, or one for each position of each input; 0 for regression.
-        accuracy_interval: of ``accuracy``: Wilson's for one prediction an input, else a bootstrap over the inputs;
-            None for fewer than 2 inputs.
+        exact_difference: largest absolute difference of an output value with the runtime's graph optimisations off,
+            in output steps (in the units of the output when it is not quantized: see ``step``).
+        fused_difference: the same with optimisations on.
+        step: size of one output step, or None when the output stays in float.
+        agreement: what the task calls the share of equal decisions, e.g. agreement; None where it has no such share.
+        exact_agreement: this share with the optimisations off.
+        fused_agreement: this share with them on.
+        figure: the task's primary figure of the file itself, with optimisations on; None without targets.
     """
 
     runtime: str
     samples: int
-    exact_agreement: float | None
-    fused_agreement: float | None
-    exact_logit_difference: float
-    fused_logit_difference: float
+    exact_difference: float
+    fused_difference: float
     step: float | None = None
-    accuracy: float | None = None
-    predictions: int | None = None
-    accuracy_interval: Interval | None = None
+    agreement: Measure | None = None
+    exact_agreement: float | None = None
+    fused_agreement: float | None = None
+    figure: Figure | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        interval = self.accuracy_interval
-        return {**self.__dict__, "accuracy_interval": interval.to_dict() if interval else None}
+        measure = dict(self.agreement.__dict__) if self.agreement else None
+        return {**self.__dict__, "agreement": measure, "figure": self.figure.to_dict() if self.figure else None}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Parity:
+    def from_dict(cls, data: Mapping[str, Any]) -> Parity:
         """Inverse of :meth:`to_dict`."""
-        interval = data.get("accuracy_interval")
-        return cls(**{**data, "accuracy_interval": Interval(**interval) if interval else None})
+        measure = Measure(**data["agreement"]) if data["agreement"] else None
+        figure = Figure.from_dict(data["figure"]) if data["figure"] else None
+        return cls(**{**data, "agreement": measure, "figure": figure})
 
 
 @dataclass(frozen=True)

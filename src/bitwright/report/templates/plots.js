@@ -38,12 +38,6 @@ const ticks = (values) => {
   return { tickvals: sparse, ticktext: sparse.map((t) => (t >= 1e-4 && t < 1e6 ? String(Number(t.toPrecision(2))) : t.toExponential(0))) };
 };
 
-const measures = {
-  accuracy: { title: "Measured top-1 accuracy (%)", factor: 100 },
-  agreement: { title: "Measured agreement with float (%)", factor: 100 },
-  kl: { title: "Measured KL to float (nats)", factor: 1 },
-  loss: { title: "Measured loss", factor: 1 },
-};
 const roles = [
   ["front", "front", "circle", "blue", 9],
   ["baseline", "to compare with", "diamond", "orange", 10],
@@ -62,13 +56,14 @@ if (data.front) {
   const x = (point) => point.cost / front.divisor;
   const hover = (i) => `<b>${escapeText(front.points[i].label)}</b><br>` + data.figures[i].map(([name, value]) => `${escapeText(name)}: ${escapeText(minus(value))}`).join("<br>");
 
-  function traces(colours, kind) {
-    const measure = measures[kind];
+  function traces(colours, measure) {
+    const kind = measure ? measure.name : "";
+    const factorOf = measure ? measure.factor : 1;
     const indexed = front.points.map((point, i) => ({ ...point, i }));
     const out = [];
-    const measured = indexed.filter((p) => p.verdict && p.verdict[kind].value !== null);
+    const measured = indexed.filter((p) => p.figures[kind] && p.figures[kind].value !== null);
     const path = measured.filter((p) => p.role !== "baseline");
-    if (path.length > 1) out.push({ x: path.map(x), y: path.map((p) => p.verdict[kind].value * measure.factor), mode: "lines", line: { color: colours.blue, width: 1, dash: "dot" }, hoverinfo: "skip", showlegend: false });
+    if (path.length > 1) out.push({ x: path.map(x), y: path.map((p) => p.figures[kind].value * factorOf), mode: "lines", line: { color: colours.blue, width: 1, dash: "dot" }, hoverinfo: "skip", showlegend: false });
     const factor = data.flips ? 100 : 1;
     const dearest = Math.max(...front.points.map(x));
     const positive = indexed.flatMap((p) => [p.predicted, p.measured && p.measured.value]).filter((v) => v > 0);
@@ -81,7 +76,7 @@ if (data.front) {
       const upper = measured.filter((p) => p.role === role);
       const under = lower.filter((p) => p.role === role);
       const label = role === "baseline" && !narrow() ? { mode: "markers+text", textposition: upper.map((p) => (x(p) > 0.7 * dearest ? "middle left" : "middle right")), textfont: { color: colours.orange, size: 11 } } : { mode: "markers" };
-      if (upper.length) out.push({ x: upper.map(x), y: upper.map((p) => p.verdict[kind].value * measure.factor), customdata: upper.map((p) => p.i), ...label, text: upper.map((p) => escapeText(p.label)), name, legendgroup: role, marker, error_y: whiskers(upper.map((p) => p.verdict[kind]), measure.factor, colours[colour]), hovertemplate: upper.map((p) => `${hover(p.i)}<extra></extra>`) });
+      if (upper.length) out.push({ x: upper.map(x), y: upper.map((p) => p.figures[kind].value * factorOf), customdata: upper.map((p) => p.i), ...label, text: upper.map((p) => escapeText(p.label)), name, legendgroup: role, marker, error_y: whiskers(upper.map((p) => p.figures[kind]), factorOf, colours[colour]), hovertemplate: upper.map((p) => `${hover(p.i)}<extra></extra>`) });
       if (under.length) out.push({ x: under.map(x), y: under.map((p) => p.predicted * factor), customdata: under.map((p) => p.i), yaxis: "y2", mode: "markers", name, legendgroup: role, showlegend: !upper.length, marker, hovertemplate: under.map((p) => `${hover(p.i)}<extra></extra>`) });
     }
     if (data.flips) {
@@ -93,23 +88,23 @@ if (data.front) {
     }
     const point = front.points[selected];
     const ring = { symbol: "circle-open", size: 24, color: colours.text, line: { width: 2 } };
-    out.push({ x: [x(point)], y: [point.verdict ? point.verdict[kind].value * measure.factor : null], mode: "markers", marker: ring, hoverinfo: "skip", name: "shown below", showlegend: false });
+    out.push({ x: [x(point)], y: [point.figures[kind] ? point.figures[kind].value * factorOf : null], mode: "markers", marker: ring, hoverinfo: "skip", name: "shown below", showlegend: false });
     out.push({ x: [x(point)], y: [point.predicted === null ? null : point.predicted * factor], yaxis: "y2", mode: "markers", marker: ring, hoverinfo: "skip", showlegend: false });
     return { out, anyMeasured: measured.length > 0, logarithmic: spread(positive) > 20, values: positive.map((v) => v * factor), floor: floor * factor };
   }
 
   function draw() {
     const colours = palette();
-    const kind = byId("measure").value;
-    const made = traces(colours, kind);
+    const measure = front.measures[Number(byId("measure").value)];
+    const made = traces(colours, measure);
     const unit = data.flips ? (narrow() ? "Predictions that flip (%)" : "Share of predictions that flip (%), predicted and measured") : `Predicted by ${escapeText(front.method)} (${escapeText(front.unit)})`;
     const shapes = [], annotations = [heading(unit, made.anyMeasured ? 0.41 : 1.0)];
-    if (made.anyMeasured) annotations.push(heading(measures[kind].title, 1.0));
-    if (made.anyMeasured && kind === "accuracy" && front.float_accuracy) {
-      const a = front.float_accuracy;
-      shapes.push({ type: "rect", xref: "paper", x0: 0, x1: 1, y0: a.low * 100, y1: a.high * 100, fillcolor: colours.grey, opacity: 0.16, line: { width: 0 }, layer: "below" });
-      shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: a.value * 100, y1: a.value * 100, line: { color: colours.grey, width: 1.3 }, layer: "below" });
-      annotations.push({ text: `float ${(a.value * 100).toFixed(1)}%`, xref: "paper", x: 0, xanchor: "left", y: a.value * 100, yanchor: "bottom", showarrow: false, font: { size: 11, color: colours.muted } });
+    if (made.anyMeasured) annotations.push(heading(`Measured: ${escapeText(measure.heading)}`, 1.0));
+    if (made.anyMeasured && measure === front.measures[0] && front.reference) {
+      const a = front.reference, scale = measure.factor;
+      shapes.push({ type: "rect", xref: "paper", x0: 0, x1: 1, y0: a.low * scale, y1: a.high * scale, fillcolor: colours.grey, opacity: 0.16, line: { width: 0 }, layer: "below" });
+      shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: a.value * scale, y1: a.value * scale, line: { color: colours.grey, width: 1.3 }, layer: "below" });
+      annotations.push({ text: scale === 100 ? `float ${(a.value * 100).toFixed(1)}%` : `float ${significant(a.value)}`, xref: "paper", x: 0, xanchor: "left", y: a.value * scale, yanchor: "bottom", showarrow: false, font: { size: 11, color: colours.muted } });
     }
     byId("zero-note").hidden = !(data.flips && made.logarithmic && front.points.some((p) => p.measured && p.measured.value === 0));
     const costs = front.points.map(x);
@@ -209,22 +204,24 @@ if (data.overlay && data.overlay.length) {
   const draw = () => {
     const colours = palette();
     const series = [colours.blue, colours.orange, colours.green, colours.grey, colours.text];
-    const measured = data.overlay.some((item) => item.front.points.some((p) => p.verdict));
+    const first = (front) => (front.measures.length ? front.measures[0] : null);
+    const shown = data.overlay.map((item) => first(item.front)).find((m) => m);
+    const measured = Boolean(shown) && data.overlay.every((item) => !first(item.front) || first(item.front).name === shown.name);
     const divisor = Math.max(...data.overlay.map((item) => item.front.divisor));
     const shared = data.overlay.find((item) => item.front.divisor === divisor).front;
     const out = data.overlay.map((item, i) => {
-      const points = item.front.points.filter((p) => (measured ? p.verdict : p.predicted !== null));
+      const points = item.front.points.filter((p) => (measured ? p.figures[shown.name] : p.predicted !== null));
       return {
-        x: points.map((p) => p.cost / divisor), y: points.map((p) => (measured ? p.verdict.accuracy.value * 100 : p.predicted)), mode: "lines+markers", name: escapeText(item.label),
+        x: points.map((p) => p.cost / divisor), y: points.map((p) => (measured ? p.figures[shown.name].value * shown.factor : p.predicted)), mode: "lines+markers", name: escapeText(item.label),
         line: { color: series[i % 5], width: 1, dash: "dot" }, marker: { color: series[i % 5], symbol: symbols[i % 5], size: 9 },
-        error_y: measured ? whiskers(points.map((p) => p.verdict.accuracy), 100, series[i % 5]) : undefined,
+        error_y: measured ? whiskers(points.map((p) => p.figures[shown.name]), shown.factor, series[i % 5]) : undefined,
         hovertemplate: points.map((p) => `<b>${escapeText(p.label)}</b><br>%{x:.4g}<br>%{y:.4g}<extra>${escapeText(item.label)}</extra>`),
       };
     });
     const costs = data.overlay.flatMap((item) => item.front.points.map((p) => p.cost / divisor));
     Plotly.react(byId("overlay-plot"), out, layout(colours, {
       xaxis: axis(colours, { title: { text: escapeText(shared.axis), standoff: 8 }, ...(spread(costs) > 8 ? { type: "log", ...ticks(costs) } : {}) }),
-      yaxis: axis(colours), annotations: [heading(measured ? "Measured top-1 accuracy (%)" : "Predicted harm, each in its own unit", 1.0)],
+      yaxis: axis(colours), annotations: [heading(measured ? `Measured: ${escapeText(shown.heading)}` : "Predicted harm, each in its own unit", 1.0)],
       legend: { orientation: "h", x: 0, xanchor: "left", y: -0.2, yanchor: "top" },
     }), config);
   };

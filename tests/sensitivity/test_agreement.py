@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from bitwright.errors import InvalidInput
-from bitwright.evaluation import spearman_interval
+from bitwright.sensitivity.agreement import spearman_interval
 
 
 def test_the_value_is_scipys_also_with_ties():

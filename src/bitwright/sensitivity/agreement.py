@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import InvalidInput
-from bitwright.evaluation.intervals import ends, resample
+from bitwright.tasks.intervals import ends, resample
 from bitwright.values import Interval
 
 Array = npt.NDArray[np.float64]

@@ -4,20 +4,20 @@ import pytest
 import torch
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.evaluation.task import Task
+from bitwright.tasks import Classification
 
 
 def test_data_can_be_read_more_than_once():
     batch = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
-    task = Task((batch for _ in range(3)), [batch])
+    task = Classification((batch for _ in range(3)), [batch])
     assert len(list(task.calibration)) == len(list(task.calibration)) == 3
 
 
 def test_bad_input_is_one_line():
     batch = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
     with pytest.raises(InvalidData, match="got a tensor; wrap it"):
-        Task(torch.zeros(2, 3), [batch])
+        Classification(torch.zeros(2, 3), [batch])
     with pytest.raises(InvalidInput, match="metric must be a function .*got float"):
-        Task([batch], [batch], metric=0.5)
+        Classification([batch], [batch], metric=0.5)
     with pytest.raises(InvalidInput, match="loss must be a function"):
-        Task([batch], [batch], loss="mse")
+        Classification([batch], [batch], loss="mse")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.values import Interval
+from bitwright.values import Figure, Interval, Measure
 
 Array = npt.NDArray[np.float64]
+Statistic = Callable[[npt.NDArray[np.int64]], Array]
+"""(r, n) indices of samples -> (r,) values."""
 
 CHUNK_VALUES = 1 << 22  # resampled values held at once
 FEW = 16  # distinct values up to which a resample is drawn as counts
@@ -139,3 +142,49 @@ def _checked_values(values: Any) -> Array:
     if not np.isfinite(kept).all():
         raise InvalidData("an interval needs finite values, got NaN or infinity")
     return kept
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How intervals are made.
+
+    Attributes:
+        resamples: bootstrap draws, at least 100.
+        seed: of the draws.
+        level: confidence level, between 0 and 1.
+    """
+
+    resamples: int = 1000
+    seed: int = 0
+    level: float = 0.95
+
+    def mean(self, values: Array, share: bool = False) -> Interval:
+        """Of the mean of (n,) values, one for each sample; Wilson's where they are yes or no, the bootstrap's else."""
+        if share and np.isin(values, (0.0, 1.0)).all():
+            return wilson(round(values.sum()), len(values), self.level)
+        return bootstrap_mean(values, self.resamples, self.seed, self.level)
+
+    def of(self, statistic: Statistic, count: int, method: str = "bootstrap") -> Interval:
+        """Of any statistic that maps (r, n) indices of samples to (r,) values."""
+        value = float(statistic(np.arange(count)[None])[0])
+        drawn = resample(statistic, count, self.resamples, self.seed)
+        low, high = ends(drawn, self.level)
+        return Interval(value, min(low, value), max(high, value), self.level, method)
+
+    def given(self, name: str, value: float, reference: float) -> Figure:
+        """A figure of the user's, of the quantized and the float model, without intervals."""
+        found = (Interval(v, v, v, self.level, "none") for v in (value, reference, value - reference))
+        return Figure(Measure(name, name), *found)
+
+    def figure(self, measure: Measure, ours: Array, floats: Array | None = None) -> Figure:
+        """The mean of (n,) values; with the float model's on the same samples, and the change."""
+        value = self.mean(ours, measure.unit == "share")
+        if floats is None:
+            return Figure(measure, value)
+        change = paired_bootstrap(ours, floats, self.resamples, self.seed, self.level)
+        return Figure(measure, value, self.mean(floats, measure.unit == "share"), change)
+
+    def figure_of(self, measure: Measure, ours: Statistic, floats: Statistic, count: int) -> Figure:
+        """Any statistic of both models; samples are drawn together with their pair for the change."""
+        change = self.of(lambda index: ours(index) - floats(index), count, "paired bootstrap")
+        return Figure(measure, self.of(ours, count), self.of(floats, count), change)

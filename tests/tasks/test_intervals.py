@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.evaluation import bootstrap_mean, paired_bootstrap, wilson
-from bitwright.evaluation import intervals as module
+from bitwright.tasks import bootstrap_mean, paired_bootstrap, wilson
+from bitwright.tasks import intervals as module
 
 
 def _roots(successes: int, trials: int, z: float) -> tuple[float, float]:

@@ -9,12 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from bitwright.errors import InvalidData, InvalidInput, InvalidPolicy, PolicyMismatch
-from bitwright.evaluation import evaluate, float_outputs, measure_many, wilson
-from bitwright.evaluation import outputs as outputs_module
 from bitwright.graph import calibrate, capture
+from bitwright.tasks import evaluate, reference, wilson
 from bitwright.values import FLOAT, Policy, Verdict
 
-evaluate_module = importlib.import_module("bitwright.evaluation.evaluate")
+evaluate_module = importlib.import_module("bitwright.tasks.evaluate")
 
 
 @pytest.fixture
@@ -97,21 +96,22 @@ def test_the_split_into_batches_does_not_matter(digits_graph, digits_data):
 
 def test_a_reference_gives_the_same_verdict_and_saves_the_float_passes(digits_graph, batches):
     policy = Policy.uniform(digits_graph.sites, 4, 4)
-    reference = float_outputs(digits_graph, batches)
+    floats = reference(digits_graph, batches)
     calls = []
     digits_graph.module.register_forward_hook(lambda *arguments: calls.append(digits_graph.policy.name))
-    assert evaluate(digits_graph, policy, batches, reference=reference) == evaluate(digits_graph, policy, batches)
-    assert calls == ["W4A4"] * 3 + ["float"] * 3 + ["W4A4"] * 3
+    assert evaluate(digits_graph, policy, batches, reference=floats) == evaluate(digits_graph, policy, batches)
+    infers = ["float"]  # from two samples
+    assert calls == ["W4A4"] * 3 + infers + ["float"] * 3 + ["W4A4"] * 3
 
 
 def test_large_outputs_are_not_kept_and_the_verdict_is_the_same(digits_graph, batches, monkeypatch):
     policy = Policy.uniform(digits_graph.sites, 4, 4)
     expected = evaluate(digits_graph, policy, batches)
-    monkeypatch.setattr(outputs_module, "KEEP_BYTES", 100 * 10 * 4)
-    reference = float_outputs(digits_graph, batches)
-    assert reference.logits is None
-    assert reference.samples == 250
-    assert evaluate(digits_graph, policy, batches, reference=reference) == expected
+    monkeypatch.setattr(evaluate_module, "KEEP_BYTES", 100 * 10 * 4)
+    floats = reference(digits_graph, batches)
+    assert floats.outputs is None
+    assert floats.samples == 250
+    assert evaluate(digits_graph, policy, batches, reference=floats) == expected
     monkeypatch.setattr(evaluate_module, "GROUP_BYTES", 0)
     assert evaluate(digits_graph, policy, batches) == expected
 
@@ -129,18 +129,20 @@ def test_data_that_comes_in_another_order_each_time_is_fine_without_a_reference(
         evaluate(digits_graph, policy, [(inputs, targets)]).kl.value, rel=1e-4
     )
     with pytest.raises(InvalidData, match="batch 0 has other targets than the reference"):
-        evaluate(digits_graph, policy, Shuffled(), reference=float_outputs(digits_graph, Shuffled()))
+        evaluate(digits_graph, policy, Shuffled(), reference=reference(digits_graph, Shuffled()))
 
 
 def test_float_outputs_hold_losses_and_hits_of_each_sample(digits_graph, batches):
-    reference = float_outputs(digits_graph, batches)
+    floats = reference(digits_graph, batches)
     _, exact, targets = _brute(digits_graph, FLOAT, batches)
     np.testing.assert_allclose(
-        reference.losses, functional.cross_entropy(exact, targets, reduction="none").numpy(), rtol=1e-9, atol=1e-12
+        floats.columns["loss"],
+        functional.cross_entropy(exact, targets, reduction="none").numpy(),
+        rtol=1e-9,
+        atol=1e-12,
     )
-    np.testing.assert_array_equal(reference.correct, (exact.argmax(1) == targets).numpy())
-    assert reference.accuracy == reference.correct.mean()
-    assert reference.loss == pytest.approx(reference.losses.mean())
+    np.testing.assert_array_equal(floats.columns["accuracy"], (exact.argmax(1) == targets).numpy())
+    assert floats.figure.value == wilson(int((exact.argmax(1) == targets).sum()), 250)
 
 
 def test_the_policy_in_force_stays_in_force_also_after_an_error(digits_graph, batches):
@@ -148,7 +150,7 @@ def test_the_policy_in_force_stays_in_force_also_after_an_error(digits_graph, ba
     digits_graph.apply(before)
     evaluate(digits_graph, Policy.uniform(digits_graph.sites, 4, 4), batches)
     assert digits_graph.policy == before
-    float_outputs(digits_graph, batches)
+    reference(digits_graph, batches)
     assert digits_graph.policy == before
     with pytest.raises(ZeroDivisionError):
         evaluate(digits_graph, FLOAT, batches, loss=lambda outputs, targets: 1 / 0)
@@ -164,19 +166,9 @@ def test_weights_are_rounded_once_for_a_policy(digits_graph, batches, monkeypatc
     evaluate(digits_graph, Policy.uniform(digits_graph.sites, weights=4), batches)
     assert len(rounded) == len(digits_graph.sites.weights)
     rounded.clear()
-    reference = float_outputs(digits_graph, batches)
-    evaluate(digits_graph, Policy.uniform(digits_graph.sites, weights=3), batches, reference=reference)
+    floats = reference(digits_graph, batches)
+    evaluate(digits_graph, Policy.uniform(digits_graph.sites, weights=3), batches, reference=floats)
     assert len(rounded) == len(digits_graph.sites.weights)
-
-
-def test_measuring_many_is_measuring_each(digits_graph, batches):
-    policies = [Policy.uniform(digits_graph.sites, b, b) for b in (3, 8)]
-    seen = []
-    found = measure_many(
-        digits_graph, iter(policies), iter(batches), seed=3, progress=lambda done, total: seen.append((done, total))
-    )
-    assert found == [evaluate(digits_graph, policy, batches, seed=3) for policy in policies]
-    assert seen == [(1, 2), (2, 2)]
 
 
 def test_a_loss_of_each_sample_is_used(dense):
@@ -188,15 +180,6 @@ def test_a_loss_of_each_sample_is_used(dense):
     assert verdict.loss.method == "bootstrap"
 
 
-def test_a_loss_of_the_batch_counts_by_its_samples_and_has_no_interval(digits_graph, batches):
-    policy = Policy.uniform(digits_graph.sites, 4, 4)
-    verdict = evaluate(digits_graph, policy, batches, loss=functional.cross_entropy)
-    assert verdict.loss.value == pytest.approx(evaluate(digits_graph, policy, batches).loss.value, rel=1e-4)
-    assert (verdict.loss.low, verdict.loss.high) == (verdict.loss.value, verdict.loss.value)
-    assert verdict.loss.method == "none"
-    assert float_outputs(digits_graph, batches, loss=functional.cross_entropy).losses is None
-
-
 def test_metrics_see_everything_at_once(digits_graph, batches):
     seen = []
 
@@ -205,20 +188,22 @@ def test_metrics_see_everything_at_once(digits_graph, batches):
         return (outputs.topk(2, 1).indices == targets[:, None]).any(1).float().mean()
 
     policy = Policy.uniform(digits_graph.sites, 3, 3)
-    verdict = evaluate(digits_graph, policy, batches, metrics={"top-2": top2})
+    verdict = evaluate(digits_graph, policy, batches, metric={"top-2": top2})
     quantized, exact, targets = _brute(digits_graph, policy, batches)
     assert seen == [250, 250]
-    assert verdict.metrics == {
-        "top-2": pytest.approx(float(top2(quantized, targets))),
-        "float top-2": pytest.approx(float(top2(exact, targets))),
-    }
+    figure = verdict.primary
+    assert verdict.primary_name == "top-2"
+    assert figure.value.value == pytest.approx(float(top2(quantized, targets)))
+    assert figure.reference.value == pytest.approx(float(top2(exact, targets)))
+    assert figure.change.value == pytest.approx(figure.value.value - figure.reference.value)
+    assert verdict.lost.value == pytest.approx(-100 * figure.change.value)
     assert Verdict.from_dict(verdict.to_dict()) == verdict
 
 
 def test_progress_counts_samples(digits_graph, batches):
     seen = []
-    reference = float_outputs(digits_graph, batches, progress=lambda *a: seen.append(a))
-    evaluate(digits_graph, FLOAT, batches, reference=reference, progress=lambda *a: seen.append(a))
+    floats = reference(digits_graph, batches, progress=lambda *a: seen.append(a))
+    evaluate(digits_graph, FLOAT, batches, reference=floats, progress=lambda *a: seen.append(a))
     assert seen == [(100, None), (200, None), (250, None), (100, 250), (200, 250), (250, 250)]
 
 
@@ -250,13 +235,15 @@ class TestBadInput:
 
     def test_no_targets(self, digits_graph, batches):
         with pytest.raises(InvalidData, match="targets are needed here"):
-            evaluate(digits_graph, FLOAT, [x for x, _ in batches])
+            evaluate(digits_graph, FLOAT, [x for x, _ in batches], "classification")
 
     def test_outputs_that_are_no_logits(self):
         torch.manual_seed(0)
         graph = capture(nn.Linear(4, 1).eval(), torch.randn(2, 4))
         data = [(torch.randn(5, 4), torch.zeros(5, dtype=torch.long))]
-        with pytest.raises(InvalidInput, match=r"at least 2 classes, got shape \(5, 1\)"):
+        with pytest.raises(
+            InvalidInput, match=r"not clear what outputs of shape \(2, 1\) .* name the task with --task"
+        ):
             evaluate(graph, FLOAT, data)
 
     def test_an_unknown_site(self, digits_graph, batches):
@@ -265,21 +252,21 @@ class TestBadInput:
 
     def test_a_reference_of_another_graph(self, digits_graph, dense):
         with pytest.raises(PolicyMismatch, match="the reference was made for graph"):
-            evaluate(digits_graph, FLOAT, [], reference=float_outputs(*dense))
+            evaluate(digits_graph, FLOAT, [], reference=reference(*dense))
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_a_reference_of_more_data(self, digits_graph, batches, count):
-        reference = float_outputs(digits_graph, batches)
+        floats = reference(digits_graph, batches)
         with pytest.raises(InvalidData, match=f"reference was made from 3 batches, this data has {count}"):
-            evaluate(digits_graph, FLOAT, batches[:count], reference=reference)
+            evaluate(digits_graph, FLOAT, batches[:count], reference=floats)
 
     def test_a_reference_of_less_data(self, digits_graph, batches):
-        reference = float_outputs(digits_graph, batches[:2])
+        floats = reference(digits_graph, batches[:2])
         with pytest.raises(InvalidData, match="batch 2 has other targets"):
-            evaluate(digits_graph, FLOAT, batches, reference=reference)
+            evaluate(digits_graph, FLOAT, batches, reference=floats)
 
     def test_a_loss_of_the_wrong_shape(self, digits_graph, batches):
-        with pytest.raises(InvalidInput, match=r"loss must return one number per sample, shape \(100, ...\).*\(10,\)"):
+        with pytest.raises(InvalidInput, match=r"loss must return one number per sample, shape \(100,\).*\(10,\)"):
             evaluate(digits_graph, FLOAT, batches, loss=lambda outputs, targets: outputs.mean(0))
 
     def test_a_loss_that_is_not_finite(self, digits_graph, batches):

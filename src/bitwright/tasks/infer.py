@@ -1,0 +1,132 @@
+"""Which task it is: given by the user, or inferred from outputs and targets, here and nowhere else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitwright.errors import InvalidInput, nearest
+from bitwright.graph.batches import iterate
+from bitwright.graph.graph import Graph
+from bitwright.tasks.base import TASKS, Loss, Metric, Task
+from bitwright.tasks.classification import Classification, check_classes
+from bitwright.tasks.dense import Dense
+from bitwright.tasks.outputs import flatten
+from bitwright.tasks.regression import Regression
+from bitwright.values import FLOAT
+
+
+def infer(outputs: Any, targets: Any, loss: Loss | None = None) -> Task:
+    """The task that outputs and targets look like.
+
+    Float targets: regression. Class numbers: classification for logits (N, K), dense prediction for (N, K, ...).
+    Without targets, vectors (N, D): embedding. Outputs without classes and a loss of the user's: regression.
+
+    Args:
+        outputs: of the network for a few samples.
+        targets: of these, or None.
+        loss: of the user.
+
+    Raises:
+        InvalidInput: nothing fits; says how to name the task.
+    """
+    named = flatten(outputs)
+    first = targets[next(iter(targets))] if isinstance(targets, Mapping) and targets else targets
+    logits = next(iter(named.values()), None)
+    if logits is None:
+        raise InvalidInput("the network returns no tensor, so there is nothing to compare; wrap the model")
+    if isinstance(first, Tensor) and (first.is_floating_point() or (loss is not None and not _classes(logits))):
+        return Regression()
+    if isinstance(first, Tensor) and _classes(logits):
+        if first.shape == logits.shape[:-1] and first.shape != (logits.shape[0], *logits.shape[2:]):
+            check_classes(logits, first)  # says what to do about classes on the last axis
+        return Classification() if logits.dim() == 2 else Dense()
+    what = "no targets" if targets is None else f"targets {_told(first)}"
+    raise InvalidInput(
+        f"it is not clear what outputs {_told(logits)} with {what} mean; name the task with --task (task= in Python): "
+        f"{', '.join(TASKS)}, or module:Class of your own"
+    )
+
+
+def _classes(logits: Tensor) -> bool:
+    return logits.dim() > 1 and logits.shape[1] > 1
+
+
+def _told(value: Any) -> str:
+    return f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
+
+
+def named_task(text: str) -> Task:
+    """The task that a text names: ``"dense"``, with options ``"dense?ignore=255"``.
+
+    Raises:
+        InvalidInput: an unknown name or option.
+    """
+    name, _, query = text.partition("?")
+    kind = TASKS[name]
+    known = _options(kind)
+    options: dict[str, Any] = {}
+    for part in query.split("&") if query else ():
+        key, equals, value = part.partition("=")
+        if key not in known or not equals:
+            raise InvalidInput(
+                f"the task '{name}' has no option '{part}'{nearest(key, known)} (known: {', '.join(known) or 'none'})"
+            )
+        options[key] = int(value) if value.lstrip("-").isdecimal() else value
+    return kind(**options)
+
+
+def _options(kind: type[Task]) -> list[str]:
+    """The keyword parameters that a task has beside those of all tasks."""
+    found: list[str] = []
+    for base in kind.__mro__:
+        if base is not Task and issubclass(base, Task) and "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            found += [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return found
+
+
+def task_for(
+    graph: Graph,
+    batches: Any,
+    task: Task | type[Task] | str | None = None,
+    loss: Loss | None = None,
+    metric: Metric | Mapping[str, Metric] | None = None,
+    purpose: str = "evaluation",
+) -> Task:
+    """The task that was given, by name or as it is, or the one that the first samples look like.
+
+    Args:
+        graph: captured.
+        batches: can be iterated over again.
+        task: what the user said.
+        loss: of the user, goes into the task.
+        metric: likewise.
+        purpose: what needs the data, for messages.
+
+    Raises:
+        InvalidInput: an unknown name, or nothing that fits.
+        InvalidData: no data.
+    """
+    if isinstance(task, str):
+        task = named_task(task)
+    elif isinstance(task, type):
+        task = task()
+    if task is None:
+        inputs, targets = next(iterate(batches, graph.device, purpose))
+        with graph.applied(FLOAT), torch.no_grad():
+            outputs = graph(*(value[:2] for value in inputs))
+        task = infer(outputs, _first(targets), loss)
+    if not isinstance(task, Task):
+        raise InvalidInput(f"task must be a task or the name of one ({', '.join(TASKS)}), got {type(task).__name__}")
+    return task.judged_by(loss, metric)
+
+
+def _first(targets: Any) -> Any:
+    if isinstance(targets, Mapping):
+        return {key: _first(value) for key, value in targets.items()}
+    return targets[:2] if isinstance(targets, (Tensor, list)) else targets
