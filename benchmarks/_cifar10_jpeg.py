@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bitwright.zoo import load_data
-from bitwright.zoo.cifar10 import MEAN, STD
+from bitwright.data import load_data
+from bitwright.data.cifar10 import MEAN, STD
 
 
 def folder_of(spec: str) -> Path:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from _text import LanguageModel, Vocabulary, WordPieces, sentence_encoder, sentences
+from bitwright.data.canvas import Canvases, digits_on_canvas
 from bitwright.zoo import load_weights, unet
-from bitwright.zoo.canvas import Canvases, digits_on_canvas
 from bitwright.zoo.detector import STRIDE, grid_detector
 
 Parts = tuple[Any, Any]

@@ -16,10 +16,11 @@ import torch
 
 import bitwright as bw
 from _environment import output_argument, write
+from bitwright.data import load_data
 from bitwright.sensitivity import sensitivities
 from bitwright.sensitivity.agreement import spearman_interval
 from bitwright.tasks import evaluate, reference
-from bitwright.zoo import load_data, resnet20_cifar10, resnet56_cifar10
+from bitwright.zoo import resnet20_cifar10, resnet56_cifar10
 
 MODELS = {"resnet20": resnet20_cifar10, "resnet56": resnet56_cifar10}
 

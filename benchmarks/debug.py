@@ -25,9 +25,10 @@ from torch import nn  # noqa: E402
 
 import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
+from bitwright.data import load_data  # noqa: E402
 from bitwright.debug import debug  # noqa: E402
 from bitwright.tasks import Classification  # noqa: E402
-from bitwright.zoo import load_data, resnet20_cifar10, resnet56_cifar10  # noqa: E402
+from bitwright.zoo import resnet20_cifar10, resnet56_cifar10  # noqa: E402
 
 CALIBRATION, BATCH = 512, 64
 NETWORKS = {"resnet20": resnet20_cifar10, "resnet56": resnet56_cifar10}

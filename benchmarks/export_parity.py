@@ -26,12 +26,13 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 
 from _environment import output_argument, write  # noqa: E402
+from bitwright.data import load_data  # noqa: E402
 from bitwright.graph import Graph, calibrate, capture  # noqa: E402
 from bitwright.runtimes import export, latency, parity  # noqa: E402
 from bitwright.search import search  # noqa: E402
 from bitwright.sensitivity import sensitivity  # noqa: E402
 from bitwright.values import FLOAT, Policy  # noqa: E402
-from bitwright.zoo import load_data, resnet20_cifar10, resnet56_cifar10  # noqa: E402
+from bitwright.zoo import resnet20_cifar10, resnet56_cifar10  # noqa: E402
 
 MODELS = {"resnet20": resnet20_cifar10, "resnet56": resnet56_cifar10}
 

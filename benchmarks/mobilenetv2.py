@@ -30,9 +30,9 @@ from torch import nn  # noqa: E402
 import bitwright as bw  # noqa: E402
 from _cifar10_jpeg import images, in_batches  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
+from bitwright.data import load_data  # noqa: E402
 from bitwright.debug import debug  # noqa: E402
 from bitwright.tasks import Classification, reference  # noqa: E402
-from bitwright.zoo import load_data  # noqa: E402
 from bitwright.zoo.mobilenet import mobilenet_v2  # noqa: E402
 
 CALIBRATION, BATCH, TARGET, FACTOR = 512, 128, 0.5, 30.0

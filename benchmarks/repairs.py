@@ -26,8 +26,9 @@ import torch  # noqa: E402
 
 import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
+from bitwright.data import load_data  # noqa: E402
 from bitwright.tasks import reference  # noqa: E402
-from bitwright.zoo import load_data, resnet20_cifar10  # noqa: E402
+from bitwright.zoo import resnet20_cifar10  # noqa: E402
 
 IMAGES, BATCH = 512, 128
 SETTINGS = "W8A8,W4A8,W4A4,W3A8,W2A8"

@@ -24,9 +24,10 @@ from bitwright.sensitivity.suffix import Variant  # noqa: E402
 
 import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
+from bitwright.data import load_data  # noqa: E402
 from bitwright.sensitivity import sweep  # noqa: E402
 from bitwright.sensitivity.sweep import Expected, Tally  # noqa: E402
-from bitwright.zoo import load_data, resnet20, resnet20_cifar10  # noqa: E402
+from bitwright.zoo import resnet20, resnet20_cifar10  # noqa: E402
 
 IMAGES, BATCH, ROUNDS, WIDTH = 512, 64, 3, 4
 

@@ -23,7 +23,7 @@ def digits_model():
 def digits_data():
     """Calibration and test images of the digits: (inputs, targets) each."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
-    from bitwright.zoo.digits import load_digits
+    from bitwright.data.digits import load_digits
 
     data = load_digits()
     return data.calibration.read(0, 512), data.evaluation.read(0, len(data.evaluation))

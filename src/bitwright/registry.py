@@ -36,7 +36,7 @@ __all__ = ["KINDS", "Described", "Descriptor", "PluginWarning", "Registry", "reg
 KINDS: Mapping[str, str] = MappingProxyType(
     {
         "cost": "bitwright.cost.model:COSTS",
-        "data": "bitwright.zoo.source:DATA",
+        "data": "bitwright.data.source:DATA",
         "method": "bitwright.sensitivity.method:METHODS",
         "quantizer": "bitwright.graph.pt2e:PLACEMENTS",
         "repair": "bitwright.repair.descriptor:REPAIRS",

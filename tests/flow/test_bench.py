@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from bitwright.data import as_data
 from bitwright.flow import gave_way, run
 from bitwright.settings import Settings
-from bitwright.zoo import as_data
 
 QUICK = Settings(
     calibration_samples=32,

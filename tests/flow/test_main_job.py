@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bitwright.data import DataSets, load_data
+from bitwright.data.adopt import as_dataset
 from bitwright.errors import ImpossibleBudget, InvalidInput, MissingExtra
 from bitwright.flow import meter as meter_module
 from bitwright.flow import run
@@ -15,8 +17,6 @@ from bitwright.report import RunReport
 from bitwright.settings import Settings
 from bitwright.store import RunStore
 from bitwright.values import Front, Policy, SensitivityTable
-from bitwright.zoo import DataSets, load_data
-from bitwright.zoo.adopt import as_dataset
 
 QUICK = Settings(
     calibration_samples=64,

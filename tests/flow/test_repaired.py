@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bitwright.data import DataSets, load_data
 from bitwright.debug import apply
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.flow import meter, run
@@ -12,7 +13,6 @@ from bitwright.report import RunReport
 from bitwright.settings import Settings
 from bitwright.values import Policy
 from bitwright.values.recipe import Recipe
-from bitwright.zoo import DataSets, load_data
 
 QUICK = Settings(
     calibration_samples=64,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.data.adopt import as_dataset
 from bitwright.errors import InvalidData
 from bitwright.flow.samples import count, draw, pick
 from bitwright.settings import Settings
-from bitwright.zoo.adopt import as_dataset
 
 
 def numbered(size: int):

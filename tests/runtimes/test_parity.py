@@ -162,7 +162,8 @@ def resnet20():
     data, weights = os.environ.get("BITWRIGHT_DATA"), os.environ.get("BITWRIGHT_WEIGHTS")
     if not data or not weights:
         pytest.skip("BITWRIGHT_DATA and BITWRIGHT_WEIGHTS are not set")
-    from bitwright.zoo import load_data, resnet20_cifar10
+    from bitwright.data import load_data
+    from bitwright.zoo import resnet20_cifar10
 
     sets = load_data(f"cifar10:{Path(data) / 'cifar10'}")
     graph = capture(resnet20_cifar10(), sets.calibration.read(0, 2)[0])

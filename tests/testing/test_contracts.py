@@ -10,11 +10,11 @@ import pytest
 
 from bitwright import testing
 from bitwright.cost import COSTS, costs_for
+from bitwright.data import load_data
 from bitwright.graph.pt2e import PLACEMENTS
 from bitwright.repair import REPAIRS
 from bitwright.runtimes import RUNTIMES
 from bitwright.sensitivity import METHODS
-from bitwright.zoo import load_data
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "adaround": {"iterations": 5},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from bitwright.zoo import DigitsNet, load_data, train_digits_network
+from bitwright.data import load_data
+from bitwright.zoo import DigitsNet, train_digits_network
 
 
 def test_the_network_learns_the_digits():

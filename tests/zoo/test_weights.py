@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file, save_model
 
 from bitwright import zoo
+from bitwright.data import load_data
 from bitwright.errors import InvalidInput
 from bitwright.zoo import load_weights
 
@@ -151,7 +152,7 @@ def test_the_given_weights_reach_their_accuracy(factory, correct):
         if not os.environ.get(variable):
             pytest.skip(f"{variable} is not set")
     folder = Path(os.environ["BITWRIGHT_DATA"]) / "cifar10"
-    model, images = factory(), zoo.load_data(f"cifar10:{folder}").evaluation
+    model, images = factory(), load_data(f"cifar10:{folder}").evaluation
     assert len(images) == 846
     with torch.no_grad():
         found = sum(int((model(x).argmax(dim=1) == y).sum()) for x, y in images.batches(128))

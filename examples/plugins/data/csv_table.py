@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bitwright.data import ArrayDataset, DataSets, Preparation, Source
 from bitwright.errors import InvalidData
-from bitwright.zoo import ArrayDataset, DataSets, Preparation, Source
 
 
 def load_csv(place: Path, preparation: Preparation, share: int = 50) -> DataSets:

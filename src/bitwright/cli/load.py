@@ -14,11 +14,11 @@ from bitwright.cli.progress import ProgressBars
 from bitwright.errors import InvalidData, InvalidInput
 
 if TYPE_CHECKING:
+    from bitwright.data import DataSets
     from bitwright.flow import Bench, Steps
     from bitwright.graph import Graph
     from bitwright.values import Policy, Sites
     from bitwright.values.recipe import Recipe
-    from bitwright.zoo import DataSets
 
 
 def load_data(job: Job) -> DataSets:
@@ -63,7 +63,7 @@ def example_inputs(job: Job) -> Any:
     """A batch of two samples, of the data or of zeros."""
     import torch
 
-    from bitwright.zoo.inputs import as_tuple
+    from bitwright.data.inputs import as_tuple
 
     if job.data:
         data = load_data(job)

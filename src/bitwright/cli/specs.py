@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-    from bitwright.zoo import DataSets
+    from bitwright.data import DataSets
 
 
 def load_model(spec: str, weights: Path | None = None, trust: bool = False) -> nn.Module | ExportedProgram:
@@ -59,19 +59,19 @@ def load_data(spec: str) -> DataSets:
     """The calibration and evaluation data that a spec names.
 
     Args:
-        spec: a built-in (see :mod:`bitwright.zoo.data`), or ``package.module:factory``: a function without
+        spec: a built-in (see :mod:`bitwright.data.load`), or ``package.module:factory``: a function without
             required arguments that gives a pair ``(calibration, evaluation)``, or an object with these two.
 
     Raises:
         InvalidInput: there is no such data, or it is unusable.
     """
-    from bitwright import zoo
+    from bitwright import data
 
     kind, colon, rest = spec.partition("?")[0].partition(":")
-    is_factory = colon and kind not in zoo.DATA and _is_path_of_names(rest) and _is_path_of_names(kind)
-    if not is_factory or (nearest(kind, zoo.DATA) and not _exists(kind)):
-        return zoo.load_data(spec)
-    return zoo.as_data(_make(spec, "data"))
+    is_factory = colon and kind not in data.DATA and _is_path_of_names(rest) and _is_path_of_names(kind)
+    if not is_factory or (nearest(kind, data.DATA) and not _exists(kind)):
+        return data.load_data(spec)
+    return data.as_data(_make(spec, "data"))
 
 
 def load_function(spec: str, what: str) -> Any:

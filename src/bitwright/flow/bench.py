@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 import bitwright
+from bitwright.data import DataSets
+from bitwright.data.inputs import as_tuple, select
 from bitwright.flow.meter import Meter, meters
 from bitwright.flow.samples import Drawn, count, draw
 from bitwright.flow.steps import Steps
@@ -19,8 +21,6 @@ from bitwright.store import RunStore, content_key
 from bitwright.tasks import Task, task_for
 from bitwright.values import FLOAT, SensitivityTable
 from bitwright.values.recipe import Recipe
-from bitwright.zoo import DataSets
-from bitwright.zoo.inputs import as_tuple, select
 
 
 @dataclass(frozen=True)

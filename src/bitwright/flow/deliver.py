@@ -6,13 +6,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitwright.data.inputs import as_tuple, select
 from bitwright.flow.bench import Bench
 from bitwright.flow.steps import Steps
 from bitwright.report import format as text
 from bitwright.store import folder as files
 from bitwright.store import write_atomically
 from bitwright.values import FLOAT, Latency, Parity, Policy
-from bitwright.zoo.inputs import as_tuple, select
 
 FUSED_AGREEMENT = 0.995
 """Share of equal predictions below which a run warns: fused integer kernels round a few values the other way."""

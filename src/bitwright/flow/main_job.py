@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.cost import costs_for, human, parse_budgets, uniform_policy
+from bitwright.data import DataSets
 from bitwright.errors import InvalidInput
 from bitwright.flow import outputs
 from bitwright.flow.bench import Bench, gave_way, prepare, score
@@ -41,7 +42,6 @@ from bitwright.settings import Settings
 from bitwright.store import RunStore
 from bitwright.values import FLOAT, Budget, Candidate, Front, Interval, Policy, SensitivityTable, Verdict
 from bitwright.values.recipe import Recipe
-from bitwright.zoo import DataSets
 
 SCORES = ("fit", "margin-fit")
 """Both are made: they share their forward passes, and the report shows how well each one predicts."""

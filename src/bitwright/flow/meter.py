@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from bitwright.data import DataSets
+from bitwright.data.dataset import Batch
 from bitwright.flow.samples import Drawn
 from bitwright.graph import Graph
 from bitwright.settings import Settings
 from bitwright.store import RunStore, content_key
 from bitwright.tasks import Reference, Task, evaluate, reference
 from bitwright.values import Policy, Verdict
-from bitwright.zoo import DataSets
-from bitwright.zoo.dataset import Batch
 
 
 class Meter:

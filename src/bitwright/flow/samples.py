@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from bitwright.data.adopt import BatchStream
+from bitwright.data.dataset import Batch, Dataset
+from bitwright.data.inputs import join, samples_in, select
 from bitwright.errors import InvalidData
 from bitwright.settings import Settings
-from bitwright.zoo.adopt import BatchStream
-from bitwright.zoo.dataset import Batch, Dataset
-from bitwright.zoo.inputs import join, samples_in, select
 
 LEAST = 8
 """Fewest samples of calibration data: 4 to calibrate with, 4 to hold out."""

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from bitwright.zoo import Dataset, DataSets
-from bitwright.zoo.inputs import as_tuple
+from bitwright.data import Dataset, DataSets
+from bitwright.data.inputs import as_tuple
 
 
 class DataContract(ABC):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitwright.zoo.digits import load_digits
+from bitwright.data.digits import load_digits
 from bitwright.zoo.digits_net import DigitsNet, digits_net
 
 __all__ = ["train_digits_network"]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.data import load_data
 from bitwright.errors import InvalidData
-from bitwright.zoo import load_data
 
 
 def images(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
+from bitwright.data import DataSets, as_data, as_dataset, load_data
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.zoo import DataSets, as_data, as_dataset, load_data
 
 X = torch.arange(20.0).reshape(10, 2)
 Y = torch.arange(10)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.data import DATA, load_data
+from bitwright.data import load as data_module
 from bitwright.errors import InvalidInput, MissingExtra
-from bitwright.zoo import DATA, load_data
-from bitwright.zoo import data as data_module
 
 
 def test_digits_are_split_once_and_for_all():
@@ -95,7 +95,7 @@ def test_home_is_understood(monkeypatch, tmp_path):
 def test_a_missing_package_says_how_to_install_it(monkeypatch, tmp_path):
     import sys
 
-    from bitwright.zoo import digits
+    from bitwright.data import digits
 
     digits._read.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn", None)
@@ -111,7 +111,7 @@ def test_importing_the_zoo_imports_no_optional_package():
     import sys
 
     code = (
-        "import sys, bitwright.zoo; "
+        "import sys, bitwright.data; "
         "print([m for m in ('sklearn', 'PIL', 'safetensors', 'pandas', 'torchvision') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.data import ArrayDataset, Preparation
+from bitwright.data.dataset import digest, to_inputs, to_targets
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.zoo import ArrayDataset, Preparation
-from bitwright.zoo.dataset import digest, to_inputs, to_targets
 
 
 def numbered(size: int = 10, preparation: Preparation | None = None, classes: int | None = 10) -> ArrayDataset:

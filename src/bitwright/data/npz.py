@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.data.array_dataset import ArrayDataset, Preparation, fixed_order
+from bitwright.data.dataset import DataSets, check_lengths, to_targets
+from bitwright.data.source import DATA, Source
 from bitwright.errors import InvalidData
-from bitwright.zoo.array_dataset import ArrayDataset, Preparation, fixed_order
-from bitwright.zoo.dataset import DataSets, check_lengths, to_targets
-from bitwright.zoo.source import DATA, Source
 
 __all__ = ["load_npz", "read_npz"]
 

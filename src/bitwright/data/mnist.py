@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.data.array_dataset import ArrayDataset, Preparation
+from bitwright.data.dataset import DataSets
+from bitwright.data.npz import read_npz
+from bitwright.data.source import DATA, Source
 from bitwright.errors import InvalidData
-from bitwright.zoo.array_dataset import ArrayDataset, Preparation
-from bitwright.zoo.dataset import DataSets
-from bitwright.zoo.npz import read_npz
-from bitwright.zoo.source import DATA, Source
 
 __all__ = ["MEAN", "STD", "load_mnist"]
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bitwright.data.inputs import Inputs, samples_in, select
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.zoo.inputs import Inputs, samples_in, select
 
 __all__ = ["Batch", "Batches", "DataSets", "Dataset", "to_inputs", "to_targets"]
 

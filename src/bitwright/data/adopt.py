@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
+from bitwright.data.array_dataset import ArrayDataset
+from bitwright.data.dataset import Batch, Dataset, DataSets, check_lengths, digest, to_inputs, to_targets
+from bitwright.data.inputs import Inputs, as_tuple, join, samples_in, select
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.zoo.array_dataset import ArrayDataset
-from bitwright.zoo.dataset import Batch, Dataset, DataSets, check_lengths, digest, to_inputs, to_targets
-from bitwright.zoo.inputs import Inputs, as_tuple, join, samples_in, select
 
 __all__ = ["BatchStream", "SampleDataset", "as_data", "as_dataset"]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.data.array_dataset import ArrayDataset, Preparation
+from bitwright.data.dataset import DataSets
+from bitwright.data.source import DATA, Source
 from bitwright.errors import MissingExtra
-from bitwright.zoo.array_dataset import ArrayDataset, Preparation
-from bitwright.zoo.dataset import DataSets
-from bitwright.zoo.source import DATA, Source
 
 __all__ = ["load_digits"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.data import load_data
 from bitwright.errors import InvalidData
-from bitwright.zoo import load_data
 
 
 def test_four_arrays(tmp_path):

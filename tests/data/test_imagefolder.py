@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.data import load_data
 from bitwright.errors import InvalidData
-from bitwright.zoo import load_data
 
 Image = pytest.importorskip("PIL.Image")
 

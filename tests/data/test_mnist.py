@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.data import load_data
 from bitwright.errors import InvalidData
-from bitwright.zoo import load_data
 
 X = np.random.RandomState(0).randint(0, 256, (5, 28, 28)).astype(np.uint8)
 Y = np.array([3, 0, 9, 1, 3], np.uint8)

@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitwright.data.array_dataset import Preparation
+from bitwright.data.dataset import DataSets
+from bitwright.data.source import DATA
 from bitwright.errors import InvalidInput, nearest
-from bitwright.zoo.array_dataset import Preparation
-from bitwright.zoo.dataset import DataSets
-from bitwright.zoo.source import DATA
 
 __all__ = ["load_data"]
 

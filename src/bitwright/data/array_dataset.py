@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from bitwright.data.dataset import Batch, Dataset, check_lengths, digest, to_input, to_targets
 from bitwright.errors import InvalidData
-from bitwright.zoo.dataset import Batch, Dataset, check_lengths, digest, to_input, to_targets
 
 __all__ = ["ArrayDataset", "Preparation", "fixed_order"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.data import digits_on_canvas
 from bitwright.errors import InvalidInput
-from bitwright.zoo import digits_on_canvas
 
 
 def digits(count=20, seed=0):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bitwright.data.dataset import DataSets
 from bitwright.registry import Descriptor, Registry
-from bitwright.zoo.dataset import DataSets
 
 __all__ = ["DATA", "Source"]
 
@@ -16,7 +16,7 @@ class Source(Descriptor):
     """A function ``(place, preparation, **options) -> DataSets``.
 
     ``place`` is the path of the spec, which is there, or None for data without one; ``preparation`` a
-    :class:`~bitwright.zoo.array_dataset.Preparation`, order, number and normalisation of the samples. Options are
+    :class:`~bitwright.data.array_dataset.Preparation`, order, number and normalisation of the samples. Options are
     whole numbers from 1.
 
     Attributes:
@@ -35,5 +35,5 @@ class Source(Descriptor):
         return f"{self.name}:{self.path}" if self.path else self.name
 
 
-DATA: Registry[Source] = Registry("data", "bitwright.zoo", group="bitwright.data")
+DATA: Registry[Source] = Registry("data", "bitwright.data", group="bitwright.data")
 """Every named data set."""

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from bitwright.data.array_dataset import ArrayDataset, Preparation, fixed_order
+from bitwright.data.dataset import Batch, Dataset, DataSets, digest
+from bitwright.data.source import DATA, Source
 from bitwright.errors import InvalidData, InvalidInput, MissingExtra
-from bitwright.zoo.array_dataset import ArrayDataset, Preparation, fixed_order
-from bitwright.zoo.dataset import Batch, Dataset, DataSets, digest
-from bitwright.zoo.source import DATA, Source
 
 __all__ = ["ImageFolder", "load_imagefolder"]
 
