@@ -5,8 +5,10 @@ import hashlib
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import bitwright as bw
+from bitwright.graph.graph import Graph
 
 
 def fingerprint(model):
@@ -110,3 +112,32 @@ def built():
         return bw.calibrate(graph, [(inputs, None) for inputs in data]), data
 
     return build
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_counted(monkeypatch):
+    """Every graph that a test of this room captures counts what torch counts, and all of its parameters."""
+    made = []
+    create = Graph.__init__
+    monkeypatch.setattr(Graph, "__init__", lambda graph, *given: create(graph, *given) or made.append(graph))
+    yield
+    monkeypatch.undo()
+    for graph in made:
+        assert_counted(graph)
+
+
+def assert_counted(graph):
+    """The multiply-accumulates are half of torch's floating-point operations, and each parameter is counted once."""
+    inputs, sites, coverage = graph.example_inputs, graph.sites, graph.coverage
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        graph.module(*inputs)
+    # Rounded down as a whole, for networks that make something once for a batch.
+    assert counter.get_total_flops() // 2 // len(inputs[0]) == sum(op.macs for op in sites.operations)
+    parameters = {id(p): p for p in [*graph.module.parameters(), *(graph.weight(s.name) for s in sites.weights)]}
+    total = sum(p.numel() for p in parameters.values())
+    assert sum(site.numel for site in sites.weights) + sites.other_parameters == total
+    wide = sum(p.numel() for p in parameters.values() if sum(size > 1 for size in p.shape) > 1)
+    narrow = sum(s.numel for s in sites.weights if sum(size > 1 for size in s.shape) < 2)
+    assert coverage.all_weights == wide + narrow
+    left = sum(entry.macs for entry in coverage.left_out)
+    assert coverage.macs + left == coverage.all_macs

@@ -697,7 +697,7 @@ def test_the_order_of_sites_is_found_in_one_walk_over_the_graph(monkeypatch):
     def walked(layers):
         walks.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["bitwright.graph.capture"], "_operations", lambda *_: walks.clear() or [])
+            patch.setattr(sys.modules["bitwright.graph.capture"], "operations_of", lambda *_: walks.clear() or ((), ()))
             capture(nn.Sequential(*(nn.Linear(4, 4) for _ in range(layers))).eval(), torch.randn(2, 4))
         return len(walks)
 

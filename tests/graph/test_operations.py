@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bitwright.graph.operations import OPERATIONS, aten, entry_of, moves_only
 
-IMAGE, ROW = (2, 4, 6, 6), (2, 4, 6)
+IMAGE, ROW, VIDEO = (2, 4, 6, 6), (2, 4, 6), (2, 4, 4, 4, 4)
 # Shapes (tuples) become random tensors; everything else is passed as it is.
 CALLS = {
     aten.conv1d.default: [(ROW, (6, 2, 3), (6,), [1], [1], [1], 2)],
@@ -21,13 +21,19 @@ CALLS = {
         (IMAGE, (4, 1, 3, 3), None, [1, 1], [0, 0], [2, 2], 4),
     ],
     aten.conv2d.padding: [(IMAGE, (6, 4, 3, 3), (6,), [1, 1], "same")],
+    aten.conv3d.default: [(VIDEO, (6, 2, 3, 3, 3), None, [1, 1, 1], [1, 1, 1], [1, 1, 1], 2)],
+    aten.conv3d.padding: [(VIDEO, (6, 4, 2, 2, 2), None, [1, 1, 1], "same")],
     aten.conv_transpose1d.default: [(ROW, (4, 3, 3), None, [2], [0], [1], 2)],
     aten.conv_transpose2d.input: [(IMAGE, (4, 3, 3, 3), (6,), [2, 2], [1, 1], [0, 0], 2)],
+    aten.conv_transpose3d.input: [(VIDEO, (4, 3, 2, 2, 2), (6,), [2, 2, 2], [0, 0, 0], [0, 0, 0], 2)],
     aten.linear.default: [(ROW, (5, 6), (5,))],
     aten.matmul.default: [((2, 3, 4, 5), (2, 3, 5, 6))],
     aten.bmm.default: [((3, 4, 5), (3, 5, 6))],
+    aten.mm.default: [((4, 5), (5, 6))],
     aten.avg_pool1d.default: [(ROW, [2])],
     aten.avg_pool2d.default: [(IMAGE, [2, 2])],
+    aten.avg_pool3d.default: [(VIDEO, [2, 2, 2])],
+    aten.adaptive_avg_pool3d.default: [(VIDEO, [2, 2, 2])],
     aten.adaptive_avg_pool1d.default: [(ROW, [2])],
     aten.adaptive_avg_pool2d.default: [(IMAGE, [2, 2])],
     aten.mean.dim: [(IMAGE, [2, 3])],
@@ -45,6 +51,9 @@ CALLS = {
     aten.constant_pad_nd.default: [(IMAGE, [1, 1]), (IMAGE, [1, 1], 0)],
     aten.max_pool1d.default: [(ROW, [2])],
     aten.max_pool2d.default: [(IMAGE, [2, 2])],
+    aten.max_pool3d.default: [(VIDEO, [2, 2, 2])],
+    aten.upsample_nearest1d.vec: [(ROW, [12], None)],
+    aten.upsample_nearest3d.vec: [(VIDEO, [8, 8, 8], None)],
     aten.adaptive_max_pool2d.default: [(IMAGE, [2, 2])],
     aten.upsample_nearest2d.vec: [(IMAGE, [12, 12], None)],
     aten.view.default: [(IMAGE, [2, -1])],
@@ -77,6 +86,7 @@ CALLS = {
     aten.alias.default: [(ROW,)],
     aten.detach.default: [(ROW,)],
     aten.split.Tensor: [(ROW, 2, 1)],
+    aten.unsafe_split.Tensor: [(ROW, 2, 1)],
     aten.split_with_sizes.default: [(ROW, [1, 3], 1)],
     aten.chunk.default: [(ROW, 2, 1)],
     aten.unbind.int: [(ROW, 1)],

@@ -78,6 +78,78 @@ class Attention(nn.Module):
         return self.head(x.mean(1))
 
 
+class Transposed(nn.Module):
+    """A linear layer that keeps its weight transposed, as Hugging Face's GPT-2 does."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5)
+        self.bias = nn.Parameter(0.1 * torch.randn(outputs))
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+
+
+class Gpt2(nn.Module):
+    """A causal language model whose output layer is its table of tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(20, 16), nn.Parameter(0.1 * torch.randn(1, 6, 16))
+        self.first, self.second = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.attend, self.project = Transposed(16, 48), Transposed(16, 16)
+        self.wide, self.narrow = Transposed(16, 64), Transposed(64, 16)
+
+    def forward(self, ids):
+        x = self.tokens(ids) + self.positions
+        q, k, v = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in self.attend(self.first(x)).split(16, -1))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        x = x + self.project(y)
+        x = x + self.narrow(F.gelu(self.wide(self.second(x)), approximate="tanh"))
+        return F.linear(x, self.tokens.weight)
+
+
+class Video(nn.Module):
+    """Three-dimensional convolutions: batch norm, groups, pooling, and back up."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv3d(2, 6, 3, padding=1, bias=False), nn.BatchNorm3d(6), nn.ReLU())
+        self.grouped = nn.Conv3d(6, 8, 3, padding=1, groups=2)
+        self.up = nn.ConvTranspose3d(8, 4, 2, stride=2)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = F.max_pool3d(self.stem(x), 2)
+        return self.head(self.up(self.grouped(x).relu()).relu().mean((2, 3, 4)))
+
+
+class Pairs(nn.Module):
+    """A bilinear layer of two views of the input, and a product with a constant on the left."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(12, 6), nn.Linear(12, 5)
+        self.both, self.head = nn.Bilinear(6, 5, 8), nn.Linear(8, 5)
+        self.mixing = nn.Parameter(torch.randn(4, 8) / 8**0.5)
+
+    def forward(self, x):
+        x = self.both(self.left(x).relu(), self.right(x).relu()).relu()
+        return self.head((self.mixing @ torch.stack([x, x.flip(1)], 2)).mean(2).repeat(1, 2))
+
+
+class Bag(nn.Module):
+    """The mean of a table's rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.hidden, self.head = nn.EmbeddingBag(20, 16), nn.Linear(16, 24), nn.Linear(24, 5)
+        nn.init.normal_(self.words.weight)
+
+    def forward(self, ids):
+        return self.head(self.hidden(self.words(ids)).relu())
+
+
 class Mlp(nn.Module):
     """Linear layers on matrices, with activations that are no clamps."""
 
@@ -113,6 +185,10 @@ NETWORKS = {
     "attention": (Attention, (6,)),
     "mlp": (Mlp, (12,)),
     "signal": (Signal, (2, 16)),
+    "gpt2": (Gpt2, (6,)),
+    "video": (Video, (2, 4, 6, 6)),
+    "pairs": (Pairs, (12,)),
+    "bag": (Bag, (6,)),
 }
 
 
@@ -123,6 +199,6 @@ def build(name, samples=64, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = kind().eval()
-    if kind is Attention:
+    if kind in (Attention, Gpt2, Bag):
         return model, torch.randint(0, 20, (samples, *shape), generator=generator)
     return model, torch.randn(samples, *shape, generator=generator)

@@ -27,7 +27,9 @@ def mixed(sites, seed, low=2, high=8):
     return Policy({site.name: drawn.randint(low, high) for site in sites}, name=f"mixed {seed}")
 
 
-@pytest.mark.parametrize("name", ["conv", "residual", "updown", "attention", "mlp", "signal"])
+@pytest.mark.parametrize(
+    "name", ["conv", "residual", "updown", "attention", "mlp", "signal", "gpt2", "video", "pairs", "bag"]
+)
 def test_every_kind_of_operation_gives_the_same_numbers_with_optimisations_off(captured, tmp_path, name):
     graph, inputs = captured(name)
     result = export(graph, tmp_path / "model.onnx", policy=mixed(graph.sites, 1))

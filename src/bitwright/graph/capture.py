@@ -17,17 +17,19 @@ from torch.utils._pytree import tree_leaves
 from bitwright.errors import CaptureError, InvalidData, InvalidInput
 from bitwright.graph import pt2e
 from bitwright.graph.constants import fold_computed_weights
+from bitwright.graph.coverage import Observed, operations_of
 from bitwright.graph.decompositions import decompose
 from bitwright.graph.graph import Graph
-from bitwright.graph.names import Names, activation_name, attribute_at, layer_name, module_path
+from bitwright.graph.lookups import look_up_bags
+from bitwright.graph.names import Names, activation_name, attribute_at, module_path
 from bitwright.graph.operations import argument, bias_of, entry_of, kind_of
 from bitwright.graph.places import BIASES, SITES, site_behind
 from bitwright.graph.symbols import batch_symbols, shape_of_one
-from bitwright.graph.walk import Call, Walk
+from bitwright.graph.walk import Walk
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
-from bitwright.values import Operation, Site, Sites
+from bitwright.values import Site, Sites
 
 Inputs = tuple[Any, ...]
 
@@ -61,22 +63,15 @@ def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None) -> Gra
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     _drop_guards(module)
-    shapes: dict[Node, torch.Size] = {}
-
-    def note(call: Call) -> Any:
-        result = call()
-        if isinstance(result, Tensor):
-            shapes[call.node] = result.shape
-        return result
-
+    found = Observed()
     with torch.no_grad():
-        outputs = Walk(module)(inputs, dict.fromkeys(module.graph.nodes, note))
+        outputs = Walk(module)(inputs, dict.fromkeys(module.graph.nodes, found.note))
     if expected is not None and not _same(expected, outputs):
         raise CaptureError(
             "the captured graph does not compute what the model computes; usual way out: take randomness and "
             "in-place changes of tensors (x[...] = y, x.add_(y)) out of its forward"
         )
-    return _with_sites(module, shapes, inputs, getattr(placer, "bitwright_group_size", None))
+    return _with_sites(module, found, inputs, getattr(placer, "bitwright_group_size", None))
 
 
 def _checked_inputs(model: Any, example_inputs: Any) -> Inputs:
@@ -143,6 +138,7 @@ def _export(model: Any, inputs: Inputs) -> tuple[GraphModule, Any]:
         module = program.module()
         _without_mutation(module)
         module = copy.deepcopy(module)
+        look_up_bags(module)
         fold_computed_weights(module)
         return module, expected
 
@@ -278,7 +274,7 @@ def _drop_guards(module: GraphModule) -> None:
     module.recompile()
 
 
-def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inputs, group_size: int | None) -> Graph:
+def _with_sites(module: GraphModule, found: Observed, inputs: Inputs, group_size: int | None) -> Graph:
     names = Names()
     batch = inputs[0].shape[0]
     symbols = batch_symbols(module)
@@ -314,7 +310,7 @@ def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inp
                 )
                 quantizer = WeightQuantizer(site, weight)
             else:
-                shape = shape_of_one(source, shapes[source], symbols)
+                shape = shape_of_one(source, found.shapes[source], symbols)
                 site = Site(
                     names.unique(activation_name(source)),
                     "activation",
@@ -335,7 +331,7 @@ def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inp
         node.target = f"{SITES}.{labels[id(quantizer)]}"
     for target in observers:
         module.delete_submodule(target)
-    operations = _operations(module, shapes, batch)
+    operations, left_out = operations_of(module, found, batch)
     first = _first_uses(module, site_nodes)
     for quantizer in sorted(by_observer.values(), key=lambda q: first[id(q)]):
         table[quantizer.site.name] = table.pop(quantizer.site.name)
@@ -344,7 +340,7 @@ def _with_sites(module: GraphModule, shapes: dict[Node, torch.Size], inputs: Inp
     module.recompile()
     covered = {id(q.weight) for q in table.values() if q.site.kind == "weight"}
     other = sum(p.numel() for p in module.parameters() if id(p) not in covered)
-    sites = Sites(tuple(q.site for q in table.values()), tuple(operations), _hash(module), other)
+    sites = Sites(tuple(q.site for q in table.values()), operations, _hash(module), other, left_out)
     return Graph(module, sites, table, tuple(inputs))
 
 
@@ -358,27 +354,6 @@ def _first_uses(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> dict[
         else:
             key = positions[node], 1
         found[id(quantizer)] = min(key, found.get(id(quantizer), key))
-    return found
-
-
-def _operations(module: GraphModule, shapes: dict[Node, torch.Size], batch: int) -> list[Operation]:
-    names, found = Names(), []
-    for node in module.graph.nodes:
-        entry = entry_of(node)
-        if entry.macs is None:
-            continue
-        first, second = (node.args[position] for position in entry.factors)
-        macs = entry.macs(shapes[node], shapes[first], shapes[second])
-        left, right = site_behind(module, first), site_behind(module, second)
-        found.append(
-            Operation(
-                names.unique(layer_name(node)),
-                kind_of(node),
-                macs // batch,
-                left.site.name if left else None,
-                right.site.name if right else None,
-            )
-        )
     return found
 
 

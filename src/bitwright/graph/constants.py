@@ -47,26 +47,52 @@ def fold_computed_weights(module: GraphModule) -> None:
 
 
 def _as_linear(module: GraphModule, node: Node, values: dict[Node, Tensor | None]) -> None:
-    """``x @ w`` with a constant matrix ``w`` becomes ``linear(x, w.t())``."""
+    """``x @ w`` with a constant ``w`` becomes ``linear(x, w.t())``, ``w @ x`` with a constant matrix its transpose."""
     left, right = node.args[:2]
     assert isinstance(left, Node)
     assert isinstance(right, Node)
-    weight = _value(module, right, values)
-    if weight is None or _value(module, left, values) is not None or not weight.is_floating_point():
+    before, after = _value(module, left, values), _value(module, right, values)
+    constant, varying, weight = (right, left, after) if after is not None else (left, right, before)
+    if weight is None or (before is not None and after is not None) or not weight.is_floating_point():
         return
-    if not (weight.dim() == 2 or (weight.dim() == 3 and weight.shape[0] == 1 and node.target == aten.bmm.default)):
+    turned = constant is left
+    single = weight.dim() == 3 and weight.shape[0] == 1 and node.target == aten.bmm.default
+    vector = weight.dim() == 1 and not turned
+    if not (weight.dim() == 2 or single or vector) or (turned and varying.meta["val"].dim() < 2):
         return
+
+    def apply(target: Any, source: Node, *rest: Any) -> Node:
+        made = module.graph.call_function(target, (source, *rest))
+        made.meta["val"] = target(source.meta["val"], *rest)
+        return made
+
     with module.graph.inserting_before(node):
-        matrix = right
-        if weight.dim() == 3:
-            matrix = module.graph.call_function(aten.squeeze.dim, (right, 0))
-            matrix.meta["val"] = right.meta["val"].squeeze(0)
-        turned = module.graph.call_function(aten.t.default, (matrix,))
-        turned.meta["val"] = matrix.meta["val"].t()
-        linear = module.graph.call_function(aten.linear.default, (left, turned))
-    linear.meta = dict(node.meta)
-    node.replace_all_uses_with(linear)
+        matrix = apply(aten.squeeze.dim, constant, 0) if single else constant
+        if vector:
+            matrix = apply(aten.unsqueeze.default, matrix, 0)
+        elif not turned:
+            matrix = _transposed(matrix) or apply(aten.t.default, matrix)
+        source = apply(aten.transpose.int, varying, -2, -1) if turned else varying
+        result = linear = module.graph.call_function(aten.linear.default, (source, matrix))
+        linear.meta = dict(node.meta)
+        linear.meta["val"] = node.meta["val"].unsqueeze(-1) if vector else node.meta["val"]
+        if vector:
+            result = apply(aten.squeeze.dim, linear, -1)
+        elif turned:
+            linear.meta["val"] = node.meta["val"].transpose(-2, -1)
+            result = apply(aten.transpose.int, linear, -2, -1)
+    node.replace_all_uses_with(result)
     module.graph.erase_node(node)
+
+
+def _transposed(node: Node) -> Node | None:
+    """The matrix that a node is the transpose of, so that a weight used both ways stays one weight; None for others."""
+    source = node.args[0] if node.args else None
+    if not isinstance(source, Node) or not isinstance(source.meta.get("val"), Tensor) or source.meta["val"].dim() != 2:
+        return None
+    dims: Any = {aten.t.default: (1, 0), aten.transpose.int: node.args[1:], aten.permute.default: node.args[-1]}
+    swapped = dims.get(node.target, ())
+    return source if len(swapped) == 2 and swapped[0] % 2 != swapped[1] % 2 and swapped != [0, 1] else None
 
 
 def _value(module: GraphModule, node: Node, values: dict[Node, Tensor | None]) -> Tensor | None:

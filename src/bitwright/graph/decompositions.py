@@ -1,20 +1,24 @@
-"""Operations that hide matrix products are opened up, so that the products get sites.
+"""Operations that hide products are opened up into the products that the table of operations knows.
 
-Attention becomes matmul, softmax, matmul; an einsum becomes permutations and a batched matmul. Recurrent layers (LSTM,
-GRU) become linear layers that share one weight, as PyTorch's own decompositions unroll them.
+Attention becomes matmul, softmax, matmul; an einsum becomes permutations and a batched matmul; a sum of a matrix and a
+product (``addmm``, as in Hugging Face's ``Conv1D``) becomes a linear layer; a bilinear layer a linear layer on outer
+products. Recurrent layers (LSTM, GRU) become linear layers that share one weight, as PyTorch's own decompositions
+unroll them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 
-from bitwright.graph.operations import aten, entry_of
+from bitwright.graph.operations import OPERATIONS, aten, entry_of
 
 
 def attention(
@@ -45,13 +49,84 @@ def attention(
     return torch.matmul(torch.softmax(scores, -1), value)
 
 
+def addmm(added: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta added + alpha left right: a linear layer where a vector is added to each row."""
+    if added.dim() == 1 and added.shape[0] == right.shape[1]:
+        weight = right.t() if alpha == 1 else right.t() * alpha
+        return functional.linear(left, weight, added if beta == 1 else added * beta)
+    return _sum(added, torch.matmul(left, right), beta, alpha)
+
+
+def baddbmm(added: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta added + alpha left right, for a batch of matrices."""
+    return _sum(added, torch.bmm(left, right), beta, alpha)
+
+
+def addbmm(added: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta added + alpha times the sum of left right over the batch."""
+    return _sum(added, torch.bmm(left, right).sum(0), beta, alpha)
+
+
+def mv(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrix times vector."""
+    return torch.matmul(matrix, vector)
+
+
+def addmv(added: Tensor, matrix: Tensor, vector: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta added + alpha matrix vector."""
+    return _sum(added, torch.matmul(matrix, vector), beta, alpha)
+
+
+def _sum(added: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+    product = product if alpha == 1 else product * alpha
+    if beta == 0:  # what is added may then hold anything, NaN too
+        return product
+    return (added if beta == 1 else added * beta) + product
+
+
+def bilinear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """left^T W_o right for each output o: a linear layer on the outer products of its two inputs."""
+    outer = (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(-2)
+    return functional.linear(outer, weight.flatten(1), bias)
+
+
+def convolution(
+    source: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Tensor:
+    """The convolution of as many dimensions as the weight has."""
+    name = f"{'conv_transpose' if transposed else 'conv'}{weight.dim() - 2}d"
+    between: tuple[Any, ...] = (output_padding, groups, dilation) if transposed else (dilation, groups)
+    result: Tensor = getattr(functional, name)(source, weight, bias, stride, padding, *between)
+    return result
+
+
+_OWN: dict[Any, Callable[..., Tensor]] = {
+    aten.scaled_dot_product_attention.default: attention,
+    aten.addmm.default: addmm,
+    aten.baddbmm.default: baddbmm,
+    aten.addbmm.default: addbmm,
+    aten.mv.default: mv,
+    aten.addmv.default: addmv,
+    aten.bilinear.default: bilinear,
+    aten.convolution.default: convolution,
+}
+
+
 def decompose(program: ExportedProgram) -> ExportedProgram:
-    """Open up attention, einsums and recurrent layers; a program without them is returned as it is."""
-    wanted: list[Any] = [node.target for node in program.graph.nodes if entry_of(node).opened]
-    if not wanted:
+    """Open up what hides products; a program without it is returned as it is."""
+    if not any(entry_of(node).opened for node in program.graph.nodes):
         return program
-    known: dict[Any, Any] = {aten.scaled_dot_product_attention.default: attention, **get_decompositions(wanted)}
+    hiding: list[Any] = [target for target, entry in OPERATIONS.items() if entry.opened]  # one can open into another
+    known: dict[Any, Any] = {**get_decompositions(hiding), **_OWN}
     general = torch.export.default_decompositions()
-    table = {target: known.get(target) or general[target] for target in wanted}
+    table = {target: known.get(target) or general[target] for target in hiding}
     opened: ExportedProgram = program.run_decompositions(table)
     return opened

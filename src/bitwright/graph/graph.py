@@ -20,7 +20,7 @@ from bitwright.graph.places import BIASES, SITES, weight_at
 from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
-from bitwright.values import FLOAT, Policy, Scheme, Sites
+from bitwright.values import FLOAT, Coverage, Policy, Scheme, Sites
 
 
 class Graph:
@@ -77,6 +77,11 @@ class Graph:
     def policy(self) -> Policy:
         """The policy in force."""
         return self._policy
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the network the sites reach, and what stays in float whatever the policy."""
+        return self.sites.coverage
 
     @property
     def device(self) -> torch.device:

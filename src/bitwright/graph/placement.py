@@ -49,12 +49,13 @@ def _is_float(node: Node) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype.is_floating_point
 
 
-def _varying(module: GraphModule) -> set[Node]:
+def varying_values(module: GraphModule) -> set[Node]:
     """Nodes whose values depend on the network's inputs (a value that depends on their shapes alone does not)."""
     found: set[Node] = set()
     for node in module.graph.nodes:
         if node.op == "placeholder" or (
-            any(source in found for source in node.all_input_nodes) and _is_tensor(node.meta.get("val"))
+            any(source in found for source in node.all_input_nodes)
+            and (node.op == "call_module" or _is_tensor(node.meta.get("val")))
         ):
             found.add(node)
     return found
@@ -80,7 +81,7 @@ def place(module: GraphModule) -> Placement:
         module: an exported graph with batch norms folded or not, every node with its ``val``.
     """
     placement = Placement()
-    varying = _varying(module)
+    varying = varying_values(module)
     for node in module.graph.nodes:
         role = entry_of(node).weight
         weight = node.args[role.weight] if role is not None else None

@@ -25,7 +25,7 @@ from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 
 DOMAIN = "bitwright"
-_POOL_DIMS = {3: (2,), 4: (2, 3)}
+_POOL_DIMS = {3: (2,), 4: (2, 3), 5: (2, 3, 4)}
 
 
 class Marker(nn.Module):

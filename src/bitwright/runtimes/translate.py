@@ -113,7 +113,7 @@ def _pool_globally(model: Any) -> None:
         axes = ir.convenience.get_const_tensor(node.inputs[1])
         rank = len(node.inputs[0].shape)
         kept = node.attributes.get("keepdims")
-        if axes is None or rank not in (3, 4) or (kept is not None and kept.as_int() == 0):
+        if axes is None or rank not in (3, 4, 5) or (kept is not None and kept.as_int() == 0):
             continue
         if sorted(int(a) % rank for a in axes.numpy().reshape(-1)) == list(range(2, rank)):
             node.resize_inputs(1)

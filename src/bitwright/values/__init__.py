@@ -1,5 +1,6 @@
 """Values that flow through Bitwright: frozen, without model objects, to and from JSON."""
 
+from bitwright.values.coverage import Coverage, LeftOut
 from bitwright.values.front import Budget, Candidate, Front
 from bitwright.values.policy import FLOAT, MAX_BITS, MIN_BITS, Policy, check_bits
 from bitwright.values.site import Operation, Scheme, Site, Sites
@@ -13,9 +14,11 @@ __all__ = [
     "Budget",
     "Candidate",
     "Figure",
+    "Coverage",
     "Front",
     "Interval",
     "Latency",
+    "LeftOut",
     "MarginModel",
     "Measure",
     "Operation",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bitwright.errors import InvalidInput, nearest
+from bitwright.values.coverage import Coverage, LeftOut
 
 SiteKind = Literal["weight", "activation"]
 Granularity = Literal["tensor", "channel", "group"]
@@ -129,12 +130,14 @@ class Sites:
         operations: in the order of execution.
         graph_hash: identifies structure and float weights; policies and tables carry it.
         other_parameters: number of parameters that no site covers (biases, norms), kept in float.
+        left_out: the operations and parameters that have a tensor in float under every policy.
     """
 
     sites: tuple[Site, ...]
     operations: tuple[Operation, ...] = ()
     graph_hash: str = ""
     other_parameters: int = 0
+    left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         index = {site.name: i for i, site in enumerate(self.sites)}
@@ -176,6 +179,21 @@ class Sites:
         """The activation sites, in the order of execution."""
         return tuple(site for site in self.sites if site.kind == "activation")
 
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the network the sites reach."""
+        covered = [op for op in self.operations if op.left is not None and op.right is not None]
+        weights = sum(site.numel for site in self.weights)
+        return Coverage(
+            sum(op.macs for op in covered),
+            sum(op.macs for op in self.operations),
+            weights,
+            weights + sum(entry.weights for entry in self.left_out),
+            sum((op.left is not None) + (op.right is not None) for op in self.operations),
+            2 * len(self.operations),
+            self.left_out,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
@@ -183,6 +201,7 @@ class Sites:
             "operations": [operation.to_dict() for operation in self.operations],
             "graph_hash": self.graph_hash,
             "other_parameters": self.other_parameters,
+            "left_out": [entry.to_dict() for entry in self.left_out],
         }
 
     @classmethod
@@ -193,6 +212,7 @@ class Sites:
             tuple(Operation(**operation) for operation in data["operations"]),
             data["graph_hash"],
             data["other_parameters"],
+            tuple(LeftOut(**entry) for entry in data.get("left_out", ())),
         )
 
     def with_scheme(self, name: str, scheme: Scheme) -> Sites:
