@@ -56,6 +56,27 @@ def test_settings_come_from_the_job_file(tmp_path: Path, capsys: pytest.CaptureF
     assert "0.weight" in capsys.readouterr().out
 
 
+def test_what_stays_in_float_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "added.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Added(nn.Linear):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(8, 3)\n"
+        "        self.positions = nn.Parameter(torch.ones(5, 8))\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x + self.positions)\n"
+        "def build():\n"
+        "    return Added().eval()\n"
+    )
+    assert run("sites", "--model", "added:build", "--inputs", "5x8") == 0
+    said = capsys.readouterr().out
+    assert "0% of the multiply-accumulates and 62.5% of the weights stay in float, counted at 32 bits." in said
+    assert "add ('positions'; 62.5% of the weights) stays in float: of parameters, only weights" in said
+    run("sites", "--model", "added:build", "--inputs", "5x8", "--json")
+    assert Sites.from_dict(json.loads(capsys.readouterr().out)).coverage.weights == 24
+
+
 def test_inputs_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("sites", "--model", "convnet:build") == 2
     assert capsys.readouterr().err.startswith("error: no inputs given: pass --inputs (e.g. --inputs 3x32x32)")

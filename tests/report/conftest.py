@@ -18,6 +18,7 @@ from bitwright.values import (
     Front,
     Interval,
     Latency,
+    LeftOut,
     Operation,
     Parity,
     Policy,
@@ -71,6 +72,14 @@ def sites() -> Sites:
         "abc123",
         18,
     )
+
+
+@pytest.fixture
+def partly(report: RunReport) -> RunReport:
+    """A run of a network that has an operation in float whatever the policy."""
+    left_out = (LeftOut("body.mix", "conv9d<x>", 6912, 0, "nobody knows it"),)
+    operations = (*report.sites.operations, Operation("body.mix", "conv9d<x>", 6912, None, None))
+    return replace(report, sites=replace(report.sites, operations=operations, left_out=left_out))
 
 
 @pytest.fixture

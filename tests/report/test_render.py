@@ -110,6 +110,13 @@ def test_every_section_is_there_in_order(report: RunReport, without_plotly: None
     assert text.count("not measured") == 1
 
 
+def test_the_first_screen_says_what_stays_in_float(report: RunReport, partly: RunReport, without_plotly: None) -> None:
+    lead = render(partly).partition('id="asked"')[0]
+    assert "Whatever the policy, 50.0% of the multiply-accumulates and 0% of the weights stay in float" in lead
+    assert "conv9d&lt;x&gt; (&#39;body.mix&#39;; 50.0% of the multiply-accumulates) stays in float" in lead
+    assert "Whatever the policy" not in render(report)
+
+
 def test_what_is_missing_is_said(empty: RunReport, report: RunReport) -> None:
     html = render(empty)
     for sentence in (

@@ -92,6 +92,15 @@ def test_summary_shows_the_headline_parity_and_notes(report: RunReport, empty: R
     assert "This run has not chosen a policy yet." in shown(terminal.summary(empty))
 
 
+def test_summary_says_once_what_stays_in_float_and_why(report: RunReport, partly: RunReport) -> None:
+    sentences = partly.sites.coverage.sentences()
+    exported = replace(partly, export_notes=(*sentences, *partly.export_notes))
+    text = " ".join(shown(terminal.summary(exported)).split())
+    assert text.count("Whatever the policy, 50.0% of the multiply-accumulates and 0% of the weights stay in float") == 1
+    assert "conv9d<x> ('body.mix'; 50.0% of the multiply-accumulates) stays in float: nobody knows it." in text
+    assert "Whatever the policy" not in shown(terminal.summary(report))
+
+
 def test_compare_lists_only_what_differs(report: RunReport, other: RunReport) -> None:
     text = shown(terminal.compare_table([report, other], ["first", "second"]))
     assert [c.strip() for c in cells(text, "stem.conv.weight")] == ["stem.conv.weight", "4", "8"]

@@ -59,6 +59,12 @@ def test_the_float_policy_writes_the_float_model(wide, tmp_path):
     assert not {n.op_type for n in onnx.load(str(result.path)).graph.node} & {"QuantizeLinear", "DequantizeLinear"}
 
 
+def test_notes_say_what_stays_in_float_whatever_the_policy(captured, tmp_path):
+    graph, _ = captured("gpt2")
+    notes = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 8, 8)).notes
+    assert notes == graph.coverage.sentences() != ()
+
+
 def test_notes_name_the_widths_that_the_runtime_cannot_hold(wide, tmp_path):
     policy = Policy.uniform(wide.sites, 3, 6)
     notes = export(wide, tmp_path / "model.onnx", policy=policy).notes

@@ -45,6 +45,7 @@ def as_text(found: Sites) -> str:
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += found.coverage.sentences()
     eight = Policy.uniform(found, weights=8, activations=8)
     lines += ["", f"{len(found.weights)} weights, {len(found.activations)} activations, graph {found.graph_hash}"]
     for cost in costs_for().values():

@@ -200,12 +200,14 @@ def summary(report: RunReport) -> RenderableType:
     """The run on one screen: the headline, the figures, parity and latency where they were measured."""
     target = target_line(report)
     said = [Text(target, style="bold" if report.outcome == "holds" else "bold dark_orange3")] if target else []
+    left_out = report.sites.coverage.sentences()
+    said += [Text(sentence, style="dark_orange3") for sentence in left_out]
     parts: list[RenderableType] = [Text(headline(report), style="bold"), *said, Text(""), verdict_table(report)]
     if report.parity:
         parts += [parity_lines(report.parity), Text("")]
     if report.latency:
         parts += [latency_lines(report.latency), Text("")]
-    parts += [Text(f"- {note}") for note in (*report.export_notes, *report.notes)]
+    parts += [Text(f"- {note}") for note in (*report.export_notes, *report.notes) if note not in left_out]
     return Group(*parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -26,7 +26,7 @@ class ExportResult:
         path: the file.
         bytes: its size.
         float_bytes: the size that the float model takes in the same format.
-        notes: sentences on what the runtime cannot hold as it is.
+        notes: sentences on what stays in float whatever the policy, and on what the runtime cannot hold as it is.
         scales: per site and per bias what is stored: bits, type, range, step, zero point (see :func:`scales_json`).
     """
 
@@ -132,4 +132,5 @@ def export(
     chosen = RUNTIMES[runtime]
     check_options(f"runtime '{runtime}'", options_of(chosen.export, ("graph", "path")), options)
     with graph.applied(graph.policy if policy is None else policy):
-        return chosen.export(graph, Path(path), **options)
+        result = chosen.export(graph, Path(path), **options)
+    return replace(result, notes=(*graph.coverage.sentences(), *result.notes))
