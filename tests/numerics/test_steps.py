@@ -13,7 +13,6 @@ from bitwright.numerics.steps import (
     SMALLEST_STEP,
     position_of,
     rounded_up,
-    short_step,
     step_at,
     stride,
     tie_free,
@@ -25,7 +24,7 @@ sizes = st.floats(1e-15, 1e15, allow_nan=False)
 @settings(max_examples=300, deadline=None)
 @given(sizes)
 def test_a_short_step_is_the_next_one_up_and_at_most_a_64th_larger(size):
-    step = float(short_step(torch.tensor(size, dtype=torch.float64)))
+    step = float(step_at(position_of(torch.tensor(size, dtype=torch.float64))))
     assert size * (1 - 2e-8) <= step <= size * (1 + 1 / 64) * (1 + 1e-12)
     below = float(step_at(position_of(torch.tensor(step)) - 1))
     assert below < size * (1 + 2e-8)
@@ -73,7 +72,7 @@ def test_sums_of_8_bit_products_are_exact_in_float32_in_any_order():
 
 
 def test_zero_and_vanishing_steps_become_the_smallest():
-    found = short_step(torch.tensor([0.0, 1e-300, -1.0], dtype=torch.float64))
+    found = step_at(position_of(torch.tensor([0.0, 1e-300, -1.0], dtype=torch.float64)))
     assert found.tolist() == [SMALLEST_STEP] * 3
 
 

@@ -67,20 +67,9 @@ def test_sensitivity_is_worst_first_and_says_what_it_leaves_out(table: Sensitivi
         terminal.sensitivity_table(table, bits=3)
 
 
-def test_sites_table_with_and_without_a_policy(sites: Sites) -> None:
-    plain = shown(terminal.sites_table(sites))
-    assert "7 sites: 3 weights, 4 activations" in plain
-    assert "Bits" not in plain
-    text = shown(terminal.sites_table(sites, Policy({"stem.relu": 6})))
-    assert [c.strip() for c in cells(text, "stem.relu")] == ["stem.relu", "activation", "1x4x8x8", "256", "6"]
-    assert cells(text, "input")[-1].strip() == "float"
-
-
-def test_markup_in_names_is_printed_as_it_is(sites: Sites) -> None:
-    from dataclasses import replace
-
-    odd = Sites((replace(sites[0], name="a[bold]b[/bold].weight"),))
-    assert "a[bold]b[/bold].weight" in shown(terminal.sites_table(odd, Policy()))
+def test_markup_in_names_is_printed_as_it_is(table: SensitivityTable) -> None:
+    odd = replace(table, sites=("a[bold]b[/bold].weight", *table.sites[1:]))
+    assert "a[bold]b[/bold].weight" in shown(terminal.sensitivity_table(odd, bits=8, top=None))
 
 
 def test_summary_shows_the_headline_parity_and_notes(report: RunReport, empty: RunReport) -> None:

@@ -44,7 +44,7 @@ def best_within(
     wanted = ", ".join(b.text or f"{b.metric}={b.limit:g}" for b in budgets)
     used = {b.metric: min(1.0, models[b.metric].of(best.policy, sites) / b.limit) for b in budgets}
     named = Policy(best.policy.bits, best.policy.graph_hash, wanted)
-    unique = len({frozenset(c.policy.bits.items()) for c in fitting})
+    unique = len({c.policy for c in fitting})
     reason = (
         f"Chosen for {wanted}: the smallest {_told(best)} on held-out calibration samples, of {unique} measured "
         "policies within the budget."
@@ -114,8 +114,8 @@ def without_repeats(front: Front) -> Front:
 def with_choices(front: Front, choices: Iterable[Choice]) -> Front:
     """The front without repeats, and every choice on it under its own name."""
     chosen = [choice.candidate for choice in choices]
-    own = {frozenset(c.policy.bits.items()) for c in chosen}
-    others = [c for c in front if frozenset(c.policy.bits.items()) not in own]
+    own = {c.policy for c in chosen}
+    others = [c for c in front if c.policy not in own]
     kept = without_repeats(replace(front, candidates=(*chosen, *others)))
     dropped = [c for c in chosen if c not in kept.candidates]  # beaten by one that another budget rules out
     return replace(front, candidates=tuple(sorted((*kept, *dropped), key=lambda c: c.costs[front.cost])))

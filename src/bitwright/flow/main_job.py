@@ -277,8 +277,7 @@ def uniform_beside(bench: Bench, chosen: Candidate) -> list[Policy]:
     fitting = uniform_within(sites, widths, limits, models)
     best = sorted(fitting, key=lambda policy: bench.holdout(policy).distance.value)[:1]
     found = [Policy.uniform(sites, 8, 8), *named, *best]
-    unique = {frozenset(p.bits.items()): p for p in found if p is not None and p.bits != chosen.policy.bits}
-    return list(unique.values())
+    return list({p: p for p in found if p is not None and p != chosen.policy}.values())
 
 
 def costs(bench: Bench, policy: Policy) -> dict[str, float]:

@@ -7,7 +7,6 @@ less alike than neighbouring positions of a few images.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +22,6 @@ from bitwright.graph.operations import WeightRole, argument, bias_of, entry_of
 from bitwright.graph.places import bias_at, site_behind, weight_at
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
-
-Map = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

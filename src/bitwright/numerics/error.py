@@ -18,12 +18,3 @@ def uniform_noise(affine: Affine) -> float:
     """The uniform noise model step^2 / 12 (FIT paper, section 3), averaged over the steps of the tensor."""
     squared = affine.scale.double().square()
     return float(squared.mean() / 12.0)
-
-
-def signal_to_noise(tensor: Tensor, affine: Affine) -> float:
-    """SQNR in decibels: 10 log10(mean(t^2) / mean((Q(t) - t)^2)); infinite when nothing is lost."""
-    noise = measured_noise(tensor, affine)
-    signal = float(tensor.double().square().mean())
-    if noise == 0:
-        return float("inf")
-    return float(10 * torch.log10(torch.tensor(signal / noise, dtype=torch.float64))) if signal else float("-inf")

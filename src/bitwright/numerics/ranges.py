@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from bitwright.numerics.steps import PER_OCTAVE, position_of, rounded_up, step_a
 from bitwright.settings import RANGES
 
 RowHarm = Callable[[Tensor], Tensor]
-RangeMethod = Literal["minmax", "percentile", "mse"]
 METHODS = RANGES
 
 # Steps tried below the min-max step: at most 44 of them, sixteen in each octave, down to a factor of 6.7.

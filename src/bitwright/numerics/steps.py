@@ -64,11 +64,6 @@ def rounded_up(position: Tensor, stride: int) -> Tensor:
     return -torch.div(-position, stride, rounding_mode="floor") * stride
 
 
-def short_step(step: Tensor) -> Tensor:
-    """The smallest short step that is at least ``step``, as float32."""
-    return step_at(position_of(step))
-
-
 def tie_free(position: Tensor, low: int, high: int) -> Tensor:
     """A position near by whose mantissa has a large prime factor, for weights on a grid of up to 7 bits.
 

@@ -271,7 +271,7 @@ def agreement_from_front(front: Front, measured: Sequence[Measured] = ()) -> Agr
     The measurement is the share of predictions that flip (one minus the agreement with float) where the task counts
     it, else the distance. None when fewer than two policies have both a prediction and a verdict.
     """
-    pairs: dict[frozenset[tuple[str, int]], Pair] = {}
+    pairs: dict[Policy, Pair] = {}
     unit = FLIPS
     named: list[tuple[Candidate | Measured, str]] = [(c, _candidate_label(c, i)) for i, c in enumerate(front, start=1)]
     named += [(m, text.policy_label(m.policy, f"policy {i}")) for i, m in enumerate(measured, start=1)]
@@ -281,7 +281,7 @@ def agreement_from_front(front: Front, measured: Sequence[Measured] = ()) -> Agr
             found = flip_rate(item.verdict) if flips else item.verdict.distance
             unit = FLIPS if flips else item.verdict.figures[item.verdict.distance_name].measure.label
             pair = Pair(label, item.predicted, found.value, found.low, found.high)
-            pairs.setdefault(frozenset(item.policy.bits.items()), pair)
+            pairs.setdefault(item.policy, pair)
     if len(pairs) < 2:
         return None
     all_pairs = tuple(pairs.values())

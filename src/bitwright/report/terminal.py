@@ -15,7 +15,6 @@ from bitwright.report.panels import (
     figures_panel,
     headline,
     sensitivity_rows,
-    sites_panel,
     start_width,
     target_line,
 )
@@ -23,11 +22,9 @@ from bitwright.report.panels_front import front_panel, is_flip_rate
 from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.report.run_report import Measured, RunReport
 from bitwright.values import (
-    FLOAT,
     Front,
     Latency,
     Parity,
-    Policy,
     SensitivityTable,
     Sites,
 )
@@ -150,26 +147,6 @@ def sensitivity_table(
         style = _KIND_STYLE.get(row.kind, "")
         drawn.add_row(str(row.rank), Text(row.site), Text(_bar(row.harm / worst), style=style), harm)
     return drawn
-
-
-def sites_table(sites: Sites, policy: Policy | None = None) -> RenderableType:
-    """Every site with its kind, shape and, with a policy, its bits."""
-    panel = sites_panel(sites, policy if policy is not None else FLOAT)
-    weights, activations = len(sites.weights), len(sites.activations)
-    table = _table(f"{len(sites)} sites: {weights} weights, {activations} activations")
-    table.add_column("Site", overflow="fold", ratio=1)
-    table.add_column("Kind", no_wrap=True)
-    table.add_column("Shape", overflow="fold")
-    table.add_column("Elements", justify="right", no_wrap=True)
-    if policy is not None:
-        table.add_column("Bits", justify="right", no_wrap=True)
-    for row in panel.rows:
-        cells = [Text(row.name), Text(row.kind, style=_KIND_STYLE[row.kind]), Text("x".join(map(str, row.shape)))]
-        cells.append(Text(f"{row.numel:,}"))
-        if policy is not None:
-            cells.append(Text(text.bits(row.bits)))
-        table.add_row(*cells)
-    return table
 
 
 def parity_lines(parity: Parity) -> RenderableType:

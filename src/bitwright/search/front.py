@@ -161,7 +161,6 @@ class _Searcher:
     ) -> None:
         self.sites, self.table, self.models = sites, table, models
         self.constraints, self.time_limit = constraints, time_limit
-        self._problems: dict[tuple[str, ...], Problem] = {}
         self._solvers: dict[tuple[str, ...], Solver] = {}
         self._last: _Found | None = None
 

@@ -89,10 +89,10 @@ class Refinement:
         Raises:
             InvalidInput: it was not measured.
         """
-        for known, value in self.measured:
-            if known.bits == policy.bits:
-                return value
-        raise InvalidInput(f"the policy '{policy.name}' was not measured; it is not on the refined front")
+        found = dict(self.measured).get(policy)
+        if found is None:
+            raise InvalidInput(f"the policy '{policy.name}' was not measured; it is not on the refined front")
+        return found
 
 
 def fit_calibration(
@@ -217,7 +217,7 @@ def refine(
         raise InvalidInput(f"rounds must be at least 1, got {rounds}")
     sites = sites_of(graph)
     log = _Log(measure, score)
-    pool = {_key(candidate.policy): candidate for candidate in front}
+    pool = {candidate.policy: candidate for candidate in front}
     for candidate in front:
         log.measure(candidate.policy)
     middle = front[len(front) // 2].policy
@@ -240,7 +240,7 @@ def refine(
         )
         done += 1
         converged = not sum([log.measure(c.policy) for c in current])
-        pool.update({_key(c.policy): c for c in current if _key(c.policy) not in pool})
+        pool.update({c.policy: c for c in current if c.policy not in pool})
     models = {**costs_for(), **(costs or {})}
     best = []
     for entry in current:
@@ -274,12 +274,8 @@ def _candidate(
         entry.budgets,
         *entry.proof_for(winner.policy, predicted),
         {b.metric: min(1.0, values[b.metric] / b.limit) for b in entry.budgets},
-        log.verdicts.get(_key(winner.policy)),
+        log.verdicts.get(winner.policy),
     )
-
-
-def _key(policy: Policy) -> frozenset[tuple[str, int]]:
-    return frozenset(policy.bits.items())
 
 
 class _Log:
@@ -287,29 +283,30 @@ class _Log:
 
     def __init__(self, measure: Callable[[Policy], float | Verdict], score: Callable[[Verdict], float]) -> None:
         self._measure, self._score = measure, score
-        self.policies: list[Policy] = []
-        self._known: dict[frozenset[tuple[str, int]], float] = {}
-        self.verdicts: dict[frozenset[tuple[str, int]], Verdict] = {}
+        self._known: dict[Policy, float] = {}
+        self.verdicts: dict[Policy, Verdict] = {}
+
+    @property
+    def policies(self) -> list[Policy]:
+        return list(self._known)
 
     @property
     def harms(self) -> list[float]:
         return list(self._known.values())
 
     def harm(self, policy: Policy) -> float:
-        return self._known[_key(policy)]
+        return self._known[policy]
 
     def measure(self, policy: Policy) -> bool:
         """Measure a policy, unless that was done; whether it was new."""
-        key = _key(policy)
-        if key in self._known:
+        if policy in self._known:
             return False
         result = self._measure(policy)
         if isinstance(result, Verdict):
-            self.verdicts[key] = result
+            self.verdicts[policy] = result
             result = self._score(result)
         value = float(result)
         if not math.isfinite(value):
             raise InvalidInput(f"measure gave {value} for the policy '{policy.name}'; it must give a finite number")
-        self._known[key] = value
-        self.policies.append(policy)
+        self._known[policy] = value
         return True

@@ -60,7 +60,7 @@ class Candidate:
         Returns:
             ``optimal`` and ``gap`` of the policy.
         """
-        if policy.bits == self.policy.bits:
+        if policy == self.policy:
             return self.optimal, self.gap
         least = self.predicted * (1.0 - self.gap)
         return False, max(self.gap, (predicted - least) / max(abs(predicted), 1e-300))

@@ -32,9 +32,9 @@ def check_bits(bits: object, site: str) -> int:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Policy:
-    """Bit widths by site name; a site that is not named stays in float.
+    """Bit widths by site name; a site that is not named stays in float. Two policies are equal when their bits are.
 
     Attributes:
         bits: site name -> bits, 2 to 16. ``None`` or ``"float"`` as a value means float and is dropped.
@@ -57,8 +57,11 @@ class Policy:
         }
         object.__setattr__(self, "bits", MappingProxyType(kept))
 
+    def __eq__(self, other: object) -> bool:
+        return self.bits == other.bits if isinstance(other, Policy) else NotImplemented
+
     def __hash__(self) -> int:
-        return hash((frozenset(self.bits.items()), self.graph_hash))
+        return hash(frozenset(self.bits.items()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (dict(self.bits), self.graph_hash, self.name))
@@ -107,11 +110,6 @@ class Policy:
                 f"the policy was made for graph {self.graph_hash}, this graph is {sites.graph_hash}; "
                 "capture the same model with the same placement, or remove 'graph' from the file to use it anyway"
             )
-
-    def diff(self, other: Policy) -> dict[str, tuple[int | None, int | None]]:
-        """Sites whose bits differ: name -> (bits here, bits there), None for float."""
-        names = dict.fromkeys([*self.bits, *other.bits])
-        return {n: (self[n], other[n]) for n in names if self[n] != other[n]}
 
     def to_json(self) -> str:
         """Readable JSON, one site a line, in the order of the policy."""
