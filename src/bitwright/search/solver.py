@@ -1,4 +1,9 @@
-"""From a problem to its best choice: split into components, list their options, choose under the budgets."""
+"""From a problem to its best choice: split into components, list their options, choose under the budgets.
+
+Written by hand, since components and their options serve every budget of a front, where a solver of integer programs
+begins anew: 50 BOPs budgets over six widths take 0.16 s at 50 sites and 1.1 s at 200, HiGHS 9.9 s and 48 s (processor
+time, one thread, ``benchmarks/search_time.py``). HiGHS is asked where components are too entangled to be listed.
+"""
 
 from __future__ import annotations
 
