@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.tasks.base import TASKS
+from bitwright.tasks.base import TASKS, Answer, Evidence, Values
 from bitwright.tasks.classification import IGNORED, Classes, Head, check_classes
+from bitwright.tasks.intervals import Array, Draws
+from bitwright.values import Figure, Measure
+
+MEAN_IOU = Measure("mean-iou", "Mean IoU", "share")
+_OVERLAP = "overlap "
 
 
 @TASKS.register
 class Dense(Classes):
     """A class at each position: logits (N, K, ...), class numbers (N, ...).
 
-    Every figure is an average over the positions of each sample, then over the samples. There is no margin: a sample
-    has as many decisions as positions, so FIT takes the place of Margin-FIT.
+    Every figure is an average over the positions of each sample, then over the samples; the mean intersection over
+    union alone is of all positions together, the mean over the classes. There is no margin: a sample has as many
+    decisions as positions, so FIT takes the place of Margin-FIT.
 
     Args:
         ignore: the target of positions that do not count; PyTorch's own, -100, never counts.
@@ -39,6 +48,58 @@ class Dense(Classes):
         counted = counting(targets, self.ignore)
         check_classes(logits, targets, counted)
         return Head(logits, targets, counted)
+
+    def own(self, answer: Answer) -> Values:
+        """Accuracy and loss; and for the mean IoU, what predictions and targets share and cover in each sample."""
+        heads = {name: head for name, head in answer.read.items() if head.targets is not None}
+        return {**super().own(answer), **{_OVERLAP + name: overlap(head) for name, head in heads.items()}}
+
+    def figures(self, evidence: Evidence, draws: Draws) -> dict[str, Figure]:
+        """The mean IoU, averaged over the outputs, behind accuracy."""
+        found = super().figures(evidence, draws)
+        names = [name for name in evidence.ours if name.startswith(_OVERLAP)]
+        if not names:
+            return found
+
+        def statistic(columns: Any) -> Any:
+            return lambda index: np.mean([mean_iou(columns[name], index) for name in names], axis=0)
+
+        made = draws.figure_of(MEAN_IOU, statistic(evidence.ours), statistic(evidence.floats), evidence.samples)
+        first = {name: figure for name, figure in found.items() if name == "accuracy"}
+        return {**first, MEAN_IOU.name: made, **found}
+
+    def measure(self, name: str) -> Measure:
+        """What is known of a figure's name."""
+        return MEAN_IOU if name == MEAN_IOU.name else super().measure(name)
+
+
+def overlap(head: Head) -> Tensor:
+    """(N, 2, K) positions of each class that are predicted and true, and that are one of the two at least."""
+    assert head.targets is not None
+    samples, classes = head.logits.shape[:2]
+    predicted, wanted = head.predicted.flatten(1), head.targets.long().flatten(1)
+    counted = torch.ones_like(wanted, dtype=torch.bool) if head.counted is None else head.counted.flatten(1)
+    place = torch.arange(samples, device=wanted.device)[:, None] * classes
+
+    def counts(values: Tensor, where: Tensor) -> Tensor:
+        return (place + values)[where].bincount(minlength=samples * classes).view(samples, classes)
+
+    shared = counts(wanted, counted & (predicted == wanted))
+    return torch.stack((shared, counts(wanted, counted) + counts(predicted, counted) - shared), 1).double()
+
+
+def mean_iou(overlaps: Array, index: npt.NDArray[np.int64]) -> Array:
+    """(r,) mean over the classes that occur of intersection over union, all positions of the samples together.
+
+    Args:
+        overlaps: (N, 2, K), see :func:`overlap`.
+        index: (r, n) samples.
+    """
+    times = np.zeros((len(index), len(overlaps)))
+    np.add.at(times, (np.arange(len(index))[:, None], index), 1.0)
+    shared, covered = np.moveaxis((times @ overlaps.reshape(len(overlaps), -1)).reshape(len(index), 2, -1), 1, 0)
+    there = covered > 0
+    return np.asarray((shared / np.where(there, covered, 1.0)).sum(1) / there.sum(1))
 
 
 def counting(targets: Any, ignore: int | None) -> Tensor | None:

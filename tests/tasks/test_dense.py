@@ -1,0 +1,63 @@
+"""Dense prediction: the mean intersection over union, by brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bitwright.graph import calibrate, capture
+from bitwright.tasks import Dense, evaluate
+from bitwright.values import FLOAT, Policy
+
+
+@pytest.fixture
+def network():
+    """A network with a class of 5 at each pixel, of which targets never hold the last, and its data."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 1)).eval()
+    inputs, targets = torch.randn(12, 3, 6, 5), torch.randint(0, 4, (12, 6, 5))
+    data = [(inputs[:7], targets[:7]), (inputs[7:], targets[7:])]
+    return calibrate(capture(model, inputs[:2]), data), data
+
+
+def brute(graph, policy, data, ignored=None):
+    """Mean over the classes that occur of shared over covered pixels, one pixel after the other."""
+    shared, covered = np.zeros(5), np.zeros(5)
+    with torch.no_grad(), graph.applied(policy):
+        for inputs, targets in data:
+            for found, wanted in zip(
+                graph(inputs).argmax(1).flatten().tolist(), targets.flatten().tolist(), strict=True
+            ):
+                if wanted == ignored:
+                    continue
+                for label in {found, wanted}:
+                    covered[label] += 1
+                    shared[label] += found == wanted
+    return (shared[covered > 0] / covered[covered > 0]).mean()
+
+
+@pytest.mark.parametrize("ignored", [None, 2])
+def test_mean_iou_is_that_of_all_pixels_together(network, ignored):
+    graph, data = network
+    policy = Policy.uniform(graph.sites, 2, 3)
+    figure = evaluate(graph, policy, data, Dense(ignore=ignored)).figures["mean-iou"]
+    ours, exact = brute(graph, policy, data, ignored), brute(graph, FLOAT, data, ignored)
+    assert ours != exact
+    assert figure.value.value == pytest.approx(ours)
+    assert figure.reference.value == pytest.approx(exact)
+    assert figure.change.value == pytest.approx(ours - exact)
+    assert figure.change.method == "paired bootstrap"
+    for interval in (figure.value, figure.reference, figure.change):
+        assert interval.low < interval.value < interval.high
+
+
+def test_the_interval_of_mean_iou_is_that_of_samples_drawn_again(network):
+    graph, data = network
+    policy = Policy.uniform(graph.sites, 2, 3)
+    inputs, targets = (torch.cat(parts) for parts in zip(*data, strict=True))
+    drawn = np.random.default_rng(1).integers(0, 12, (300, 12))
+    values = [brute(graph, policy, [(inputs[index], targets[index])]) for index in drawn]
+    found = evaluate(graph, policy, data, Dense(), resamples=5000).figures["mean-iou"].value
+    assert (found.low, found.high) == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.02)
