@@ -5,13 +5,13 @@ import inspect
 import pytest
 
 from bitwright import errors
-from bitwright.errors import BitwrightError, BitwrightWarning, InvalidInput, MissingExtra, nearest
+from bitwright.errors import BitwrightError, BitwrightWarning, InvalidInput, MissingExtra, first_line, nearest
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
 
 
 def test_everything_is_public_and_in_one_tree():
-    assert {c.__name__ for c in CLASSES} | {"nearest"} == set(errors.__all__)
+    assert {c.__name__ for c in CLASSES} | {"first_line", "nearest"} == set(errors.__all__)
     assert all(issubclass(c, BitwrightError | BitwrightWarning) for c in CLASSES)
 
 
@@ -42,3 +42,8 @@ def test_a_missing_extra_says_what_to_install():
 )
 def test_the_nearest_name(name, found):
     assert nearest(name, iter(["relu", "conv.weight", "linear"])) == found
+
+
+def test_the_first_line_of_an_error() -> None:
+    assert first_line(ValueError("\n  no such file \nmore")) == "no such file"
+    assert first_line(KeyError()) == "KeyError"

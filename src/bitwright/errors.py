@@ -37,6 +37,7 @@ __all__ = [
     "MissingExtra",
     "PolicyMismatch",
     "StoreError",
+    "first_line",
     "nearest",
 ]
 
@@ -101,6 +102,11 @@ class MissingExtra(BitwrightError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something; its kind where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bitwright.cli import specs
 from bitwright.cli.job import Job
 from bitwright.cli.progress import ProgressBars
-from bitwright.errors import InvalidData, InvalidInput
+from bitwright.errors import InvalidData, InvalidInput, first_line
 
 if TYPE_CHECKING:
     from bitwright.data import DataSets
@@ -39,8 +39,9 @@ def load_model(job: Job) -> Any:
         try:
             model = model.to(job.device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise InvalidInput(f"the device '{job.device}' cannot be used: {reason}; take --device cpu") from None
+            raise InvalidInput(
+                f"the device '{job.device}' cannot be used: {first_line(error)}; take --device cpu"
+            ) from None
     return model
 
 

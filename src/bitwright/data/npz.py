@@ -19,7 +19,7 @@ import numpy as np
 from bitwright.data.array_dataset import ArrayDataset, Preparation, fixed_order
 from bitwright.data.dataset import DataSets, check_lengths, to_targets
 from bitwright.data.source import DATA, Source
-from bitwright.errors import InvalidData
+from bitwright.errors import InvalidData, first_line
 
 __all__ = ["load_npz", "read_npz"]
 
@@ -64,8 +64,7 @@ def read_npz(file: Path, name: str) -> Any:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             return content[name]
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidData(f"cannot read the array '{name}' of {file}: {reason}") from error
+        raise InvalidData(f"cannot read the array '{name}' of {file}: {first_line(error)}") from error
 
 
 def _split(file: Path, preparation: Preparation) -> DataSets:

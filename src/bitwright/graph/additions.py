@@ -1,13 +1,13 @@
 """Additions: steps around them are chosen so that no sum falls exactly in the middle between two grid points.
 
 Where two quantized tensors are added, few different sums occur, and with short steps many of them can lie exactly
-between two points of the output's grid. Which of the two is taken then hangs on the last bit of the arithmetic: the
+between two points of the output's grid. Which of the two is taken then depends on the last bit of the arithmetic: the
 simulation and a runtime's fused integer kernel decide differently, for a percent of the elements at once (ResNet-20 at
 W4A4: 7 % of the predictions). No tie can occur when each output step is an odd multiple of a unit of which the
 operands' steps are multiples too: twice a sum is then an even number of units, and a tie would be an odd one.
 
 The unit is a power of two, common to all additions that are linked by shared tensors (a network's residual stream), and
-hangs on the widths in force. Steps move by at most a quarter, and by a few percent at low widths.
+depends on the current bit widths. Steps move by at most a quarter, and by a few percent at low widths.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _site_after(module: GraphModule, node: Node) -> Quantizer | None:
 
 
 class TieFreeSteps:
-    """Sets the steps around the additions of a graph for the widths in force.
+    """Sets the steps around the additions of a graph for its current bit widths.
 
     Args:
         module: the captured graph.

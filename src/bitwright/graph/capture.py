@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
-from bitwright.errors import CaptureError, InvalidData, InvalidInput
+from bitwright.errors import CaptureError, InvalidData, InvalidInput, first_line
 from bitwright.graph import pt2e
 from bitwright.graph.constants import fold_computed_weights
 from bitwright.graph.coverage import Observed, operations_of
@@ -117,7 +117,7 @@ def _export(model: Any, inputs: Inputs) -> tuple[GraphModule, Any]:
         except Exception as error:
             shapes = ", ".join(str(tuple(v.shape)) for v in inputs)
             raise InvalidInput(
-                f"the model does not run on example_inputs of shape {shapes}: {_first_line(error)}"
+                f"the model does not run on example_inputs of shape {shapes}: {first_line(error)}"
                 f"{_other_precision(model, inputs)}"
             ) from error
         batch = torch.export.Dim("batch", min=1)
@@ -226,11 +226,6 @@ def _without_mutation(module: GraphModule) -> None:
     module.recompile()
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
 def _capture_message(model: nn.Module, error: BaseException) -> str:
     """One line: where torch.export stopped, and the usual ways out."""
     text = str(error)
@@ -248,7 +243,7 @@ def _capture_message(model: nn.Module, error: BaseException) -> str:
         where = f" in module '{path}' ({type(module).__name__}) at {file}:{line}"
     elif user := [m for m in mentioned if not _inside_torch(m[0])]:
         where = f" at {user[-1][0]}:{user[-1][1]}"
-    reason = _first_line(error)
+    reason = first_line(error)
     hint = "write the branch or loop without Python control flow on tensor values (torch.where, torch.cond)"
     if "batch" in text and ("specializ" in text or "Constraints violated" in text):
         hint = "the code fixes the batch size: use x.shape[0] or -1 in view/reshape instead of a number"

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from bitwright.errors import CaptureError, InvalidInput, MissingExtra
+from bitwright.errors import CaptureError, InvalidInput, MissingExtra, first_line
 from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_layers
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import entry_of
@@ -173,10 +173,9 @@ def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
             prepared.meta[BATCH_NORMS] = norms
             return prepared
         except Exception as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             name = type(quantizer).__name__
             hint = "" if name == "EdgeQuantizer" else "; try the default placement (quantizer=None)"
-            raise CaptureError(f"the quantizer {name} could not place its sites: {first}{hint}") from error
+            raise CaptureError(f"the quantizer {name} could not place its sites: {first_line(error)}{hint}") from error
         finally:
             _let_go()
 

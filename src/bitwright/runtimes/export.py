@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bitwright.errors import ExportError, InvalidInput, nearest
+from bitwright.errors import ExportError, InvalidInput, first_line, nearest
 from bitwright.files import write_atomically
 from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
@@ -142,9 +142,8 @@ def _serialized(model: Any) -> bytes:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(
-            f"the exported model is not valid ONNX: {first}; please report this with the model"
+            f"the exported model is not valid ONNX: {first_line(error)}; please report this with the model"
         ) from error
     return bytes(proto.SerializeToString())
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bitwright.errors import ExportError, InvalidData, InvalidInput, MissingExtra
+from bitwright.errors import ExportError, InvalidData, InvalidInput, MissingExtra, first_line
 from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
 from bitwright.runtimes.export import native_bits, write
@@ -98,7 +98,7 @@ class Session:
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ExportError(f"ONNX Runtime cannot load '{path}': {_first_line(error)}") from error
+            raise ExportError(f"ONNX Runtime cannot load '{path}': {first_line(error)}") from error
         self._inputs = self._session.get_inputs()
 
     @property
@@ -119,7 +119,7 @@ class Session:
         try:
             found: list[Array] = self._session.run(None, feeds)
         except Exception as error:
-            raise InvalidData(f"ONNX Runtime cannot run the file on these inputs: {_first_line(error)}") from error
+            raise InvalidData(f"ONNX Runtime cannot run the file on these inputs: {first_line(error)}") from error
         return found
 
     def random_inputs(self, batch: int, seed: int = 0) -> list[Array]:
@@ -138,11 +138,6 @@ class Session:
 
 def _array(value: Any) -> Array:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _unfused(path: str | Path) -> tuple[str, ...]:

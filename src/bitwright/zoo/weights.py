@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from bitwright.errors import InvalidInput, MissingExtra
+from bitwright.errors import InvalidInput, MissingExtra, first_line
 
 __all__ = ["WEIGHTS_VARIABLE", "load_weights", "weights_from_environment"]
 
@@ -93,7 +93,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything in the unpickler
-        raise InvalidInput(f"cannot read the weights in {file}: {_first_line(error)}") from error
+        raise InvalidInput(f"cannot read the weights in {file}: {first_line(error)}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -110,7 +110,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         content: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise InvalidInput(f"cannot read the weights in {file}: {_first_line(error)}") from error
+        raise InvalidInput(f"cannot read the weights in {file}: {first_line(error)}") from error
     return content
 
 
@@ -118,7 +118,3 @@ def _first_three(fault: str, keys: Iterable[str]) -> str:
     listed = list(keys)
     more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
     return f"{fault} {', '.join(listed[:3])}{more}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
