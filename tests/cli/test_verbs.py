@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -135,3 +136,13 @@ def test_ctrl_c_keeps_what_was_measured_and_says_so(run, digits_flags, tmp_path:
     with RunStore(tmp_path / "out") as store:
         assert store.counts()["verdict"] == 2
     assert run("run", *digits_flags, *QUICK, *flags, "-o", "out") == 0
+
+
+def test_export_finds_out_before_the_work_that_a_package_is_missing(
+    run, digits_flags, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx_ir" else find(name))
+    assert run("export", *digits_flags, "--policy", "W8A8") == 2
+    assert "the package 'onnx-ir' is needed to export for ONNX Runtime" in capsys.readouterr().err
+    assert not Path("bitwright-out").exists()

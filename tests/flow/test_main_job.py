@@ -159,13 +159,15 @@ def test_an_impossible_budget_says_what_is_possible_before_anything_is_measured(
         run(digits_model, data, tmp_path, QUICK.model_copy(update={"budget": ("bop=W4A4",)}))
 
 
-@pytest.mark.parametrize(("package", "extra"), [("plotly", "report"), ("onnxruntime", "onnx")])
+@pytest.mark.parametrize(("package", "extra"), [("plotly", "report"), ("onnxruntime", "onnx"), ("onnx_ir", "onnx")])
 def test_a_missing_extra_is_found_out_before_the_work(
     digits_model, data, tmp_path: Path, monkeypatch, package: str, extra: str
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    with pytest.raises(MissingExtra, match=rf"'{package}' is needed .* pip install 'bitwright\[{extra}\]'"):
+    with pytest.raises(
+        MissingExtra, match=rf"'{package.replace('_', '-')}' is needed .* pip install 'bitwright\[{extra}\]'"
+    ):
         run(digits_model, data, tmp_path, QUICK.model_copy(update={"runtime": "onnxruntime"}))
     assert not list(tmp_path.iterdir())
 

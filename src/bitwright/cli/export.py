@@ -27,10 +27,12 @@ def export(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None) -> No
     from bitwright.cli.load import load_target, work
     from bitwright.errors import InvalidJob
     from bitwright.flow import deliver
+    from bitwright.registry import registry_of
     from bitwright.report.terminal import latency_lines, parity_lines
 
     if job.runtime == "none":
         raise InvalidJob("runtime is 'none', which exports nothing; take --runtime onnxruntime")
+    registry_of("runtime")[job.runtime].require()
     with work(job) as w:
         chosen, bench = load_target(w, policy, recipe, job.output)
         delivery = deliver(bench, chosen, job.output, w.steps)

@@ -30,15 +30,11 @@ def check_extras(settings: Settings) -> None:
     Raises:
         MissingExtra: with the command that installs it.
     """
-    needed = [("report", ("jinja2", "plotly"), "to write the HTML report")]
+    for package in ("jinja2", "plotly"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "report", "to write the HTML report")
     if settings.runtime != "none":
-        runtime = registry_of("runtime")[settings.runtime]
-        purpose = f"to export for {runtime.called} (or take the runtime 'none')"
-        needed.append((runtime.extra, runtime.packages, purpose))
-    for extra, packages, purpose in needed:
-        for package in packages:
-            if importlib.util.find_spec(package) is None:
-                raise MissingExtra(package, extra, purpose)
+        registry_of("runtime")[settings.runtime].require()
 
 
 def write_tables(folder: str | Path, tables: tuple[SensitivityTable, ...]) -> None:

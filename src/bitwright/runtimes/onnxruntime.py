@@ -178,7 +178,7 @@ class OnnxRuntime(Runtime):
     does = "ONNX Runtime on the CPU."
     called = "ONNX Runtime"
     suffix = ".onnx"
-    packages = ("onnx", "onnxscript", "onnxruntime")
+    packages = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
     extra = "onnx"
 
     def version(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
+from bitwright.errors import MissingExtra
 from bitwright.graph.graph import Graph
 from bitwright.registry import Registry, check_options, options_of
 from bitwright.settings import DEFAULTS
@@ -94,6 +96,17 @@ class Runtime(ABC):
     @abstractmethod
     def weight_bytes(self, site: Site, bits: int) -> float:
         """Bytes that it stores for a quantized weight: integers, scales and zero points."""
+
+    def require(self) -> None:
+        """Find out before the work that a package is missing.
+
+        Raises:
+            MissingExtra: with the command that installs it.
+        """
+        for package in self.packages:
+            if importlib.util.find_spec(package) is None:
+                purpose = f"to export for {self.called} (or take the runtime 'none')"
+                raise MissingExtra(package.replace("_", "-"), self.extra, purpose)
 
     def unfused(self, path: str | Path) -> tuple[str, ...]:
         """The operations of a file that it computes in float, ``"layer1.0.conv1 (Conv)"``; none by default."""
