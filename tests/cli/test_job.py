@@ -44,6 +44,7 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "bits": (4, 8),
         "budget": ("bops=W4A4", "size=60%"),
         "target_drop": 0.5,
+        "task": None,
         "repairs": ("bias",),
         "loss": None,
         "metric": "net:metric",

@@ -122,3 +122,13 @@ def test_figures_of_another_task_have_its_names_and_units(sites: Sites) -> None:
     verdict = replace(verdict, figures={**verdict.figures, "sqnr": nothing})
     report = replace(report, chosen=Measured(Policy({}, name="W4A4"), {}, verdict))
     assert "nothing is lost" in shown(terminal.verdict_table(report), 120)
+
+
+def test_further_costs_stand_with_the_last_figures_so_that_80_columns_suffice(report: RunReport) -> None:
+    assert report.chosen is not None
+    costs = {**report.chosen.costs, "packed": 150.0}
+    lines = shown(terminal.verdict_table(replace(report, chosen=replace(report.chosen, costs=costs)))).splitlines()
+    first = next(line for line in lines if "BOPs" in line)
+    assert "Packed size" not in first
+    assert any("Packed size" in line for line in lines)
+    assert any("150 B" in line for line in lines)

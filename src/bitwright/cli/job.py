@@ -58,7 +58,8 @@ class Job(Settings):
 
     def echo(self) -> dict[str, Any]:
         """Every setting as plain data, for the record."""
-        return self.model_dump(mode="json")
+        values = self.model_dump(mode="json")
+        return {name: values[name] for name in fields()}
 
     def anchored(self) -> Job:
         """The same job with absolute paths, to be kept in its own output folder."""

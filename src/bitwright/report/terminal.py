@@ -59,8 +59,8 @@ def _bar(share: float) -> str:
 def verdict_table(report: RunReport) -> RenderableType:
     """Float and all policies: the figures of the task with intervals, and the costs."""
     panel = figures_panel(report)
-    costs = panel.cost_metrics
-    # At 80 columns: the primary figure, its change and the costs, then two figures at a time.
+    shown = panel.cost_metrics
+    # At 80 columns: the primary figure, its change and two costs, then two figures at a time, then further costs.
     groups = [panel.headings[:2], *(panel.headings[i : i + 2] for i in range(2, len(panel.headings), 2))]
     parts: list[RenderableType] = []
     for number, headings in enumerate(groups):
@@ -68,13 +68,14 @@ def verdict_table(report: RunReport) -> RenderableType:
         table.add_column("Policy", min_width=5, overflow="fold")
         for name in headings:
             table.add_column(Text(name), justify="right", no_wrap=True)
-        for metric in () if number else costs:
+        costs = shown[:2] if number == 0 else shown[2:] if number == len(groups) - 1 else ()
+        for metric in costs:
             table.add_column(text.metric_name(metric).replace(" per input", ""), justify="right", no_wrap=True)
         for row in panel.rows:
             style = "bold" if row.role == "chosen" else ""
             label = Text(f"{row.label} {_MARKS[row.role]}" if row.role in _MARKS else row.label)
             cells = list(row.cells[2 * number : 2 * number + 2])
-            cells += [text.cost(m, row.costs[m]) if m in row.costs else "–" for m in (() if number else costs)]
+            cells += [text.cost(m, row.costs[m]) if m in row.costs else "–" for m in costs]
             table.add_row(label, *(Text(cell.replace("–", "-")) for cell in cells), style=style)
         parts.append(table)
     marks = ["* the chosen policy"] if report.chosen else []
