@@ -27,6 +27,9 @@ def test_headline_is_one_sentence_with_intervals(report: RunReport) -> None:
 
 def test_headline_without_export_measurement_or_policy(report: RunReport, empty: RunReport) -> None:
     assert headline(replace(report, parity=None)).endswith("5 x smaller, 5 x fewer bit operations.")
+    exported = replace(report, parity=None, file_bytes=2500, float_file_bytes=10_000)
+    assert headline(exported).endswith("4 x smaller (a file of 2.50 KB), 5 x fewer bit operations.")
+    assert RunReport.from_json(exported.to_json()).file_bytes == 2500
     assert report.chosen is not None
     unmeasured = replace(report, chosen=replace(report.chosen, verdict=None))
     assert headline(unmeasured) == (

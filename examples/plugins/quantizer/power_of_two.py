@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from bitwright.errors import InvalidInput
@@ -22,6 +25,9 @@ class PowerOfTwo(Quantizer):
         largest = weight.abs().amax(others, keepdim=True) if axis is not None else weight.abs().max()
         step = 2.0 ** torch.ceil(torch.log2(largest.clamp_min(1e-12) / high))
         return Affine(step, torch.zeros_like(step), low, high)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Nothing: the grid follows from the weight."""
 
 
 def power_of_two(site: Site) -> PowerOfTwo:

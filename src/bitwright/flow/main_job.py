@@ -129,6 +129,8 @@ def run(
             tables=tables,
             agreements=tuple(agreement(bench, table, refined) for table in tables),
             exported=delivery.file,
+            file_bytes=delivery.bytes,
+            float_file_bytes=delivery.float_bytes,
             parity=delivery.parity,
             latency=delivery.latency,
             export_notes=delivery.notes,

@@ -211,8 +211,8 @@ def headline(report: RunReport) -> str:
     if chosen is None:
         return "This run has not chosen a policy yet."
     gains = ", ".join(
-        text.times(report.float_costs[metric], chosen.costs[metric], *words)
-        for metric, words in _COMPARED.items()
+        _gain(report, metric, report.float_costs[metric], chosen.costs[metric])
+        for metric in _COMPARED
         if report.float_costs.get(metric) and chosen.costs.get(metric)
     )
     verdict = chosen.verdict
@@ -231,6 +231,14 @@ def headline(report: RunReport) -> str:
         return f"{sentence}."
     agrees = text.agreed(parity, parity.fused_agreement)
     return f"{sentence}; {runtime_name(parity.runtime)} agrees with the simulation on {agrees}."
+
+
+def _gain(report: RunReport, metric: str, before: float, after: float) -> str:
+    """What became of a cost; the size is the file's where there is one."""
+    if metric == "size" and report.file_bytes:
+        smaller = text.times(report.float_file_bytes, report.file_bytes, *_COMPARED[metric])
+        return f"{smaller} (a file of {text.cost(metric, report.file_bytes)})"
+    return text.times(before, after, *_COMPARED[metric])
 
 
 def target_line(report: RunReport) -> str:

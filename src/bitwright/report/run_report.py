@@ -118,6 +118,8 @@ class RunReport:
         tables: sensitivity tables, one for each method.
         agreements: predictions against measurements, one for each method; made from the front when empty.
         exported: the name of the exported file, or "" when nothing was exported.
+        file_bytes: its size, 0 when nothing was exported.
+        float_file_bytes: the float model's in the same format.
         parity: the exported file in its runtime against the simulation.
         latency: the exported file against float in the same runtime, one for each batch size.
         export_notes: sentences, e.g. ``"3 sites at 3 bits are stored as 4-bit"``.
@@ -140,6 +142,8 @@ class RunReport:
     tables: tuple[SensitivityTable, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     exported: str = ""
+    file_bytes: int = 0
+    float_file_bytes: int = 0
     parity: Parity | None = None
     latency: tuple[Latency, ...] = ()
     export_notes: tuple[str, ...] = ()
@@ -184,6 +188,8 @@ class RunReport:
             "tables": [t.to_dict() for t in self.tables],
             "agreements": [a.to_dict() for a in self.agreements],
             "exported": self.exported,
+            "file_bytes": self.file_bytes,
+            "float_file_bytes": self.float_file_bytes,
             "parity": self.parity.to_dict() if self.parity else None,
             "latency": [item.to_dict() for item in self.latency],
             "export_notes": list(self.export_notes),
@@ -220,6 +226,8 @@ class RunReport:
             tables=tuple(SensitivityTable.from_dict(t) for t in data["tables"]),
             agreements=tuple(Agreement.from_dict(a) for a in data["agreements"]),
             exported=data["exported"],
+            file_bytes=data.get("file_bytes", 0),
+            float_file_bytes=data.get("float_file_bytes", 0),
             parity=Parity.from_dict(data["parity"]) if data["parity"] else None,
             latency=tuple(Latency(**{**item, "unfused": tuple(item["unfused"])}) for item in data["latency"]),
             export_notes=tuple(data["export_notes"]),
