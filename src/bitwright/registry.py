@@ -41,6 +41,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "quantizer": "bitwright.graph.pt2e:PLACEMENTS",
         "repair": "bitwright.repair.descriptor:REPAIRS",
         "runtime": "bitwright.runtimes.runtime:RUNTIMES",
+        "task": "bitwright.tasks.base:TASKS",
     }
 )
 """Setting -> where the registry is that says what it may be called; imported when it is first asked for."""

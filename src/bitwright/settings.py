@@ -22,7 +22,7 @@ DEFAULT_DROP = 0.5
 """Points of the primary figure that a policy may lose where neither a budget nor a target is given."""
 
 RANGES = ("minmax", "percentile", "mse")
-NAMED = ("cost", "data", "method", "quantizer", "ranges", "repairs", "runtime")
+NAMED = ("cost", "data", "method", "quantizer", "ranges", "repairs", "runtime", "task")
 """Settings that are names, or can be; all but ranges are looked up in a registry."""
 
 
@@ -180,8 +180,7 @@ class Settings(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32), Flag("N")] = 0
     """Of everything drawn at random."""
     task: Annotated[Any, Flag("NAME", empty="what outputs and targets look like")] = None
-    """What the outputs mean: classification, dense, regression and others, with options as in dense?ignore=255; or
-    module:Class of your own."""
+    """What the outputs mean: a named task, with options as in dense?ignore=255, or module:Class of your own."""
     loss: Annotated[Function, Flag("MODULE:FUNCTION", empty="the task's own")] = None
     """(outputs, targets) -> one loss for each sample."""
     metric: Annotated[Function, Flag("MODULE:FUNCTION", empty="the task's own figure")] = None

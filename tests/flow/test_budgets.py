@@ -29,9 +29,9 @@ def bench_of(graph: Any, runtime: str = "onnxruntime") -> Any:
         ("bops=W2A2, packed=W3A8", "The budget packed=W3A8 makes the file no smaller"),
     ],
 )
-def test_a_budget_that_buys_no_bytes_is_said(digits_graph, budget: str, said: str | None) -> None:
+def test_a_budget_that_buys_no_bytes_is_said(digits_graph, digits_data, budget: str, said: str | None) -> None:
     bench, sites = bench_of(digits_graph), digits_graph.sites
-    table = bw.sensitivity(digits_graph, [], "noise", bits=(2, 3, 4, 5, 6, 8))
+    table = bw.sensitivity(digits_graph, [digits_data[0]], "noise", bits=(2, 3, 4, 5, 6, 8))
     found = no_smaller(bench, table, [parse_budgets(budget, sites, costs_for())])
     assert len(found) == (said is not None)
     assert all(sentence.startswith(str(said)) for sentence in found)
@@ -47,10 +47,10 @@ def test_where_widths_are_packed_fewer_bits_are_fewer_bytes(digits_graph) -> Non
     assert packed.of(four, sites) - packed.of(three, sites) == weights / 8
 
 
-def test_the_searched_size_is_what_is_stored(digits_graph, tmp_path) -> None:
+def test_the_searched_size_is_what_is_stored(digits_graph, digits_data, tmp_path) -> None:
     """The search leaves no width unused that costs nothing: no site has 2, 3, 5 or 6 bits."""
     sites = digits_graph.sites
-    table = bw.sensitivity(digits_graph, [], "noise", bits=(2, 3, 4, 5, 6, 8))
+    table = bw.sensitivity(digits_graph, [digits_data[0]], "noise", bits=(2, 3, 4, 5, 6, 8))
     (found,) = bw.search(digits_graph, table, cost="size", budgets=["size=20%"])
     assert {found.policy[site.name] for site in sites.weights} <= {4, 8}
     file = bw.export(digits_graph, tmp_path / "model.onnx", policy=found.policy)

@@ -61,7 +61,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_there_is_one_short_file_for_each_kind() -> None:
-    kinds = {"method", "repair", "cost", "runtime", "data", "quantizer", "placement"}
+    kinds = {"method", "repair", "cost", "runtime", "data", "quantizer", "placement", "task"}
     assert {project.parent.name for project in PLUGINS} == kinds
     for project in PLUGINS:
         (module,) = project.parent.glob("*.py")
@@ -70,6 +70,7 @@ def test_there_is_one_short_file_for_each_kind() -> None:
 
 def test_each_keeps_the_contract_of_its_kind(used: dict[str, Any]) -> None:
     counts = used["contracts"]
+    assert counts.pop("task") >= 4
     assert counts.pop("quantizer") >= 8
     assert counts == {"method": 6, "repair": 6, "cost": 5, "runtime": 5, "data": 4, "placement": 4}
 
@@ -87,6 +88,11 @@ def test_each_works_in_python(used: dict[str, Any]) -> None:
     assert seen["powers"]
     assert seen["repairs"] == ["shrink", "put"]
     assert seen["runs the same"] < 1e-4
+    near, off, accuracy = seen["figures"]
+    assert near == pytest.approx(seen["near by hand"], abs=1e-12)
+    assert off == pytest.approx(seen["off by hand"], abs=1e-12)
+    assert 0.5 < accuracy <= near
+    assert 0 < off < 1
 
 
 def test_each_works_on_the_command_line(used: dict[str, Any]) -> None:
@@ -95,14 +101,14 @@ def test_each_works_on_the_command_line(used: dict[str, Any]) -> None:
     assert codes.pop("debug") in (0, 3, 4), seen["debug"]  # of a target that holds, is undecided, or fails
     assert codes == {"help": 0, "list": 0, "refused": 2, "run": 0, "repair": 0, "export": 0}, seen
     words = re.sub(r"\s+", " ", seen["help"][1])
-    for name in ("relative-error", "traffic", "edge-signed", "onnx-reference", "csv:FILE"):
+    for name in ("relative-error", "traffic", "edge-signed", "onnx-reference", "csv:FILE", "ordinal"):
         assert name in words, words
     listed = seen["list"][1]
     assert "shrink: Ranges of activations lose a share at both ends." in listed
     assert "options   share=0.05" in listed
     assert seen["refused"] == [
         2,
-        "error: method must be one of fit, margin-fit, noise, one-site-kl, one-site-loss, one-site-accuracy, "
+        "error: method must be one of fit, margin-fit, noise, one-site-distance, one-site-loss, one-site-primary, "
         "relative-error; did you mean 'relative-error'?, got 'relative-eror' (--method)\n",
     ]
     assert "shrink:" in seen["repair"][1]
@@ -115,8 +121,9 @@ def test_each_appears_in_search_report_and_flow(used: dict[str, Any]) -> None:
     front = json.loads(seen["front.json"])
     assert front["cost"] == "traffic"
     assert all("traffic" in candidate["costs"] for candidate in front["candidates"])
-    for words in ("Memory traffic", "relative-error", "the ONNX reference", "edge-signed", "csv:digits.csv"):
-        assert words in seen["report.html"], words
+    words = ("Near", "Classes off", "Memory traffic", "relative-error", "the ONNX reference", "edge-signed", "csv:")
+    for word in words:
+        assert word in seen["report.html"], word
     recipe = json.loads(seen["recipe.json"])
     assert [action["name"] for action in recipe["actions"]] == ["shrink", "put"]
     assert recipe["actions"][1]["quantizer"] == "power-of-two"

@@ -24,6 +24,7 @@ from bitwright.quantizers.kind import QUANTIZERS
 from bitwright.repair import REPAIRS
 from bitwright.runtimes import RUNTIMES
 from bitwright.sensitivity import METHODS
+from bitwright.tasks import TASKS
 from bitwright.values import Scheme, Site
 from bitwright.zoo import load_data
 
@@ -86,6 +87,13 @@ def power_of_two(_: Any) -> Any:
     return quantizer
 
 
+def answers(_: Any) -> Any:
+    draw = torch.Generator().manual_seed(0)
+    floats = [torch.randn(8, 5, generator=draw) for _ in range(3)]
+    outputs = [logits + 0.5 * torch.randn(8, 5, generator=draw) for logits in floats]
+    return floats, outputs, [torch.randint(5, (8,), generator=draw) for _ in floats]
+
+
 def contracts() -> dict[str, int]:
     """Every contract on the package that it is for."""
     found = {
@@ -96,6 +104,7 @@ def contracts() -> dict[str, int]:
         "data": kept(testing.DataContract, make=lambda _: load_data("csv:digits.csv?limit=50")),
         "placement": kept(testing.PlacementContract, make=lambda _: PLACEMENTS["edge-signed"]),
         "quantizer": kept(testing.QuantizerContract, make=power_of_two),
+        "task": kept(testing.TaskContract, make=lambda _: TASKS["ordinal"](), answers=answers),
     }
     return {name: len(tests) for name, tests in found.items()}
 
@@ -117,6 +126,11 @@ def python() -> dict[str, Any]:
     steps = bw.repair(graph, "put", quantizer="power-of-two")
     with torch.no_grad():
         simulated = graph(batches[0][0])
+    unseen = list(data.evaluation.batches(100))
+    verdict = bw.evaluate(graph, graph.policy, unseen, task=TASKS["ordinal"]())
+    targets = torch.cat([targets for _, targets in unseen])
+    with torch.no_grad():
+        off = (torch.cat([graph(inputs) for inputs, _ in unseen]).argmax(1) - targets).abs().double()
     exported = bw.export(graph, "python.onnx", runtime="onnx-reference")
     ran = RUNTIMES["onnx-reference"].load(exported.path)(batches[0][0])[0]
     grids = [graph.quantizers[s.name].grid(found.policy[s.name]).scale for s in sites.weights]
@@ -130,6 +144,9 @@ def python() -> dict[str, Any]:
         "put": len(steps.changes),
         "powers": all(bool((g.log2() == g.log2().round()).all()) for g in grids),
         "repairs": graph.repairs,
+        "figures": [verdict.figures[name].value.value for name in ("near", "off", "accuracy")],
+        "near by hand": float((off <= 1).double().mean()),
+        "off by hand": float(off.mean()),
         "runs the same": float((torch.from_numpy(ran) - simulated).abs().max()),
     }
 
@@ -138,7 +155,7 @@ def commands() -> dict[str, Any]:
     """The command line."""
     model = ["--model", "net:build", "--data", "csv:digits.csv?share=60", "--output", "out", *QUICK]
     ours = ["--method", "relative-error", "--cost", "traffic", "--quantizer", "edge-signed"]
-    ours += ["--runtime", "onnx-reference"]
+    ours += ["--runtime", "onnx-reference", "--task", "ordinal"]
     asked = ["--budget", "traffic=20%", "--points", "4", "--rounds", "1", "--bits", "2,4,8"]
     target = ["--policy", "W8A3", "--target-drop", "0", "--repairs", "shrink", "--output", "debug"]
     found = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FILES = (
     (files.REPORT, "the report: open it in a browser"),
-    (files.MODEL, "the model for ONNX Runtime"),
+    (files.MODEL, "the model for its runtime"),
     (files.POLICY, "bits of every site"),
     (files.RECIPE, "bits, repairs and ranges: apply it with --recipe"),
     (files.SCALES, "scales and zero points of the model"),
@@ -41,7 +41,8 @@ def opening(job: Job) -> str:
 
 def closing(report: RunReport, job: Job) -> str:
     """Where the files are, and what to try next."""
-    present = [(name, what) for name, what in _FILES if (job.output / name).is_file()]
+    named = [(report.exported if name == files.MODEL else name, what) for name, what in _FILES]
+    present = [(name, what) for name, what in named if name and (job.output / name).is_file()]
     lines = ["", f"Files in {job.output}:"]
     for name, what in present:
         lines.append(f"  {name:<22}{what}")

@@ -54,7 +54,7 @@ def meaning(name: str) -> str:
     words = description(name)
     if name not in NAMED:
         return words
-    start = "Named are" if name == "data" else "One of" if fields()[name].annotation is str else "Any of"
+    start = "Named are" if name in ("data", "task") else "One of" if fields()[name].annotation is str else "Any of"
     return f"{words} {start} {', '.join(names_of(name))}."
 
 
