@@ -48,7 +48,7 @@ KINDS = {
     "repair": ("repairs", "bitwright.repair.REPAIRS", "bitwright repair shrink --set shrink.share=0.1 ..."),
     "cost": ("costs", "bitwright.cost.COSTS", "bitwright run --cost traffic --budget traffic=20% ..."),
     "runtime": ("runtimes", "bitwright.runtimes.RUNTIMES", "bitwright export --runtime onnx-reference ..."),
-    "data": ("data", "bitwright.zoo.DATA", "bitwright run --data csv:table.csv?share=60 ..."),
+    "data": ("data", "bitwright.data.DATA", "bitwright run --data csv:table.csv?share=60 ..."),
     "placement": ("placements", "bitwright.graph.pt2e.PLACEMENTS", "bitwright run --quantizer edge-signed ..."),
     "quantizer": (
         "quantizers",

@@ -19,6 +19,7 @@ import bitwright as bw
 from bitwright import testing
 from bitwright.cli.main import main
 from bitwright.cost import costs_for
+from bitwright.data import load_data
 from bitwright.graph.pt2e import PLACEMENTS
 from bitwright.quantizers.kind import QUANTIZERS
 from bitwright.repair import REPAIRS
@@ -26,7 +27,6 @@ from bitwright.runtimes import RUNTIMES
 from bitwright.sensitivity import METHODS
 from bitwright.tasks import TASKS
 from bitwright.values import Scheme, Site
-from bitwright.zoo import load_data
 
 NETWORK = """
 import torch
