@@ -158,7 +158,7 @@ def cheapest_recipe(
             best.verdict,
             False,
             tuple(tried),
-            f"No policy is sure to lose at most {aim}, even the dearest with repairs. {words}.",
+            f"No policy is sure to lose at most {aim}, not even the most expensive one with repairs. {words}.",
         )
     assert found.verdict is not None
     with_what = ", ".join(str(action) for action in found.recipe.actions) or "no repair"
@@ -168,6 +168,6 @@ def cheapest_recipe(
         True,
         tuple(tried),
         f"The cheapest policy that loses at most {text.drop(found.verdict, target_drop)}, with {with_what}: it "
-        f"{text.may_lose(found.verdict, 'held-out samples')}. {words}; a dearer policy was taken to hold the target "
-        "where a cheaper one does.",
+        f"{text.may_lose(found.verdict, 'held-out samples')}. {words}; a more expensive policy was assumed to hold "
+        "the target where a cheaper one does.",
     )

@@ -40,7 +40,7 @@ def float_sanity(bench: Bench, state: State, model: nn.Module | None = None) -> 
         if difference > SANE_DIFFERENCE:
             conclusion = (
                 f"The graph does not compute what the model computes: outputs differ by {difference:.2g} of the "
-                "largest one. Nothing that follows would mean anything; look at what the capture does to the model."
+                "largest one. The steps that follow would mean nothing; look at what the capture does to the model."
             )
             return Step(1, title, "failed", tuple(rows), rule, conclusion, "", state.recipe)
     graph = bench.graph(state.recipe)
@@ -55,7 +55,8 @@ def float_sanity(bench: Bench, state: State, model: nn.Module | None = None) -> 
     sound = worst <= SANE_DISTANCE
     compared = "computes what the model computes" if model is not None else "runs; without model= it is not compared"
     conclusion = (
-        f"The float graph {compared}, and 16 bits change nothing ({told(bench, worst)}): what is lost, bits lose."
+        f"The float graph {compared}, and 16 bits change nothing ({told(bench, worst)}): whatever is lost is lost to "
+        "fewer bits."
         if sound
         else f"Even 16 bits change the outputs ({told(bench, worst)}): ranges clip values that "
         "matter, or values are spread over too many orders of magnitude."
@@ -85,7 +86,7 @@ def _doubts(bench: Bench, reference: Reference, test: Reference) -> str:
     if guess is not None and there <= guess + GUESSING_MARGIN:
         said += (
             f" But on the evaluation data the float network ({there:.1%}) is hardly better than naming the most "
-            f"frequent class every time ({guess:.1%}): look at its weights and at the data's preparation first."
+            f"frequent class every time ({guess:.1%}): check its weights, and how the data is prepared, first."
         )
     if here >= SATURATED or here - there > OVERFITTED:
         said += (
@@ -177,11 +178,15 @@ def whole_model(bench: Bench, state: State) -> Step:
         if bench.within(judged):
             enough = name
             break
-    conclusion += " What stands in the way is the bits themselves: with "
+    conclusion += " What stands in the way is the bits themselves"
     if enough:
-        conclusion += f"{enough} the drop is within the target. Take more bits there, smaller groups, or train (QAT)."
+        conclusion += (
+            f": with {enough}, the drop is within the target. Take more bits there, smaller groups, or train (QAT)."
+        )
     else:
-        conclusion += "no wider setting that was tried is the drop within the target; train with quantization (QAT)."
+        conclusion += (
+            ", and no wider setting that was tried brings the drop within the target; train with quantization (QAT)."
+        )
     return Step(8, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, state.at_fault)
 
 

@@ -92,7 +92,7 @@ def warnings(parity: Parity) -> tuple[str, ...]:
     if parity.fused_agreement is not None and parity.fused_agreement < FUSED_AGREEMENT:
         return (
             f"with its graph optimisations on, {text.percent(1 - parity.fused_agreement)} of the runtime's predictions "
-            "differ from the simulation's: its fused kernels round otherwise; rely on the figures of the file itself, "
-            "or switch the optimisations off",
+            "differ from the simulation's: its fused kernels round differently; rely on the figures of the file "
+            "itself, or switch the optimisations off",
         )
     return ()
