@@ -40,7 +40,7 @@ def test_the_demo_shows_everything(run, digits_model, tmp_path: Path, capsys, mo
     assert sum(report.timings.values()) < 100
     assert (tmp_path / "out" / "model.onnx").stat().st_size > 0
     out = captured.out
-    assert "ONNX Runtime predicts the same class as the simulation on 500 of 500 inputs" in " ".join(out.split())
+    assert "ONNX Runtime agrees with the simulation on 500 of 500 inputs with its graph" in " ".join(out.split())
     assert "x the float latency" in out
     assert "model.onnx" in out
     assert max(len(line) for line in out.splitlines() if not line.startswith("  bitwright")) <= 80
