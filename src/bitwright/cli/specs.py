@@ -107,7 +107,7 @@ def load_task(spec: str) -> Any:
     from bitwright.tasks import Task, named_task
 
     if ":" not in spec.partition("?")[0]:
-        return named_task(spec)
+        return named_task(spec, load_function)
     made = _make(spec, "task", Task)
     if not isinstance(made, Task):
         raise InvalidInput(f"the task '{spec}' must give a bitwright.tasks.Task, got {type(made).__name__}")

@@ -52,6 +52,8 @@ def split(batch: Any, device: torch.device | None = None) -> Batch:
             and len(value) != len(inputs[0])
         ):
             raise InvalidData(f"a batch has {len(inputs[0])} inputs but {len(value)} targets")
+    if isinstance(targets, Tensor) and targets.dim() > 1 and targets.numel() == 0:
+        targets = None  # data of inputs alone
     if device is not None:
         inputs = tuple(value.to(device) for value in inputs)
         targets = tree_map_only(Tensor, lambda value: value.to(device), targets)

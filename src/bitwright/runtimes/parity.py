@@ -18,7 +18,7 @@ from bitwright.graph.places import site_behind
 from bitwright.runtimes.runtime import RUNTIMES
 from bitwright.settings import DEFAULTS
 from bitwright.tasks.base import Answer, Evidence, Task
-from bitwright.tasks.columns import Columns, joined
+from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.infer import task_for
 from bitwright.tasks.intervals import Draws
 from bitwright.tasks.outputs import flatten, on_cpu
@@ -79,9 +79,9 @@ def parity(
         fused_difference=fused.largest,
         step=steps[0] if None not in steps else None,
         agreement=meant.measure(meant.agreement) if meant is not None and compared else None,
-        exact_agreement=exact.agreement,
-        fused_agreement=fused.agreement,
-        figure=fused.figure,
+        exact_agreement=exact.figures()[0],
+        fused_agreement=fused.figures()[0],
+        figure=fused.figures()[1],
     )
 
 
@@ -143,6 +143,7 @@ class _Tally:
     def __init__(self, task: Task | None, steps: list[float | None]) -> None:
         self._task, self._steps = task, steps
         self.ours, self._pair = Columns(), Columns()
+        self._simulated = None if task is None else FloatSide(task)
         self._kept: list[tuple[Any, Any]] = []
         self.largest = 0.0
 
@@ -153,33 +154,31 @@ class _Tally:
         for i, (value, other) in enumerate(zip(wanted.values(), flatten(raw).values(), strict=True)):
             difference = float((value.double() - other.double()).abs().max())
             self.largest = max(self.largest, difference / ((self._steps[i] or 1.0) if in_steps else 1.0))
-        if self._task is None:
+        task = self._task
+        if task is None or self._simulated is None:
             self.ours.add({}, count)
             return
-        expected, answer = (Answer(self._task, outputs, targets, count) for outputs in (simulated, raw))
-        self.ours.add(answer.own, count)
-        self._pair.add(self._task.against(answer, expected), count)
-        if self._task.metrics:
+        expected, answer = (Answer(task, outputs, targets, count) for outputs in (simulated, raw))
+        self.ours.add({**answer.own, **task.details(answer)}, count)
+        self._simulated.add(expected, details=True)
+        self._pair.add(task.against(answer, expected), count)
+        if task.metrics and targets is not None:
             self._kept.append((raw, targets))
 
-    @property
-    def agreement(self) -> float | None:
-        """Share of equal decisions."""
-        if self._task is None or not self._task.agreement:
-            return None
-        return float(self._pair.all()[self._task.agreement].mean())
-
-    @property
-    def figure(self) -> Figure | None:
-        """The task's primary figure of the file itself."""
-        task, ours = self._task, self.ours.all()
-        if task is None or self.ours.samples < 2:
-            return None
+    def figures(self) -> tuple[float | None, Figure | None]:
+        """The share of equal decisions, and the task's primary figure of the file itself."""
+        task, simulated = self._task, self._simulated
+        if task is None or simulated is None or self.ours.samples < 2:
+            return None, None
         metrics: dict[str, tuple[float, float]] = {}
-        if self._kept and all(targets is not None for _, targets in self._kept):
+        if self._kept:
             outputs, targets = (joined(part) for part in zip(*self._kept, strict=True))
             metrics = {name: (float(f(outputs, targets)),) * 2 for name, f in task.metrics.items()}
-        return task.measured(Evidence(ours, ours, metrics=metrics), Draws()).get(task.primary)
+        pair = self._pair.all()
+        spread = dict.fromkeys(simulated.spread, 1.0)  # the distance is not shown
+        found = task.measured(Evidence(self.ours.all(), simulated.columns.all(), pair, spread, metrics), Draws())
+        agreement = found[task.agreement].value.value if task.agreement else None
+        return agreement, None if task.compares and not metrics else found.get(task.primary)
 
 
 def _like(structure: Any, values: list[Tensor]) -> Any:

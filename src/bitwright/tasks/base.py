@@ -116,6 +116,7 @@ class Task(ABC):
         bound: name of a share whose distance from 1 bounds what the primary figure can lose; or empty.
         scaled: whether distances are divided by the spread of the float model's outputs.
         needs_targets: whether the figures cannot do without targets.
+        compares: whether the primary figure itself compares with float, so that float has none of its own.
         harm: the unit of FIT's prediction with the task's own loss.
 
     Raises:
@@ -133,6 +134,7 @@ class Task(ABC):
     bound: str = ""
     scaled: ClassVar[bool] = False
     needs_targets: ClassVar[bool] = True
+    compares: ClassVar[bool] = False
     harm: ClassVar[str] = "squared change of the loss"
 
     def __init__(
@@ -200,6 +202,13 @@ class Task(ABC):
     @abstractmethod
     def against(self, answer: Answer, expected: Answer) -> Values:
         """(N,) values of one model's answers against the float model's; among them the distance."""
+
+    def details(self, answer: Answer) -> dict[str, Any]:
+        """What figures of all samples together need of one model: (N, ...) tensors, or lists of N things of any kind.
+
+        They are asked for where figures are made, not in sweeps.
+        """
+        return {}
 
     def score(self, outputs: Any, targets: Any) -> Tensor:
         """(N,) values whose gradients FIT is made of: the losses.

@@ -75,7 +75,7 @@ class Classes(Task):
         options: see :class:`~bitwright.tasks.base.Task`.
     """
 
-    measures = (ACCURACY, AGREEMENT, KL, LOSS)
+    measures: tuple[Measure, ...] = (ACCURACY, AGREEMENT, KL, LOSS)
     primary, distance, agreement, bound = "accuracy", "kl", "agreement", "agreement"
     harm = "squared change of the loss (nats^2)"
 

@@ -87,9 +87,10 @@ class FloatSide:
         self.columns = Columns()
         self._spread = Spread()
 
-    def add(self, answer: Answer) -> None:
-        """Take in one batch."""
-        self.columns.add(answer.own, answer.count)
+    def add(self, answer: Answer, details: bool = False) -> None:
+        """Take in one batch, with what figures of all samples together need where it is asked for."""
+        more = self._task.details(answer) if details else {}
+        self.columns.add({**answer.own, **more}, answer.count)
         if self._task.scaled:
             self._spread.add(answer.outputs)
 

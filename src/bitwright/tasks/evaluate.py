@@ -80,7 +80,7 @@ def reference(
     with graph.applied(FLOAT), torch.no_grad():
         for inputs, wanted in iterate(data, graph.device, "evaluation"):
             answer = Answer(meant, graph(*inputs), wanted, len(inputs[0]))
-            floats.add(answer)
+            floats.add(answer, details=True)
             targets.append(on_cpu(wanted))
             size += sum(value.numel() * value.element_size() for value in answer.outputs.values())
             outputs = [*outputs, on_cpu(answer.raw)] if size <= KEEP_BYTES or meant.metrics else []
@@ -146,10 +146,10 @@ def evaluate(
     for answer, expected in _pairs(graph, policy, data, meant, reference):
         if meant.needs_targets and answer.targets is None:
             raise InvalidData(f"targets are needed here: batches of the task '{meant.name}' must be (inputs, targets)")
-        ours.add(answer.own, answer.count)
+        ours.add({**answer.own, **meant.details(answer)}, answer.count)
         pair.add(meant.against(answer, expected), answer.count)
         if reference is None:
-            floats.add(expected)
+            floats.add(expected, details=True)
         if meant.metrics:
             kept.append((on_cpu(answer.raw), on_cpu(expected.raw), on_cpu(answer.targets)))
         if progress is not None:

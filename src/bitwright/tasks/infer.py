@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from bitwright.graph.graph import Graph
 from bitwright.tasks.base import TASKS, Loss, Metric, Task
 from bitwright.tasks.classification import Classification, check_classes
 from bitwright.tasks.dense import Dense
+from bitwright.tasks.embedding import Embedding
 from bitwright.tasks.outputs import flatten
 from bitwright.tasks.regression import Regression
 from bitwright.values import FLOAT
@@ -45,6 +47,8 @@ def infer(outputs: Any, targets: Any, loss: Loss | None = None) -> Task:
         if first.shape == logits.shape[:-1] and first.shape != (logits.shape[0], *logits.shape[2:]):
             check_classes(logits, first)  # says what to do about classes on the last axis
         return Classification() if logits.dim() == 2 else Dense()
+    if first is None and logits.dim() == 2 and logits.is_floating_point():
+        return Embedding()
     what = "no targets" if targets is None else f"targets {_told(first)}"
     raise InvalidInput(
         f"it is not clear what outputs {_told(logits)} with {what} mean; name the task with --task (task= in Python): "
@@ -60,8 +64,12 @@ def _told(value: Any) -> str:
     return f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
 
 
-def named_task(text: str) -> Task:
+def named_task(text: str, load: Callable[[str, str], Any] | None = None) -> Task:
     """The task that a text names: ``"dense"``, with options ``"dense?ignore=255"``.
+
+    Args:
+        text: of the user.
+        load: (``"module:function"``, name of the option) -> what it names.
 
     Raises:
         InvalidInput: an unknown name or option.
@@ -76,8 +84,18 @@ def named_task(text: str) -> Task:
             raise InvalidInput(
                 f"the task '{name}' has no option '{part}'{nearest(key, known)} (known: {', '.join(known) or 'none'})"
             )
-        options[key] = int(value) if value.lstrip("-").isdecimal() else value
+        options[key] = load(value, key) if load is not None and ":" in value else _plain(value)
     return kind(**options)
+
+
+def _plain(value: str) -> Any:
+    """``"255"``, ``"0.3"`` and ``"false"`` as what they are; the rest as text."""
+    if value in ("true", "false"):
+        return value == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def _options(kind: type[Task]) -> list[str]:

@@ -23,8 +23,8 @@ def verdict_of(task: Task, outputs: list[Any], floats: list[Any], targets: list[
     for one, other, wanted in zip(outputs, floats, targets, strict=True):
         count = len(tree_leaves(one)[0])
         answer, expected = Answer(task, one, wanted, count), Answer(task, other, wanted, count)
-        ours.add(answer.own, count)
-        exact.add(expected)
+        ours.add({**answer.own, **task.details(answer)}, count)
+        exact.add(expected, details=True)
         pair.add(task.against(answer, expected), count)
     metrics = {}
     if task.metrics:
