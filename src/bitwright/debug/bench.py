@@ -157,6 +157,7 @@ class Bench:
                 lane.to(walk.start(graph.linked(site)))
                 for action, tally in zip(actions, tallies, strict=True):
                     apply_action(graph, action, self.calibration)
+                    graph.apply(graph.policy)  # the steps of sites that are linked with this one follow
                     for one, outputs in zip(expected, lane.outputs(), strict=True):
                         tally.add(one, outputs)
         return [tally.distance(floats) for tally in tallies]
