@@ -129,7 +129,7 @@ def _everything_is_counted(monkeypatch):
 def assert_counted(graph):
     """The multiply-accumulates are half of torch's floating-point operations, and each parameter is counted once."""
     inputs, sites, coverage = graph.example_inputs, graph.sites, graph.coverage
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with graph.applied(bw.FLOAT), FlopCounterMode(display=False) as counter, torch.no_grad():
         graph.module(*inputs)
     # Rounded down as a whole, for networks that make something once for a batch.
     assert counter.get_total_flops() // 2 // len(inputs[0]) == sum(op.macs for op in sites.operations)
