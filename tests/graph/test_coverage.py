@@ -62,7 +62,9 @@ COVERED = {
         [(8,)], 8 * 6,
     ),
     "mm": (lambda: Net(lambda m, x: torch.mm(x, m.weight).relu(), weight=matrix(8, 6)), [(8,)], 8 * 6),
-    "a matrix on the left": (lambda: Net(lambda m, x: (m.weight @ x).relu(), weight=matrix(7, 5)), [(5, 8)], 7 * 5 * 8),
+    "a matrix on the left": (
+        lambda: Net(lambda m, x: (m.weight @ x).view(-1, 56).relu(), weight=matrix(7, 5)), [(5, 8)], 7 * 5 * 8,
+    ),
     "a vector": (lambda: Net(lambda m, x: (x @ m.weight).relu(), weight=matrix(8)), [(5, 8)], 5 * 8),
     "baddbmm": (
         lambda: Net(lambda m, x: torch.baddbmm(x.mean(2, keepdim=True), x, x.transpose(1, 2), beta=0.5, alpha=0.3)),

@@ -98,9 +98,11 @@ def test_with_exact_inputs_refitting_changes_nothing(images, calibrated):
         (nn.Conv2d(6, 8, 3, groups=2, stride=2, padding=1), (6, 8, 8)),
         (nn.ConvTranspose2d(6, 5, 3, stride=2), (6, 5, 5)),
         (nn.Conv1d(6, 5, 3, bias=False), (6, 12)),
+        (nn.Conv3d(6, 4, 2, groups=2), (6, 4, 3, 4)),
+        (nn.ConvTranspose3d(6, 5, 2, stride=2), (6, 3, 3, 3)),
         (nn.Linear(6, 5), (7, 6)),
     ],
-    ids=["depthwise", "grouped", "transposed", "1d without a bias", "sequence"],
+    ids=["depthwise", "grouped", "transposed", "1d without a bias", "3d, grouped", "3d, transposed", "sequence"],
 )
 def test_all_kinds_of_layers(layer, shape, calibrated):
     torch.manual_seed(0)

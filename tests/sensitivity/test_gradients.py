@@ -40,7 +40,7 @@ class Last(nn.Module):
         return (y * torch.arange(1, y.shape[1] + 1, dtype=y.dtype)[:, None]).mean(1)[:, :3]
 
 
-IMAGE, SIGNAL = (4, 9, 8), (4, 11)
+IMAGE, SIGNAL, VIDEO = (4, 9, 8), (4, 11), (4, 5, 6, 4)
 CONVOLUTIONS = {
     "plain": (nn.Conv2d(4, 6, 3), IMAGE),
     "grouped, strided, padded": (nn.Conv2d(4, 6, 3, groups=2, stride=2, padding=1), IMAGE),
@@ -56,6 +56,9 @@ CONVOLUTIONS = {
     "transposed, grouped, dilated": (nn.ConvTranspose2d(4, 6, 3, groups=2, dilation=2), IMAGE),
     "1d": (nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), SIGNAL),
     "1d, same, even": (nn.Conv1d(4, 6, 4, padding="same"), SIGNAL),
+    "3d": (nn.Conv3d(4, 6, (2, 3, 2), stride=(1, 2, 1), padding=1, groups=2), VIDEO),
+    "3d, same, even": (nn.Conv3d(4, 6, (2, 3, 2), padding="same"), VIDEO),
+    "3d, transposed": (nn.ConvTranspose3d(4, 6, 2, stride=2, groups=2, output_padding=1), VIDEO),
     "1d, transposed": (nn.ConvTranspose1d(4, 6, 3, stride=2, groups=2, padding=1, output_padding=1), SIGNAL),
 }
 
@@ -115,6 +118,30 @@ def test_linear_layers(shape, features, outputs, brute_norms):
             return self.second(y.flatten(1, -2).mean(1) if y.dim() > 2 else y)
 
     check(Net(), (torch.randn(3, *shape),), brute_norms)
+
+
+class Products(nn.Module):
+    """A sum of a vector and a product, a constant matrix on the left, a bilinear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias, self.weight = nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(4, 5))
+        self.mixing, self.both = nn.Parameter(torch.randn(3, 7)), nn.Bilinear(5, 4, 3)
+
+    def forward(self, x):
+        y = torch.addmm(self.bias, x.view(-1, 4), self.weight, alpha=0.5).view(-1, 7, 5).tanh()
+        return self.both((self.mixing @ y).tanh(), x[:, :3]).mean(1)
+
+
+def test_products_that_become_linear_layers(brute_norms):
+    check(Products(), (torch.randn(3, 7, 4),), brute_norms)
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "sum", "padding_idx": 2}, {"mode": "max"}])
+def test_bags(options, brute_norms):
+    bag = nn.EmbeddingBag(9, 6, **options)
+    nn.init.normal_(bag.weight)
+    check(nn.Sequential(bag, nn.Tanh(), nn.Linear(6, 3)), (torch.randint(0, 9, (4, 5)),), brute_norms)
 
 
 def test_both_branches_of_the_linear_norm_agree():

@@ -80,7 +80,8 @@ def _as_linear(module: GraphModule, node: Node, values: dict[Node, Tensor | None
             result = apply(aten.squeeze.dim, linear, -1)
         elif turned:
             linear.meta["val"] = node.meta["val"].transpose(-2, -1)
-            result = apply(aten.transpose.int, linear, -2, -1)
+            # In memory as the product was: a view that follows was traced for that.
+            result = apply(aten.contiguous.default, apply(aten.transpose.int, linear, -2, -1))
     node.replace_all_uses_with(result)
     module.graph.erase_node(node)
 
