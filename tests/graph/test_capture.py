@@ -692,12 +692,17 @@ def test_a_model_in_another_precision_is_told():
 def test_the_order_of_sites_is_found_in_one_walk_over_the_graph(monkeypatch):
     walks = []
     walk = torch.fx.graph._node_list.__iter__
+    operations_of = sys.modules["bitwright.graph.capture"].operations_of
     monkeypatch.setattr(torch.fx.graph._node_list, "__iter__", lambda self: walks.append(1) or walk(self))
 
     def walked(layers):
         walks.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["bitwright.graph.capture"], "operations_of", lambda *_: walks.clear() or ((), ()))
+            patch.setattr(
+                sys.modules["bitwright.graph.capture"],
+                "operations_of",
+                lambda *given: (operations_of(*given), walks.clear())[0],
+            )
             capture(nn.Sequential(*(nn.Linear(4, 4) for _ in range(layers))).eval(), torch.randn(2, 4))
         return len(walks)
 
