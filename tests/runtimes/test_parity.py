@@ -33,7 +33,7 @@ def mixed(sites, seed, low=2, high=8):
 def test_every_kind_of_operation_gives_the_same_numbers_with_optimisations_off(captured, tmp_path, name):
     graph, inputs = captured(name)
     result = export(graph, tmp_path / "model.onnx", policy=mixed(graph.sites, 1))
-    found = parity(graph, result.path, [(inputs, None)], task=CLASSES)
+    found = parity(graph, result.path, [(inputs, None)], task=CLASSES if graph(inputs[:1]).dim() == 2 else "dense")
     assert found.exact_agreement == 1.0
     assert found.exact_difference <= (1e-5 if found.step is None else 1.0)
     assert found.fused_agreement >= 0.9
@@ -96,7 +96,7 @@ def test_the_output_step_is_the_unit_of_the_difference(captured, tmp_path):
     graph, inputs = captured("updown")
     policy = Policy.uniform(graph.sites, 8, 6)
     result = export(graph, tmp_path / "model.onnx", policy=policy)
-    found = parity(graph, result.path, [(inputs, None)], task=CLASSES)
+    found = parity(graph, result.path, [(inputs, None)], task="dense")
     assert found.step == pytest.approx(result.scales["sites"]["last"]["scale"])
     assert found.exact_difference == 0.0
 
