@@ -13,6 +13,7 @@ from bitwright.values import Parity
         (1.0, 1.0, []),
         (1.0, 0.995, []),
         (1.0, 0.981, ["optimisations on", "1.9% of the runtime's predictions"]),
+        (0.9999, 0.9999, []),
         (0.999, 1.0, ["even with its graph optimisations off"]),
     ],
 )
