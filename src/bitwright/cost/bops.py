@@ -18,7 +18,7 @@ class Bops:
     """Bit operations: the sum over operations of MACs x bits of one operand x bits of the other.
 
     As in van Baalen et al., Bayesian Bits (NeurIPS 2020). Operands in float, and operands without a
-    site, count as 32 bits.
+    site, count as 32 bits. Products of two activations, as inside attention, count like any others.
     """
 
     name: str = "bops"
