@@ -9,8 +9,12 @@ import torch
 from torch import nn
 
 from bitwright.data import as_data
-from bitwright.flow import gave_way, run
+from bitwright.flow import Steps, gave_way, prepare, run, score
+from bitwright.sensitivity import METHODS, sensitivities
+from bitwright.sensitivity.evidence import Evidence
+from bitwright.sensitivity.method import Method, Scores
 from bitwright.settings import Settings
+from bitwright.store import RunStore
 
 QUICK = Settings(
     calibration_samples=32,
@@ -83,3 +87,28 @@ def test_a_network_that_quantization_does_not_change(tmp_path, wanted: dict) -> 
     assert report.chosen.verdict.kl.value == 0
     assert any("Quantization changes nothing that was measured" in note for note in report.notes)
     assert (tmp_path / "report.html").exists()
+
+
+def test_a_method_that_was_edited_scores_anew(tmp_path, request, monkeypatch) -> None:
+    """The store keeps scores under what the method computes, not under its name alone."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    data = as_data((pixels(60), pixels(40)))
+    request.addfinalizer(lambda: METHODS.remove("mine"))
+
+    def scored(factor: float) -> float:
+        def mine(evidence: Evidence) -> Scores:
+            return Scores(factor * evidence.noise)
+
+        METHODS.register(Method(name="mine", does="x.", unit="u", function=mine))
+        with RunStore(tmp_path) as store:
+            bench = prepare(model, data, QUICK, store, Steps(None))
+            return float(score(bench, ("mine",), Steps(None))[0].harm.sum())
+
+    calls: list[int] = []
+    make = sensitivities
+    monkeypatch.setattr("bitwright.flow.bench.sensitivities", lambda *a, **k: calls.append(0) or make(*a, **k))
+    first = scored(1.0)
+    assert scored(1.0) == first
+    assert scored(2.0) == pytest.approx(2 * first)
+    assert len(calls) == 2

@@ -16,6 +16,7 @@ from bitwright.debug.bench import Bench, Remember
 from bitwright.errors import InvalidInput
 from bitwright.graph.batches import as_batches
 from bitwright.graph.graph import Graph
+from bitwright.repair import functions_of
 from bitwright.report import format as text
 from bitwright.settings import DEFAULTS
 from bitwright.store import content_key
@@ -71,7 +72,8 @@ class Auto:
 def _judged(bench: Bench, recipe: Recipe, remember: Remember | None) -> Verdict:
     if remember is None:
         return bench.judge(recipe)
-    key = content_key(auto=1, graph=bench.graph_hash, recipe=recipe.to_dict())
+    functions = functions_of(recipe.repairs)
+    key = content_key(auto=1, graph=bench.graph_hash, recipe=recipe.to_dict(), functions=functions)
     return Verdict.from_dict(remember(key, lambda: bench.judge(recipe).to_dict()))
 
 

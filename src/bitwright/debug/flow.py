@@ -29,7 +29,7 @@ from bitwright.debug.words import drop_of, listed, target_of
 from bitwright.errors import InvalidInput, nearest
 from bitwright.graph.graph import Graph
 from bitwright.numerics.ranges import check_method
-from bitwright.repair import flow_repairs
+from bitwright.repair import flow_repairs, functions_of
 from bitwright.settings import DEFAULT_DROP, DEFAULTS
 from bitwright.store import content_key
 from bitwright.tasks import Task
@@ -189,6 +189,7 @@ def _taken(bench: Bench, state: State, number: int, model: nn.Module | None, rem
         debug=number,
         graph=bench.graph_hash,
         recipe=state.recipe.to_dict(),
+        functions=functions_of([*state.recipe.repairs, *bench.repairs]),
         fitted=_checksum(state.recipe),
         at_fault=state.at_fault,
         swept=state.sweep is not None,
@@ -218,6 +219,7 @@ def _with_fitted(bench: Bench, begin: Recipe, recipe: Recipe, remember: Remember
         begin=begin.to_dict(),
         fitted=_checksum(begin),
         recipe=recipe.to_dict(),
+        functions=functions_of(recipe.repairs),
         samples=bench.samples,
     )
     return recipe.with_fitted(Fitted.from_dict(remember(key, take)))

@@ -109,7 +109,13 @@ def score(bench: Bench, methods: tuple[str, ...], steps: Steps) -> tuple[Sensiti
     if not has_margin(bench):
         methods = tuple(dict.fromkeys(METHODS[m].instead if METHODS[m].margin else m for m in methods))
     keys = {
-        method: content_key(graph=bench.identity, method=method, bits=bench.settings.bits, samples=samples)
+        method: content_key(
+            graph=bench.identity,
+            method=method,
+            function=METHODS[method].function,
+            bits=bench.settings.bits,
+            samples=samples,
+        )
         for method in methods
     }
     with steps.step("score sites", samples) as tell:

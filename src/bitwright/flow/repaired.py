@@ -14,6 +14,7 @@ from bitwright.flow.choose import Choice
 from bitwright.flow.meter import meters
 from bitwright.flow.steps import Steps
 from bitwright.graph import Graph
+from bitwright.repair import functions_of
 from bitwright.store import content_key
 from bitwright.values import FLOAT, Candidate
 from bitwright.values.fitted import FITTED_VERSION, Fitted
@@ -71,7 +72,8 @@ def remembered(bench: Bench, recipe: Recipe) -> Recipe:
 
 
 def _place(bench: Bench, recipe: Recipe) -> str:
-    return content_key(fitted=FITTED_VERSION, bench=bench.identity, recipe=recipe.digest)
+    functions = functions_of(recipe.repairs)
+    return content_key(fitted=FITTED_VERSION, bench=bench.identity, recipe=recipe.digest, functions=functions)
 
 
 def given(bench: Bench, recipe: Recipe, predicted: float | None) -> Choice:

@@ -14,7 +14,7 @@ from bitwright.errors import InvalidInput
 from bitwright.flow.bench import Bench
 from bitwright.flow.repaired import measuring, recalled, with_recipe
 from bitwright.flow.steps import Steps
-from bitwright.repair import REPAIRS, RepairReport, check_sequence
+from bitwright.repair import REPAIRS, RepairReport, check_sequence, functions_of
 from bitwright.store import content_key
 from bitwright.values import FLOAT, Verdict
 from bitwright.values.fitted import Fitted
@@ -119,6 +119,7 @@ def repair_policy(bench: Bench, begin: Recipe, added: Sequence[Action], steps: S
         begin=begin.to_dict(),
         fitted="" if begin.fitted is None else begin.fitted.checksum,
         recipe=recipe.to_dict(),
+        functions=functions_of(recipe.repairs),
     )
 
     def compute() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from bitwright.repair.adaround import adaround
 from bitwright.repair.bias import bias_correction
-from bitwright.repair.descriptor import REPAIRS, Repair, check_sequence, flow_repairs, repair
+from bitwright.repair.descriptor import REPAIRS, Repair, check_sequence, flow_repairs, functions_of, repair
 from bitwright.repair.equalization import equalize
 from bitwright.repair.fitted import put_fitted, take_fitted
 from bitwright.repair.folding import fold
@@ -22,6 +22,7 @@ __all__ = [
     "clip",
     "equalize",
     "flow_repairs",
+    "functions_of",
     "fold",
     "gptq",
     "put_fitted",

@@ -108,6 +108,11 @@ def flow_repairs(side: Side | None = None) -> list[Repair]:
     return sorted(found, key=lambda repair: (repair.fits, repair.order, repair.name))
 
 
+def functions_of(names: Iterable[Any]) -> list[Callable[..., RepairReport]]:
+    """The functions of repairs, for keys of what they were measured to do; unknown names are left out."""
+    return [REPAIRS[str(name)].function for name in names if str(name) in REPAIRS]
+
+
 def check_order(done: Iterable[str], name: str) -> None:
     """Raise :class:`InvalidInput` if a repair must not follow those that were done before."""
     for earlier in done:

@@ -134,6 +134,11 @@ class Recipe:
         """The same actions for another target."""
         return Recipe(target, self.ranges, self.actions, self.name)
 
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """Names of its repairs, in their order."""
+        return tuple(str(a.options.get("name")) for a in self.actions if a.kind == "repair")
+
     def repaired(self, name: str) -> bool:
         """Whether a repair is in it."""
         return any(a.kind == "repair" and a.options.get("name") == name for a in self.actions)
