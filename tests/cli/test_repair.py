@@ -42,7 +42,7 @@ def test_repairs_are_applied_in_order_and_the_recipe_is_exported_as_simulated(
     recipe = tmp_path / "out" / "recipe.json"
     assert run("evaluate", *digits_flags, *QUICK, "--recipe", recipe, "--json", "-o", "out") == 0
     verdict = json.loads(capsys.readouterr().out)
-    assert verdict["accuracy"] == found.after.to_dict()["accuracy"]
+    assert verdict["figures"]["accuracy"] == found.after.to_dict()["figures"]["accuracy"]
     assert run("export", *digits_flags, *QUICK, "--recipe", recipe, "-o", "out") == 0
     samples = found.after.samples
     assert f"on {samples} of {samples} inputs with its graph" in " ".join(capsys.readouterr().out.split())
