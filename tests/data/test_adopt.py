@@ -227,3 +227,10 @@ def test_targets_of_a_regression_stay_as_they_are(form, monkeypatch):
     targets = torch.cat([y for _, y in as_dataset(FORMS[form](), "p").batches(4)])
     assert targets.dtype == torch.float32
     assert torch.equal(targets, values.float())
+
+
+def test_inputs_alone_have_targets_of_nothing() -> None:
+    for part in ((X, None), [(X[:4], None), (X[4:], None)], ((X, X), None)):
+        data = as_dataset(part, "vectors")
+        assert len(data) == len(X)
+        assert data.read(0, 3)[1].shape == (3, 0)

@@ -196,3 +196,11 @@ def test_arrays_with_known_classes_refuse_floats_and_others_take_them():
     assert torch.equal(ArrayDataset("d", lambda: (x, y)).read(0, 4)[1], y)
     with pytest.raises(InvalidData, match="must be integers"):
         ArrayDataset("d", lambda: (x, y), classes=3).read(0, 4)
+
+
+def test_positions_that_do_not_count_are_let_through_and_samples_are_not() -> None:
+    assert to_targets([[1, -100]], "masks").tolist() == [[1, -100]]
+    with pytest.raises(InvalidData, match="at least 0, got -100 in sample 1"):
+        to_targets([1, -100], "labels")
+    with pytest.raises(InvalidData, match="got -1 in sample 0"):
+        to_targets([[1, -1]], "masks")

@@ -2,7 +2,8 @@
 
 Taken as one part of the data: a Bitwright `Dataset`; a pair of arrays or tensors ``(inputs, targets)``; a torch
 ``Dataset`` of samples; a ``DataLoader``; any other iterable of batches ``(inputs, targets)``. For a network with
-several inputs, ``inputs`` is a tuple of tensors. Targets are class numbers, or floats for regression.
+several inputs, ``inputs`` is a tuple of tensors. Targets are class numbers, or floats for regression, or None where
+there are none, as for embeddings.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def as_dataset(part: Any, name: str) -> Dataset:
     if isinstance(part, list | tuple) and len(part) == 2 and all(_is_array(value) for value in part):
         inputs, targets = part
         return ArrayDataset(name, lambda: (inputs, targets))
-    if isinstance(part, list | tuple) and len(part) == 2 and _is_array(part[1]):
-        return BatchStream(name, [part])  # several inputs: ((ids, mask), targets)
+    if isinstance(part, list | tuple) and len(part) == 2 and (part[1] is None or _is_array(part[1])):
+        return BatchStream(name, [part])  # several inputs, ((ids, mask), targets), or inputs alone, (inputs, None)
     if isinstance(part, torch_data.DataLoader):
         return _from_loader(part, name)
     if isinstance(part, torch_data.Dataset) and not isinstance(part, torch_data.IterableDataset):
@@ -221,7 +222,10 @@ def _checked(batch: Any, name: str, first: int) -> Batch:
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         got = f"{len(batch)} values" if isinstance(batch, list | tuple) else type(batch).__name__
         raise InvalidData(f"a batch of {name} must be a pair (inputs, targets), got {got}")
-    inputs, targets = to_inputs(batch[0], name, first), to_targets(batch[1], name, first=first, floats=True)
+    inputs = to_inputs(batch[0], name, first)
+    if batch[1] is None:
+        return inputs, torch.empty(samples_in(inputs), 0)
+    targets = to_targets(batch[1], name, first=first, floats=True)
     check_lengths(inputs, targets, f"a batch of {name}")
     return inputs, targets
 

@@ -4,7 +4,8 @@ A batch is a pair ``(inputs, targets)`` of tensors with the samples along the fi
 inputs, ``inputs`` is a tuple of tensors. Inputs are float32, or int64 where the data holds whole numbers such as token
 ids, or bool; 8-bit unsigned integers are taken as pixels and scaled to [0, 1]. Targets are int64 class
 numbers from 0, one for each sample or, for segmentation, one for each pixel. Where the number of classes is not known,
-they can also be float32 values of any shape, for regression.
+they can also be float32 values of any shape, for regression. Data without targets has targets of shape (N, 0). Of
+several positions those with the target -100 do not count.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from bitwright.errors import InvalidData, InvalidInput
 
 __all__ = ["Batch", "Batches", "DataSets", "Dataset", "to_inputs", "to_targets"]
 
+IGNORED = -100
+"""The target of positions that do not count, PyTorch's own."""
 Batch = tuple[Inputs, Tensor]
 """Inputs (N, ...), or a tuple of such, and targets (N,) or (N, H, W)."""
 
@@ -187,6 +190,8 @@ def to_targets(values: Any, name: str, classes: int | None = None, first: int = 
         raise InvalidData(f"the targets of {name} must be integers (class numbers from 0), got {kind}")
     tensor = tensor.to(torch.int64)
     outside = tensor < 0 if classes is None else (tensor < 0) | (tensor >= classes)
+    if tensor.dim() > 1:
+        outside &= tensor != IGNORED
     if bool(outside.any()):
         position = outside.nonzero()[0]
         value = int(tensor[tuple(position)])
