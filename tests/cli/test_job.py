@@ -23,7 +23,7 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "points = 9\nrounds = 2\nranges = 'minmax'\nmethod = 'fit'\n"
         "bits = [8, 4, 4]\nbudget = ['bops=W4A4', 'size=60%']\ncost = 'size'\nquantizer = 'x86'\nruntime = 'none'\n"
         "output = 'out'\nseed = 3\nthreads = 2\ndevice = 'cuda'\ntarget_drop = 0.5\nrepairs = 'bias'\n"
-        "metric = 'net:metric'\n"
+        "task = 'dense?ignore=255'\nmetric = 'net:metric'\n"
         "[pins]\n'conv1.weight' = 8\nfc = 'float'\n",
     )
     job = load_job()
@@ -44,9 +44,9 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "bits": (4, 8),
         "budget": ("bops=W4A4", "size=60%"),
         "target_drop": 0.5,
-        "task": None,
         "repairs": ("bias",),
         "loss": None,
+        "task": "dense?ignore=255",
         "metric": "net:metric",
         "cost": "size",
         "pins": {"conv1.weight": 8, "fc": "float"},

@@ -39,13 +39,16 @@ def test_evaluate_measures_by_the_users_loss_and_shows_the_metric(run, digits_fl
     own = ("--loss", f"{mine}:doubled", "--metric", f"{mine}:third")
     assert run(*common, *own, "--json") == 0
     verdict = json.loads(capsys.readouterr().out)
-    assert verdict["loss"]["value"] == pytest.approx(2 * plain["loss"]["value"], rel=1e-6)
-    assert verdict["accuracy"] == plain["accuracy"]
-    assert verdict["accuracy"]["value"] <= verdict["metrics"]["metric"] <= 1
+    mine, before = verdict["figures"], plain["figures"]
+    assert mine["loss"]["value"]["value"] == pytest.approx(2 * before["loss"]["value"]["value"], rel=1e-6)
+    assert mine["accuracy"] == before["accuracy"]
+    assert (plain["primary_name"], verdict["primary_name"]) == ("accuracy", "metric")  # a metric of one's own decides
+    metric = mine["metric"]
+    assert mine["accuracy"]["value"]["value"] <= metric["value"]["value"] <= 1
     assert run(*common, *own) == 0
     shown = capsys.readouterr().out
     assert "metric" in shown
-    assert all(f"{verdict['metrics'][name]:.3g}" in shown for name in ("metric", "float metric"))
+    assert all(f"{metric[part]['value']:.3g}" in shown for part in ("value", "reference"))
 
 
 def test_sensitivity_scores_the_users_loss(run, digits_flags, mine, tmp_path: Path) -> None:

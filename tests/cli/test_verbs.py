@@ -63,8 +63,10 @@ def test_evaluate_gives_every_figure_with_its_interval(run, digits_flags, capsys
     assert run("evaluate", *digits_flags, *QUICK, "--policy", "W8A8", "--json") == 0
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["samples"] == 120
-    assert verdict["accuracy"]["low"] < verdict["accuracy"]["value"]
-    assert verdict["agreement"]["value"] > 0.97
+    accuracy = verdict["figures"]["accuracy"]
+    assert accuracy["value"]["low"] < accuracy["value"]["value"]
+    assert accuracy["change"]["low"] < 0 < accuracy["change"]["high"]
+    assert verdict["figures"]["agreement"]["value"]["value"] > 0.97
     assert run("evaluate", *digits_flags, *QUICK, "--policy", "W2A2") == 0
     out = capsys.readouterr().out
     assert "W2A2 *" in out
@@ -86,7 +88,7 @@ def test_run_says_what_was_asked_what_came_out_and_what_to_try_next(run, digits_
     assert captured.err == ""
     out = captured.out
     assert "Asked: the best policy for bops=W4A4" in out
-    assert "against" in out
+    assert "top-1 (float " in out
     assert "points [" in out
     assert "report.html" in out
     assert max(len(line) for line in out.splitlines() if not line.startswith("  bitwright")) <= 80
