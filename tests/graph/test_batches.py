@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bitwright.errors import InvalidData, InvalidInput
-from bitwright.graph.batches import as_batches, check_target_shape, check_targets, cut, iterate, limited, split
+from bitwright.errors import InvalidData
+from bitwright.graph.batches import as_batches, cut, iterate, limited, split
 
 X, Y = torch.randn(3, 2), torch.tensor([0, 1, 2])
 
@@ -58,41 +58,6 @@ def test_what_batches_cannot_be(batches):
 def test_none_at_all_says_what_for():
     with pytest.raises(InvalidData, match="batches are empty: baking needs at least one batch"):
         list(iterate([], purpose="baking"))
-
-
-@pytest.mark.parametrize(
-    ("targets", "message"),
-    [
-        (torch.tensor([0, 3]), r"between 0 and 2 \(the model has 3 outputs\), got 3"),
-        (torch.tensor([-1, 2]), "got -1"),
-        (torch.tensor([0.0]), "must be class indices .integers., got torch.float32"),
-        (None, "targets are needed here"),
-        ([0, 1], "targets are needed here"),
-    ],
-)
-def test_targets(targets, message):
-    with pytest.raises(InvalidData, match=message):
-        check_targets(targets, 3)
-
-
-def test_good_targets_pass():
-    check_targets(torch.tensor([0, 1, 2]), 3)
-    check_targets(torch.zeros(2, 4, 4, dtype=torch.uint8), 1)
-
-
-def test_classes_along_the_last_axis_are_told():
-    outputs, targets = torch.zeros(4, 7, 20), torch.zeros(4, 7, dtype=torch.long)
-    with pytest.raises(InvalidInput, match=r"classes must be axis 1 .* got shape \(4, 7, 20\) .*movedim\(-1, 1\)"):
-        check_target_shape(outputs, targets)
-    check_target_shape(outputs.movedim(-1, 1), targets)
-    check_target_shape(torch.zeros(4, 7, 7), targets)
-
-
-def test_one_hot_targets_are_told():
-    with pytest.raises(
-        InvalidData, match=r"targets must have shape \(4,\) for outputs of shape \(4, 3\), got \(4, 3\)"
-    ):
-        check_target_shape(torch.zeros(4, 3), torch.zeros(4, 3, dtype=torch.long))
 
 
 class Boxes(NamedTuple):
