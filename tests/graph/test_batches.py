@@ -40,6 +40,8 @@ def test_what_a_batch_can_be(batch, count):
         ((X[:0], Y[:0]), r"a batch holds no samples: its inputs have shape \(0, 2\)"),
         ((torch.tensor(1.0), None), r"its inputs have shape \(\)"),
         ((X, Y[:2]), "a batch has 3 inputs but 2 targets"),
+        ((X, {"text": ["one", "two"]}), "a batch has 3 inputs but 2 targets"),
+        ((X, [{"boxes": X}] * 4), "a batch has 3 inputs but 4 targets"),
         ((X * float("nan"), Y), "NaN or infinite"),
         ((X / 0, Y), "NaN or infinite"),
     ],

@@ -45,13 +45,12 @@ def split(batch: Any, device: torch.device | None = None) -> Batch:
             raise InvalidData(f"a batch holds no samples: its inputs have shape {tuple(value.shape)}")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InvalidData("the inputs hold NaN or infinite values; clean the data first")
+    count = len(inputs[0])
     for value in targets.values() if isinstance(targets, Mapping) else (targets,):
-        if (
-            isinstance(value, (list, Tensor))
-            and (isinstance(value, list) or value.dim())
-            and len(value) != len(inputs[0])
-        ):
-            raise InvalidData(f"a batch has {len(inputs[0])} inputs but {len(value)} targets")
+        along = isinstance(value, Tensor) and value.dim() > 0
+        along |= isinstance(value, list) and not any(_holds_samples(entry, count) for entry in value)
+        if along and len(value) != count:
+            raise InvalidData(f"a batch has {count} inputs but {len(value)} targets")
     if isinstance(targets, Tensor) and targets.dim() > 1 and targets.numel() == 0:
         targets = None  # data of inputs alone
     if device is not None:
