@@ -148,7 +148,10 @@ class TestMarginFit:
 class TestSampling:
     @pytest.mark.parametrize("method", ["fit", "margin-fit"])
     def test_four_times_the_samples_halve_the_standard_error(self, method, digits_graph, data):
-        few, many = (sensitivity(digits_graph, [data], method, (8,), samples=n, noise="measured") for n in (128, 512))
+        # With the right classes the one sample that the network is least sure of holds most of FIT's traces, and the
+        # error depends on whether it is among the few; with wrong ones every sample has its part.
+        wrong = [(data[0], (data[1] + 1) % 10)]
+        few, many = (sensitivity(digits_graph, wrong, method, (8,), samples=n, noise="measured") for n in (128, 512))
         assert (few.samples, many.samples) == (128, 512)
         relative = [t.parts["trace_standard_error"] / t.parts["trace"] for t in (few, many)]
         ratio = np.median(relative[0] / relative[1])
@@ -191,7 +194,9 @@ class TestSampling:
 
     def test_more_bits_harm_less(self, digits_graph, data):
         for table in sensitivities(digits_graph, [data], ("fit", "margin-fit", "noise"), (2, 4, 8), samples=64):
-            assert (np.diff(table.harm, axis=1) < 0).mean() > 0.95, table.method
+            fewer, more = table.harm[:, :-1], table.harm[:, 1:]
+            # Where no margin is near 0, Margin-FIT finds no harm at all.
+            assert ((more < fewer) | (more == 0)).mean() > 0.95, table.method
 
     def test_progress_counts_samples(self, digits_graph, data):
         seen = []
