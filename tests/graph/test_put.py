@@ -113,7 +113,7 @@ def test_calibration_scores_and_policies_go_on(graph, images):
     calibrate(graph, [(images, None)], ranges="minmax")
     assert graph.quantizers["relu"].observed.count == images.shape[0] * 16 * 64
     assert float(graph.quantizers["relu"].grid(4).scale) == 0.25
-    table = bw.sensitivity(graph, [images], bits=(2, 4))
+    table = bw.sensitivity(graph, [images], bits=(2, 4), task="classification")
     assert table.harm.shape == (len(graph.sites), 2)
     assert torch.isfinite(torch.tensor(table.harm)).all()
     run(graph.apply(Policy.uniform(graph.sites, 2, 2)), images)

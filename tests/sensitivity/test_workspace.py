@@ -37,6 +37,7 @@ def test_a_graph_keeps_a_small_workspace_and_gives_a_large_one_back(digits_graph
 
 def test_a_workspace_goes_with_its_graph(digits_graph, digits_data):
     inputs, targets = digits_data[0]
+    gc.collect()  # what other tests left
     count = len(Workspace._of)
     copy = digits_graph.copy()
     sensitivity(copy, [(inputs[:32], targets[:32])], "fit", (4,))

@@ -46,15 +46,13 @@ def split(batch: Any, device: torch.device | None = None) -> Batch:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InvalidData("the inputs hold NaN or infinite values; clean the data first")
     count = len(inputs[0])
-    for value in targets.values() if isinstance(targets, Mapping) else (targets,):
-        if isinstance(value, Tensor) and value.dim() > 0:
-            found = len(value)
-        elif isinstance(value, list) and not any(_holds_samples(entry, count) for entry in value):
-            found = len(value)
-        else:
-            continue
-        if found != count:
-            raise InvalidData(f"a batch has {count} inputs but {found} targets")
+    entries: Iterable[Any] = targets.values() if isinstance(targets, Mapping) else (targets,)
+    for value in entries:
+        tensor = isinstance(value, Tensor) and value.dim() > 0
+        if not tensor and (not isinstance(value, list) or any(_holds_samples(entry, count) for entry in value)):
+            continue  # for all samples, or of several outputs
+        if len(value) != count:
+            raise InvalidData(f"a batch has {count} inputs but {len(value)} targets")
     if isinstance(targets, Tensor) and targets.dim() > 1 and targets.numel() == 0:
         targets = None  # data of inputs alone
     if device is not None:
