@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ def test_the_demo_shows_everything(run, digits_model, tmp_path: Path, capsys, mo
         return digits_model
 
     monkeypatch.setattr(bitwright.zoo, "train_digits_network", train)
+    started = time.process_time()
     assert run("demo", "-o", "out", "--seed", 5) == 0
+    assert time.process_time() - started < 100  # seconds of processor time: others may use the machine
     assert seeds == [5]
     job = load_job(tmp_path / "out" / "bitwright.toml")  # runs on the network that was trained here
     kept, trained = load_model(job).state_dict(), digits_model.state_dict()
@@ -37,7 +40,6 @@ def test_the_demo_shows_everything(run, digits_model, tmp_path: Path, capsys, mo
     assert report.parity.exact_agreement == 1
     assert report.parity.fused_agreement >= 0.995
     assert {item.batch for item in report.latency} >= {1, 32}
-    assert sum(report.timings.values()) < 100
     assert (tmp_path / "out" / "model.onnx").stat().st_size > 0
     out = captured.out
     assert "ONNX Runtime agrees with the simulation on 500 of 500 inputs with its graph" in " ".join(out.split())

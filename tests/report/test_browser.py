@@ -96,7 +96,7 @@ def colour_scheme(driver: Any, dark: bool) -> None:
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
 
-def wait(driver: Any, script: str, seconds: float = 10.0) -> None:
+def wait(driver: Any, script: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not driver.execute_script(script):
         assert time.monotonic() < end, f"not true within {seconds} s: {script}"
