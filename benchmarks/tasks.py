@@ -33,9 +33,9 @@ from _task_networks import Built, networks  # noqa: E402
 from bitwright import tasks  # noqa: E402
 from bitwright.data import as_data  # noqa: E402
 from bitwright.flow import run  # noqa: E402
-from bitwright.flow.samples import draw  # noqa: E402
 from bitwright.graph import Graph, calibrate, capture  # noqa: E402
 from bitwright.sensitivity import sweep  # noqa: E402
+from bitwright.session import draw  # noqa: E402
 from bitwright.settings import Settings  # noqa: E402
 from bitwright.tasks import Reference, Task, evaluate, paired_bootstrap, reference  # noqa: E402
 from bitwright.tasks.base import Answer  # noqa: E402
@@ -177,7 +177,7 @@ def measure(name: str, data: Path, weights: Path, folder: Path) -> dict[str, Any
     settings = settings_of(name)
     found, searched = main_job(name, built, folder)
     sets = as_data((built.calibration, built.evaluation))
-    calibration = list(draw(sets.calibration, settings).calibration)  # the samples that the main job draws, too
+    calibration = list(draw(sets, settings).calibration)  # the samples that the main job draws, too
     evaluation = list(sets.evaluation.batches(settings.batch_size))
     graph = capture(built.model, calibration[0][0])
     calibrate(graph, calibration, ranges=settings.ranges, seed=settings.seed)

@@ -21,9 +21,10 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from bitwright.version import VERSION
+
 if TYPE_CHECKING:
     from bitwright import tasks as tasks
-    from bitwright.debug import apply_recipe as apply_recipe
     from bitwright.debug import debug as debug
     from bitwright.debug import tensor_view as tensor_view
     from bitwright.errors import BitwrightError as BitwrightError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bitwright.graph import calibrate as calibrate
     from bitwright.graph import capture as capture
     from bitwright.graph.pt2e import edge_quantizer as edge_quantizer
+    from bitwright.repair import apply_recipe as apply_recipe
     from bitwright.repair import repair as repair
     from bitwright.runtimes import export as export
     from bitwright.runtimes import parity as parity
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from bitwright.values import Verdict as Verdict
     from bitwright.values.recipe import Recipe as Recipe
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
     "BitwrightError": "bitwright.errors",
@@ -56,7 +58,7 @@ _HOMES = {
     "SensitivityTable": "bitwright.values",
     "Task": "bitwright.tasks",
     "Verdict": "bitwright.values",
-    "apply_recipe": "bitwright.debug",
+    "apply_recipe": "bitwright.repair",
     "calibrate": "bitwright.graph",
     "capture": "bitwright.graph",
     "debug": "bitwright.debug",

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
@@ -34,8 +33,7 @@ def test_debug_goes_on_from_the_store_and_from_a_recipe(run, digits_flags, tmp_p
     code = run(*words)
     assert code in (3, 4)
     first = (tmp_path / "out" / "findings.json").read_text()
-    bench = importlib.import_module("bitwright.debug.bench")
-    monkeypatch.setattr(bench, "evaluate", None)  # nothing may be measured again
+    monkeypatch.setattr("bitwright.session.session.evaluate", None)  # nothing may be measured again
     assert run(*words) == code
     assert (tmp_path / "out" / "findings.json").read_text() == first
     monkeypatch.undo()

@@ -32,7 +32,7 @@ def test_sensitivity_goes_on_from_the_store(run, digits_flags, capsys, monkeypat
     words = ("sensitivity", *digits_flags, *QUICK, "--score-samples", 16, "--bits", "4")
     assert run(*words) == 0
     first = capsys.readouterr().out
-    monkeypatch.setattr("bitwright.flow.bench.sensitivities", None)
+    monkeypatch.setattr("bitwright.flow.scores.sensitivities", None)
     assert run(*words) == 0
     assert capsys.readouterr().out == first
 
@@ -104,7 +104,7 @@ def test_the_job_file_of_a_run_runs_again(run, digits_flags, tmp_path: Path, cap
     assert run("run", *digits_flags, *QUICK, *flags, "-o", "out") == 0
     first = (tmp_path / "out" / "policy.json").read_text()
     (tmp_path / "out" / "policy.json").unlink()
-    monkeypatch.setattr("bitwright.flow.meter.evaluate", None)
+    monkeypatch.setattr("bitwright.session.session.evaluate", None)
     assert run("run", "--job", "out/bitwright.toml") == 0
     assert (tmp_path / "out" / "policy.json").read_text() == first
 
@@ -121,9 +121,9 @@ def test_every_verb_has_help_with_an_example(run, capsys, verb: str) -> None:
 
 
 def test_ctrl_c_keeps_what_was_measured_and_says_so(run, digits_flags, tmp_path: Path, capsys, monkeypatch) -> None:
-    from bitwright.flow import meter
+    from bitwright.session import session
 
-    evaluate, calls = meter.evaluate, []
+    evaluate, calls = session.evaluate, []
 
     def stopping(*args, **kwargs):
         calls.append(1)
@@ -131,7 +131,7 @@ def test_ctrl_c_keeps_what_was_measured_and_says_so(run, digits_flags, tmp_path:
             raise KeyboardInterrupt
         return evaluate(*args, **kwargs)
 
-    monkeypatch.setattr(meter, "evaluate", stopping)
+    monkeypatch.setattr(session, "evaluate", stopping)
     flags = ("--score-samples", 16, "--holdout-samples", 48, "--points", 3, "--bits", "4,8", "--runtime", "none")
     assert run("run", *digits_flags, *QUICK, *flags, "-o", "out") == 130
     assert capsys.readouterr().err == ("stopped; the same command goes on from here (finished measurements are kept)\n")

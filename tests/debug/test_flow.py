@@ -7,8 +7,11 @@ import pytest
 import torch
 
 import bitwright as bw
-from bitwright.debug import STEPS, apply_recipe, debug
+from bitwright.debug import STEPS, debug
 from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.repair import apply_recipe
+from bitwright.session import Samples, Session
+from bitwright.store import Memory
 from bitwright.tasks import Classification, evaluate
 from bitwright.values.findings import Findings
 
@@ -158,45 +161,38 @@ def test_to_json_and_back(whole_flow):
 
 
 def test_a_stopped_flow_goes_on_where_it_was(graph, digits_task, whole_flow, digits_model):
-    kept: dict[str, str] = {}
-    computed: list[int] = []
-
     class Stop(Exception):
         pass
 
-    def remember(key, compute):
-        if key not in kept:
-            if len(kept) == stop_after:
-                raise Stop
-            data = compute()
-            if "number" in data:  # else it is what was fitted
-                computed.append(data["number"])
-            kept[key] = json.dumps(data)
-        return json.loads(kept[key])
+    class Kept(Memory):
+        steps: list[int]
+
+        def put(self, key, kind, payload):
+            if kind == "debug step":
+                if len(self.steps) == stop_after:
+                    raise Stop
+                self.steps.append(payload["number"])
+            super().put(key, kind, json.loads(json.dumps(payload)))
+
+    store = Kept()
+    store.steps = []
+    samples = Samples.of(digits_task.calibration, digits_task.evaluation, 512)
 
     def run():
-        return debug(
-            graph,
-            digits_task,
-            0.0,
-            weights=2,
-            activations=2,
-            model=digits_model,
-            repairs=WITHOUT_REPAIRS,
-            remember=remember,
-        )
+        session = Session(graph, digits_task, samples, store=store)
+        return debug(session, target_drop=0.0, weights=2, activations=2, model=digits_model, repairs=WITHOUT_REPAIRS)
 
     stop_after = 4
     with pytest.raises(Stop):
         run()
-    assert computed == [1, 2, 3, 4]
+    assert store.steps == [1, 2, 3, 4]
     stop_after = 100
     findings = run()
-    assert computed == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert store.steps == [1, 2, 3, 4, 5, 6, 7, 8]
     assert findings.recipe == whole_flow.recipe
     assert [s.conclusion for s in findings.steps] == [s.conclusion for s in whole_flow.steps]
     assert run() == findings  # nothing is measured again
-    assert len(computed) == 8
+    assert len(store.steps) == 8
 
 
 def test_start_at_any_step_and_from_a_recipe(graph, digits_task, whole_flow):

@@ -7,10 +7,12 @@ import torch
 
 import bitwright as bw
 from bitwright.debug import debug
-from bitwright.debug.bench import Bench
+from bitwright.debug.case import Case
 from bitwright.debug.mending import Mending, fits, without_replaced
 from bitwright.debug.state import State
 from bitwright.debug.words import listed, named, outliers_of, points
+from bitwright.session import Samples, Session
+from bitwright.settings import Settings
 from bitwright.tasks import Classification
 from bitwright.tasks.classification import ACCURACY, LOSS
 from bitwright.values import Policy
@@ -23,8 +25,9 @@ def graph(digits_model, digits_data):
 
 
 def mending(graph, task, policy, ranges="mse"):
-    bench = Bench(graph, task, 0.5, 128, {})
-    return Mending(bench, State(Recipe(policy, ranges)))
+    samples = Samples.of(task.calibration, task.evaluation, 128)
+    session = Session(graph, task, samples, Settings(ranges=ranges))
+    return Mending(Case(session, 0.5, {}), State(Recipe(policy, ranges)))
 
 
 def ranges_by(method):

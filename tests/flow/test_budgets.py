@@ -14,8 +14,8 @@ from bitwright.settings import Settings
 from bitwright.values import Policy
 
 
-def bench_of(graph: Any, runtime: str = "onnxruntime") -> Any:
-    return SimpleNamespace(graph=graph, settings=Settings(runtime=runtime))
+def session_of(graph: Any, runtime: str = "onnxruntime") -> Any:
+    return SimpleNamespace(sites=graph.sites, settings=Settings(runtime=runtime))
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,9 @@ def bench_of(graph: Any, runtime: str = "onnxruntime") -> Any:
     ],
 )
 def test_a_budget_that_buys_no_bytes_is_said(digits_graph, digits_data, budget: str, said: str | None) -> None:
-    bench, sites = bench_of(digits_graph), digits_graph.sites
+    session, sites = session_of(digits_graph), digits_graph.sites
     table = bw.sensitivity(digits_graph, [digits_data[0]], "noise", bits=(2, 3, 4, 5, 6, 8))
-    found = no_smaller(bench, table, [parse_budgets(budget, sites, costs_for())])
+    found = no_smaller(session, table, [parse_budgets(budget, sites, costs_for())])
     assert len(found) == (said is not None)
     assert all(sentence.startswith(str(said)) for sentence in found)
 

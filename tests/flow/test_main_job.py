@@ -11,9 +11,9 @@ import torch
 from bitwright.data import DataSets, load_data
 from bitwright.data.adopt import as_dataset
 from bitwright.errors import ImpossibleBudget, InvalidInput, MissingExtra
-from bitwright.flow import meter as meter_module
 from bitwright.flow import run
 from bitwright.report import RunReport
+from bitwright.session import session as session_module
 from bitwright.settings import Settings
 from bitwright.store import RunStore
 from bitwright.values import Front, Policy, SensitivityTable
@@ -94,15 +94,15 @@ def test_predictions_are_compared_with_what_was_measured(done) -> None:
 
 def test_a_second_run_measures_nothing_again(done, digits_model, data, monkeypatch) -> None:
     folder, report = done
-    monkeypatch.setattr(meter_module, "evaluate", None)
-    monkeypatch.setattr("bitwright.flow.bench.sensitivities", None)
+    monkeypatch.setattr(session_module, "evaluate", None)
+    monkeypatch.setattr("bitwright.flow.scores.sensitivities", None)
     again = run(digits_model, data, folder, QUICK)
     assert again.chosen.to_dict() == report.chosen.to_dict()
     assert again.front.to_dict() == report.front.to_dict()
 
 
 def test_a_stopped_run_goes_on_from_what_it_has(done, digits_model, data, tmp_path: Path, monkeypatch) -> None:
-    evaluate, calls = meter_module.evaluate, []
+    evaluate, calls = session_module.evaluate, []
 
     def stopping(*args, **kwargs):
         calls.append(args[1])
@@ -110,7 +110,7 @@ def test_a_stopped_run_goes_on_from_what_it_has(done, digits_model, data, tmp_pa
             raise KeyboardInterrupt
         return evaluate(*args, **kwargs)
 
-    monkeypatch.setattr(meter_module, "evaluate", stopping)
+    monkeypatch.setattr(session_module, "evaluate", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(digits_model, data, tmp_path, QUICK)
     with RunStore(tmp_path) as store:

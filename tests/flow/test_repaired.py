@@ -1,13 +1,13 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 
 from bitwright.data import DataSets, load_data
-from bitwright.debug import apply
 from bitwright.errors import InvalidInput, PolicyMismatch
-from bitwright.flow import meter, run
+from bitwright.flow import run
 from bitwright.graph import capture
 from bitwright.report import RunReport
 from bitwright.settings import Settings
@@ -74,7 +74,7 @@ def test_a_recipe_is_applied_again_with_the_same_figures(digits_model, data, pla
 
 def test_a_repaired_run_goes_on_from_the_store(digits_model, data, repaired, monkeypatch) -> None:
     folder, report = repaired
-    monkeypatch.setattr(meter, "evaluate", None)
+    monkeypatch.setattr("bitwright.session.session.evaluate", None)
     assert run(digits_model, data, folder, QUICK).chosen == report.chosen
 
 
@@ -93,7 +93,9 @@ def test_what_was_fitted_is_written_and_not_fitted_again(digits_model, data, tmp
     first = run(digits_model, data, tmp_path / "first", settings, recipe=recipe)
     kept = Recipe.load(tmp_path / "first" / "recipe.json")
     assert kept.fitted is not None
-    monkeypatch.setattr(apply, "repair", None)  # no repair can be done any more
+    monkeypatch.setattr(
+        importlib.import_module("bitwright.repair.apply"), "repair", None
+    )  # no repair can be done any more
     elsewhere = run(digits_model, data, tmp_path / "second", settings, recipe=kept)
     assert elsewhere.chosen.verdict == first.chosen.verdict
     assert Recipe.load(tmp_path / "second" / "recipe.json").fitted.checksum == kept.fitted.checksum

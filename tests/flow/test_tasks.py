@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from bitwright.data import as_data
 from bitwright.debug import debug
-from bitwright.flow import Steps, prepare, run
+from bitwright.flow import run
 from bitwright.flow.repairing import repair_policy
 from bitwright.sensitivity import sweep
+from bitwright.session import Session, Steps
 from bitwright.settings import Settings
 from bitwright.store import RunStore
-from bitwright.tasks import Detection, Task
+from bitwright.tasks import Detection
 from bitwright.values import Policy
 from bitwright.values.recipe import Action, Recipe
 from bitwright.zoo.detector import GridDetector, decode
@@ -115,15 +116,14 @@ def test_every_command_works_on_every_task(kind: str, tmp_path) -> None:
     assert verdict.primary.measure.label in page
     assert ("Top-1" in page) == (kind == "dense")
     with RunStore(tmp_path) as store:
-        bench = prepare(model, data, settings, store, Steps())
-        policy = Policy.uniform(bench.graph.sites, 3, 8)
-        repaired = repair_policy(bench, Recipe(policy), (Action("repair", {"name": "bias"}),), Steps())
+        session = Session.open(model, data, settings, store, Steps())
+        policy = Policy.uniform(session.sites, 3, 8)
+        repaired = repair_policy(session, Recipe(policy), (Action("repair", {"name": "bias"}),))
         assert repaired.held_after.distance.value < repaired.held_before.distance.value
-        swept = sweep(bench.graph, bench.drawn.calibration, policy, task=bench.task)
+        swept = sweep(session.graph, session.batches("calibration"), policy, task=session.task)
         assert swept.rows[0].distance >= swept.rows[-1].distance >= 0
         assert swept.distance == distance
-        whole: Task = bench.task.with_data(bench.drawn.calibration, list(data.evaluation.batches(16)))
-        findings = debug(bench.graph, whole, 50.0, weights=8, activations=8, model=model)
+        findings = debug(session, target_drop=50.0, weights=8, activations=8, model=model)
         assert findings.outcome == "holds"
         assert findings.step(2).measured[0].distance > 0
 

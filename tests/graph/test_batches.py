@@ -128,6 +128,6 @@ class TestCut:
         assert len(list(limited(batches, 10))) == 2
 
     def test_targets_move_along_whatever_holds_them(self):
-        _, targets = split((self.x, {"y": [self.y, "text"]}), torch.device("meta"))
+        (_, targets), *_ = iterate([(self.x, {"y": [self.y, "text"]})], torch.device("meta"))
         assert targets["y"][0].is_meta
         assert targets["y"][1] == "text"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +14,6 @@ from bitwright.settings import split_names
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
-    from bitwright.store import RunStore
     from bitwright.values.recipe import Recipe
 
 Target = Annotated[
@@ -63,9 +61,9 @@ def debug(
     from bitwright.cli.progress import ProgressBars
     from bitwright.cli.run import title
     from bitwright.debug import debug as flow
-    from bitwright.flow import Steps, prepare
     from bitwright.report.render_debug import render_debug
     from bitwright.report.terminal_debug import findings_lines, step_lines
+    from bitwright.session import Session, Steps
     from bitwright.store import RunStore, write_atomically
     from bitwright.store import folder as files
 
@@ -76,22 +74,16 @@ def debug(
     with RunStore(job.output) as store:
         model = load_model(job)
         with ProgressBars() as bars:
-            bench = prepare(model, load_data(job), job.settings(), store, Steps(bars))
-        target = load_policy(policy, job.output, bench.graph.sites)
-        evaluation = bench.data.evaluation.batches(job.batch_size)
-        task = bench.task.with_data(bench.drawn.calibration, evaluation, title(job))
+            session = Session.open(model, load_data(job), job.settings(), store, Steps(bars))
+        session.steps = Steps()  # each step of the flow is shown when it is done
         findings = flow(
-            bench.graph,
-            task,
-            job.drop,
-            policy=target,
+            session,
+            target_drop=job.drop,
+            policy=load_policy(policy, job.output, session.sites),
             model=model if isinstance(model, nn.Module) else None,
-            ranges=job.ranges,
             repairs=chosen,
-            samples=None,
             start_at=start_at,
             recipe=begin,
-            remember=remembered(store, bench.identity, bench.data.evaluation.fingerprint()),
             on_step=lambda step: console.print(step_lines(step)),
         )
         write_atomically(job.output / files.FINDINGS, findings.to_json())
@@ -122,15 +114,3 @@ def applying(job: Job, recipe: Path) -> str:
         if value is not None and value != default[name]:
             words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join([*words, "--output", str(job.output)])
-
-
-def remembered(
-    store: RunStore, identity: str, evaluation: str
-) -> Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]:
-    """Steps kept in a run store under their key, the calibrated graph and the evaluation data."""
-    from bitwright.store import content_key
-
-    def remember(key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        return store.get_or_compute(content_key(step=key, graph=identity, data=evaluation), "debug step", compute)
-
-    return remember

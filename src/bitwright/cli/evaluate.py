@@ -32,11 +32,11 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
     from bitwright.report.terminal import verdict_table
     from bitwright.values import FLOAT
 
-    with work(job) as w:
-        sites = w.bench.graph.sites
-        chosen, bench = load_target(w, policy, recipe, job.output)
-        with w.steps.step("evaluate"):
-            verdict = bench.evaluation(chosen)
+    with work(job) as session:
+        sites = session.sites
+        chosen, under = load_target(session, policy, recipe, job.output)
+        with session.steps.step("evaluate"):
+            verdict = under.measure(chosen, on="evaluation")
     if as_json:
         print(json.dumps(verdict.to_dict(), indent=1))
         return

@@ -33,9 +33,9 @@ def export(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None) -> No
     if job.runtime == "none":
         raise InvalidJob("runtime is 'none', which exports nothing; take --runtime onnxruntime")
     registry_of("runtime")[job.runtime].require()
-    with work(job) as w:
-        chosen, bench = load_target(w, policy, recipe, job.output)
-        delivery = deliver(bench, chosen, job.output, w.steps)
+    with work(job) as session:
+        chosen, under = load_target(session, policy, recipe, job.output)
+        delivery = deliver(under, chosen, job.output)
     console = Console(highlight=False)
     console.print(f"Written: {job.output / delivery.file}")
     if delivery.parity is not None:

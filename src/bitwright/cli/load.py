@@ -1,10 +1,9 @@
-"""From a job to what the commands work on: the model, the data, the graph, the bench."""
+"""From a job to what the commands work on: the model, the data, the graph, the session."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from bitwright.errors import InvalidData, InvalidInput, first_line
 
 if TYPE_CHECKING:
     from bitwright.data import DataSets
-    from bitwright.flow import Bench, Steps
     from bitwright.graph import Graph
+    from bitwright.session import Session
     from bitwright.values import Policy, Sites
     from bitwright.values.recipe import Recipe
 
@@ -84,24 +83,15 @@ def check_shape(job: Job, shape: tuple[int, ...], name: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Work:
-    """A bench to work on, and the steps that show how far it is."""
-
-    bench: Bench
-    steps: Steps
-
-
 @contextmanager
-def work(job: Job) -> Iterator[Work]:
-    """The job's calibrated graph with its samples and its run store, under progress bars."""
-    from bitwright.flow import Steps, prepare
+def work(job: Job) -> Iterator[Session]:
+    """The session of a job: its calibrated network with samples and run store, under progress bars."""
+    from bitwright.session import Session, Steps
     from bitwright.store import RunStore
 
     job.require("model", "data")
     with RunStore(job.output) as store, ProgressBars() as bars:
-        steps = Steps(bars)
-        yield Work(prepare(load_model(job), load_data(job), job.settings(), store, steps), steps)
+        yield Session.open(load_model(job), load_data(job), job.settings(), store, Steps(bars))
 
 
 def load_policy(text: str | None, folder: Path, sites: Sites) -> Policy:
@@ -146,17 +136,14 @@ def load_recipe(path: str) -> Recipe:
     return recipe
 
 
-def load_target(
-    w: Work, policy: str | None, recipe: str | None, folder: Path, watch: bool = False
-) -> tuple[Policy, Bench]:
-    """The policy that a command works on, and the bench with the repairs that come with it.
+def load_target(session: Session, policy: str | None, recipe: str | None, folder: Path) -> tuple[Policy, Session]:
+    """The policy that a command works on, and the session under the repairs that come with it.
 
     Args:
-        w: the plain bench.
+        session: the plain one.
         policy: of ``--policy``.
         recipe: of ``--recipe``, or None.
         folder: the output folder.
-        watch: watch ranges for widths that the recipe does not have, too.
 
     Raises:
         InvalidInput: both were given, a file that is no recipe, or a repair that refuses.
@@ -165,10 +152,8 @@ def load_target(
         StoreError: neither was given, and the folder has no policy.
     """
     if recipe is None:
-        return load_policy(policy, folder, w.bench.graph.sites), w.bench
+        return load_policy(policy, folder, session.sites), session
     if policy is not None:
         raise InvalidInput(f"a recipe brings its own policy, so --policy cannot be given, too, got {policy}")
-    from bitwright.flow.repaired import with_recipe
-
     wanted = load_recipe(recipe)
-    return wanted.policy, with_recipe(w.bench, wanted, w.steps, watch)
+    return wanted.policy, session.under(wanted)

@@ -76,13 +76,13 @@ def repair(
     added = actions(repairs, options or ())
     check_repairs(begin.actions if begin is not None else (), added)
     job.require("model", "data")
-    with work(job) as w:
+    with work(job) as session:
         if begin is None:
             there = policy is not None or (job.output / files.POLICY).is_file()
-            target = load_policy(policy if there else "W8A8", job.output, w.bench.graph.sites)
+            target = load_policy(policy if there else "W8A8", job.output, session.sites)
             begin = Recipe(target, job.ranges)
-        found = repair_policy(w.bench, begin, added, w.steps)
-        sites = w.bench.graph.sites
+        found = repair_policy(session, begin, added)
+        sites = session.sites
         fitted = found.recipe.save(job.output / files.RECIPE)
         write_atomically(job.output / files.REPAIRS, json.dumps(found.to_dict(), indent=1) + "\n")
     show(console, found, begin, sites)

@@ -31,10 +31,10 @@ def search(job: Job) -> None:
     from bitwright.search import search as find
     from bitwright.store import folder as files
 
-    with work(job) as w:
-        sites = w.bench.graph.sites
-        table = score(w.bench, (job.method,), w.steps)[0]
-        with w.steps.step("search"):
+    with work(job) as session:
+        sites = session.sites
+        table = score(session, (job.method,))[0]
+        with session.steps.step("search"):
             front = find(
                 sites,
                 table,

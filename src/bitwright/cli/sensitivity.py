@@ -33,12 +33,12 @@ def sensitivity(job: Job, at: At = None, top: Top = 15) -> None:
     from bitwright.report.terminal import sensitivity_table
     from bitwright.store import folder as files
 
-    with work(job) as w:
+    with work(job) as session:
         methods = tuple(dict.fromkeys([job.method, *SCORES]))
-        tables = score(w.bench, methods, w.steps)
+        tables = score(session, methods)
         write_tables(job.output, tables)
     console = Console(highlight=False)
-    console.print(sensitivity_table(tables[0], at, top or None, w.bench.graph.sites))
+    console.print(sensitivity_table(tables[0], at, top or None, session.sites))
     for note in gave_way(methods, tables):
         console.print(note)
     console.print(

@@ -39,32 +39,29 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
 
     from bitwright.cli.load import load_target, work
     from bitwright.cli.run import title
-    from bitwright.flow.samples import count
     from bitwright.report.panels_sweep import sweep_panel
     from bitwright.report.render_sweep import render_sweep
     from bitwright.sensitivity import blocks as grouped
     from bitwright.sensitivity import sweep as switch
-    from bitwright.store import content_key, write_atomically
     from bitwright.store import folder as files
+    from bitwright.store import write_atomically
     from bitwright.values import FLOAT, Policy
     from bitwright.values.sweep import Sweep
 
     if recipe is None and policy is None:
         policy = "W8A8"
-    with work(job) as w:
-        chosen, bench = load_target(w, policy, recipe, job.output)
-        sites = None if blocks == 0 else grouped(bench.graph.sites, blocks)
-        batches = bench.drawn.calibration
+    with work(job) as session:
+        chosen, under = load_target(session, policy, recipe, job.output)
+        sites = None if blocks == 0 else grouped(under.graph.sites, blocks)
+        batches = under.batches("calibration")
 
         def measured(name: str, bits: Policy | tuple[None], base: Policy) -> Sweep:
-            key = content_key(sweep=name, graph=bench.identity, policy=chosen, blocks=blocks, samples=count(batches))
-
             def compute() -> dict[str, Any]:
-                with w.steps.step(f"each {name}", count(batches)) as tell:
-                    made = switch(bench.graph, batches, bits, base=base, sites=sites, task=bench.task, progress=tell)
+                with session.steps.step(f"each {name}", batches.samples) as tell:
+                    made = switch(under.graph, batches, bits, base=base, sites=sites, task=under.task, progress=tell)
                     return made.to_dict()
 
-            return Sweep.from_dict(bench.store.get_or_compute(key, "sweep", compute))
+            return Sweep.from_dict(under.remember("sweep", compute, name=name, policy=chosen, blocks=blocks))
 
         on, off = measured("alone on", chosen, FLOAT), measured("alone off", (None,), chosen)
         text = json.dumps({"alone on": on.to_dict(), "alone off": off.to_dict()}, indent=1) + "\n"

@@ -64,15 +64,15 @@ def tensor(
         )
     if recipe is None and policy is None:
         policy = "W8A8"
-    with work(job) as w:
-        found = matching(w.bench.graph.sites, names)
-        chosen, bench = load_target(w, policy, recipe, job.output, watch=True)
+    with work(job) as session:
+        found = matching(session.sites, names)
+        chosen, under = load_target(session, policy, recipe, job.output)
         views = []
-        with w.steps.step("look at tensors", len(found)) as tell:
+        with session.steps.step("look at tensors", len(found)) as tell:
             for name in found:
                 bits = chosen[name]
                 width = 8 if bits is None else bits
-                views.append(tensor_view(bench.graph, name, bench.drawn.calibration, width, samples=samples))
+                views.append(tensor_view(under.graph, name, under.batches("calibration"), width, samples=samples))
                 tell(len(views))
         after = f", after the repairs of {recipe}" if recipe is not None else ""
         note = f"Weights, and activations of the float network{after}; the grids of {chosen.name or 'the policy'}."

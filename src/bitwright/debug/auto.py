@@ -10,17 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from bitwright.debug.bench import Bench, Remember
 from bitwright.errors import InvalidInput
-from bitwright.graph.batches import as_batches
-from bitwright.graph.graph import Graph
-from bitwright.repair import functions_of
 from bitwright.report import format as text
+from bitwright.session import Session
 from bitwright.settings import DEFAULTS
-from bitwright.store import content_key
-from bitwright.tasks import Task, task_for
 from bitwright.values import Policy, Verdict
 from bitwright.values.recipe import Action, Recipe
 
@@ -69,40 +63,22 @@ class Auto:
     reason: str
 
 
-def _judged(bench: Bench, recipe: Recipe, remember: Remember | None) -> Verdict:
-    if remember is None:
-        return bench.judge(recipe)
-    functions = functions_of(recipe.repairs)
-    key = content_key(auto=1, graph=bench.graph_hash, recipe=recipe.to_dict(), functions=functions)
-    return Verdict.from_dict(remember(key, lambda: bench.judge(recipe).to_dict()))
-
-
 def cheapest_recipe(
-    graph: Graph,
+    session: Session,
     policies: Sequence[Policy],
-    calibration: Any,
-    holdout: Any,
     target_drop: float,
     *,
-    ranges: str = DEFAULTS.ranges,
     ladder: Sequence[Sequence[Action]] = ladder_of(DEFAULTS.repairs),
-    task: Task | str | None = None,
-    remember: Remember | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Auto:
     """Find the cheapest policy that keeps a target, repaired as far as that takes.
 
     Args:
-        graph: captured; it is not changed.
-        policies: in the order of their cost, cheapest first.
-        calibration: batches for ranges and repairs.
-        holdout: other batches of training data; what may be lost on them decides
+        session: the plain one. What may be lost on its held-out samples decides
             (:attr:`~bitwright.values.Verdict.may_lose`).
+        policies: in the order of their cost, cheapest first.
         target_drop: points that may be lost.
-        ranges: how ranges are set.
         ladder: actions to try at each policy, cheapest first; an empty one is the plain policy.
-        task: as in :func:`~bitwright.tasks.evaluate`; its own data is not used.
-        remember: called with a key of everything that a measurement depends on except the data, to be resumable.
         progress: called with (recipes measured, None).
 
     Raises:
@@ -114,20 +90,17 @@ def cheapest_recipe(
     if not 0 <= target_drop <= 100:
         raise InvalidInput(f"target_drop must be between 0 and 100 points, got {target_drop}")
     for policy in policies:
-        policy.check(graph.sites)
-    calibration = as_batches(calibration)
-    meant = task_for(graph, calibration, task).with_data(calibration, holdout)
-    bench = Bench(graph, meant, target_drop, None, {})
+        policy.check(session.sites)
     tried: list[Tried] = []
 
     def best_at(position: int) -> Tried:
         last = None
         for rung in ladder:
-            recipe = Recipe(policies[position], ranges, tuple(rung))
+            recipe = Recipe(policies[position], session.recipe.ranges, tuple(rung))
             if progress is not None:
                 progress(len(tried), None)
             try:
-                verdict = _judged(bench, recipe, remember)
+                verdict = session.under(recipe).measure()
             except InvalidInput as error:
                 if not rung:
                     raise
@@ -165,7 +138,7 @@ def cheapest_recipe(
     assert found.verdict is not None
     with_what = ", ".join(str(action) for action in found.recipe.actions) or "no repair"
     return Auto(
-        bench.with_fitted(found.recipe),
+        session.under(found.recipe).fitted,
         found.verdict,
         True,
         tuple(tried),

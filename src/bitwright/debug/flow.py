@@ -18,8 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from bitwright.debug.apply import keep_fitted
-from bitwright.debug.bench import Bench, Remember
+from bitwright.debug.case import Case
 from bitwright.debug.state import State
 from bitwright.debug.steps_fix import fix_quantizers
 from bitwright.debug.steps_mend import mend_activations, mend_weights
@@ -28,18 +27,16 @@ from bitwright.debug.steps_whole import float_sanity, weights_or_activations, wh
 from bitwright.debug.words import drop_of, listed, target_of
 from bitwright.errors import InvalidInput, nearest
 from bitwright.graph.graph import Graph
-from bitwright.numerics.ranges import check_method
 from bitwright.repair import flow_repairs, functions_of
-from bitwright.settings import DEFAULT_DROP, DEFAULTS
-from bitwright.store import content_key
+from bitwright.session import Samples, Session
+from bitwright.settings import DEFAULT_DROP, DEFAULTS, Settings
 from bitwright.tasks import Task
 from bitwright.values import Policy
 from bitwright.values.findings import Findings, Step
-from bitwright.values.fitted import Fitted
 from bitwright.values.recipe import Recipe
 from bitwright.values.verdict import Outcome
 
-STEPS: tuple[Callable[[Bench, State], Step], ...] = (
+STEPS: tuple[Callable[[Case, State], Step], ...] = (
     float_sanity,
     weights_or_activations,
     mend_weights,
@@ -55,8 +52,8 @@ was measured is within it."""
 
 
 def debug(
-    graph: Graph,
-    task: Task,
+    subject: Graph | Session,
+    task: Task | None = None,
     target_drop: float = DEFAULT_DROP,
     *,
     weights: int | None = 8,
@@ -68,28 +65,26 @@ def debug(
     samples: int | None = DEFAULTS.calibration_samples,
     start_at: int = 1,
     recipe: Recipe | None = None,
-    remember: Remember | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Findings:
     """Find out why a quantized network is bad, and mend it, with evidence at each step.
 
     Args:
-        graph: captured; it is not changed. The findings' recipe does to it what the flow did to its copy, and has
-            what was fitted: ``apply_recipe(graph, findings.recipe)``.
-        task: calibration data for every choice, evaluation data for the target.
+        subject: a captured graph, which is not changed; or a session, which brings task, ranges and samples, and whose
+            store makes the flow resumable. The findings' recipe does to the graph what the flow did to its copy, and
+            has what was fitted: ``apply_recipe(graph, findings.recipe)``.
+        task: calibration data for every choice, evaluation data for the target; for a graph.
         target_drop: points of the task's primary figure that may be lost; percent of float's for a loss or perplexity.
         weights: target bits of all weights; None: float.
         activations: target bits of all activations; None: float.
         policy: target bits site by site, instead of ``weights`` and ``activations``.
         model: the original model, to compare the graph with.
-        ranges: how ranges are set to begin with.
+        ranges: how ranges are set to begin with; for a graph.
         repairs: which repairs steps 3 and 4 may use, None: all of :func:`~bitwright.repair.flow_repairs`; as a
             mapping: with their options.
-        samples: calibration inputs to use; None: all.
+        samples: calibration inputs to use, None: all; for a graph.
         start_at: the step to begin with, 1 to 8.
         recipe: start from this one instead of the plain target.
-        remember: called for each step with a key of everything that the step depends on except the data; a store's
-            ``get_or_compute`` makes the flow resumable.
         on_step: called with each step when it is finished.
 
     Returns:
@@ -104,17 +99,22 @@ def debug(
         raise InvalidInput(f"start_at must be between 1 and {len(STEPS)}, got {start_at}")
     if not 0 <= target_drop <= 100:
         raise InvalidInput(f"target_drop must be between 0 and 100 points, got {target_drop}")
-    check_method(ranges)
-    allowed = _checked_repairs(repairs)
-    target = policy if policy is not None else Policy.uniform(graph.sites, weights, activations)
-    begin = recipe if recipe is not None else Recipe(target, ranges)
-    begin.target.check(graph.sites)
+    if isinstance(subject, Session):
+        session = subject
+    else:
+        given = with_data(task)
+        parts = Samples.of(given.calibration or (), given.evaluation or (), samples)
+        session = Session(subject, given, parts, Settings(ranges=ranges))
+    target = policy if policy is not None else Policy.uniform(session.sites, weights, activations)
+    begin = recipe if recipe is not None else Recipe(target, session.recipe.ranges)
+    begin.target.check(session.sites)
     if not begin.target.bits:
         raise InvalidInput("the target is float everywhere; give weights=, activations= or policy=")
-    bench = Bench(graph, with_data(task), target_drop, samples, allowed)
+    case = Case(session, target_drop, _checked_repairs(repairs))
+    session.under(begin)  # with what was fitted, if it has that
     state, steps = State(begin), []
     for number in range(start_at, len(STEPS) + 1):
-        step = _taken(bench, state, number, model, remember)
+        step = _taken(case, state, number, model)
         if step.recipe == begin:
             step = replace(step, recipe=begin)  # with what was fitted
         steps.append(step)
@@ -129,14 +129,14 @@ def debug(
         )
         if step.status == "failed" or step.outcome == "holds":
             break
-        if number >= LAST_FREE and state.verdict is not None and bench.within(state.verdict):
+        if number >= LAST_FREE and state.verdict is not None and case.within(state.verdict):
             break
     if steps[-1].status != "failed":
-        steps[-1] = replace(steps[-1], recipe=_with_fitted(bench, begin, steps[-1].recipe, remember))
-    return _findings(bench, tuple(steps))
+        steps[-1] = replace(steps[-1], recipe=session.under(steps[-1].recipe).fitted)
+    return _findings(case, tuple(steps))
 
 
-def with_data(task: Task) -> Task:
+def with_data(task: Task | None) -> Task:
     """The task that a flow works with.
 
     Raises:
@@ -165,87 +165,58 @@ def _checked_repairs(
     return found
 
 
-def _taken(bench: Bench, state: State, number: int, model: nn.Module | None, remember: Remember | None) -> Step:
+def _taken(case: Case, state: State, number: int, model: nn.Module | None) -> Step:
     """A step: remembered, or taken now."""
+    session = case.session
 
     def take() -> dict[str, Any]:
-        bench.reference  # noqa: B018 -- counted to no step
+        session.reference("calibration")  # counted to no step
         start, start_processor = time.perf_counter(), time.process_time()
         if number == 1:
-            step = float_sanity(bench, state, model)
+            step = float_sanity(case, state, model)
         else:
-            step = STEPS[number - 1](bench, state)
+            step = STEPS[number - 1](case, state)
         seconds, processor = time.perf_counter() - start, time.process_time() - start_processor
         return replace(
             step,
             seconds=seconds,
-            passes=processor / bench.float_seconds,
-            measure=bench.task.measure(bench.task.distance),
+            passes=processor / session.float_seconds,
+            measure=case.task.measure(case.task.distance),
         ).to_dict()
 
-    if remember is None:
-        return Step.from_dict(take())
-    key = content_key(
-        debug=number,
-        graph=bench.graph_hash,
-        recipe=state.recipe.to_dict(),
-        functions=functions_of([*state.recipe.repairs, *bench.repairs]),
-        fitted=_checksum(state.recipe),
-        at_fault=state.at_fault,
-        swept=state.sweep is not None,
-        target_drop=bench.target_drop,
-        samples=bench.samples,
-        repairs=dict(bench.repairs),
-        model=model is not None,
+    return Step.from_dict(
+        session.under(state.recipe).remember(
+            "debug step",
+            take,
+            number=number,
+            at_fault=state.at_fault,
+            swept=state.sweep is not None,
+            target_drop=case.target_drop,
+            repairs=dict(case.repairs),
+            functions=functions_of(case.repairs),
+            model=model is not None,
+            evaluation=session.samples.evaluation_identity,
+        )
     )
-    return Step.from_dict(remember(key, take))
 
 
-def _with_fitted(bench: Bench, begin: Recipe, recipe: Recipe, remember: Remember | None) -> Recipe:
-    """The recipe with what it came to: known, remembered, or taken off the network that the flow ended with."""
-    if recipe.fitted is not None:
-        return recipe
-
-    def take() -> dict[str, Any]:
-        fitted = keep_fitted(bench.graph(recipe), recipe).fitted
-        assert fitted is not None
-        return fitted.to_dict()
-
-    if remember is None:
-        return keep_fitted(bench.graph(recipe), recipe)
-    key = content_key(
-        debug="fitted",
-        graph=bench.graph_hash,
-        begin=begin.to_dict(),
-        fitted=_checksum(begin),
-        recipe=recipe.to_dict(),
-        functions=functions_of(recipe.repairs),
-        samples=bench.samples,
-    )
-    return recipe.with_fitted(Fitted.from_dict(remember(key, take)))
-
-
-def _checksum(recipe: Recipe) -> str:
-    return "" if recipe.fitted is None else recipe.fitted.checksum
-
-
-def _findings(bench: Bench, steps: tuple[Step, ...]) -> Findings:
+def _findings(case: Case, steps: tuple[Step, ...]) -> Findings:
     last = steps[-1]
     verdict = next((step.verdict for step in reversed(steps) if step.verdict is not None), None)
-    outcome: Outcome = "fails" if last.status == "failed" or verdict is None else bench.outcome(verdict)
+    outcome: Outcome = "fails" if last.status == "failed" or verdict is None else case.outcome(verdict)
     name, done = last.recipe.policy.name or "this policy", listed(last.recipe.actions)
     if last.status == "failed" or verdict is None:
         words = last.conclusion
-    elif bench.within(verdict):
+    elif case.within(verdict):
         words = f"With {done}, {name} has" if done else f"{name} as it is has"
-        words += f" {drop_of(bench, verdict)}. {target_of(bench, verdict)}"
+        words += f" {drop_of(case, verdict)}. {target_of(case, verdict)}"
         words += "" if done or outcome == "undecided" else " Nothing needs to be changed."
     else:
         words = f"{last.conclusion} " + (f"So far: {done}." if done else "Nothing that was tried helped.")
-    primary = bench.task.measure(bench.task.primary).name
+    primary = case.task.measure(case.task.primary).name
     notes = (
-        f"Choices are ranked by {bench.distance} on calibration data: {primary} on data that a network was trained on "
+        f"Choices are ranked by {case.distance} on calibration data: {primary} on data that a network was trained on "
         "is saturated, and ranks nothing.",
         "The evaluation data only decided when to stop.",
     )
-    return Findings(steps, bench.target_drop, outcome, words, notes, bench.graph_hash)
+    return Findings(steps, case.target_drop, outcome, words, notes, case.session.sites.graph_hash)

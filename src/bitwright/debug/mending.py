@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bitwright.debug.bench import Bench
+import torch
+
+from bitwright.debug.case import Case
 from bitwright.debug.state import IMPROVEMENT, State, better, measurement
 from bitwright.debug.words import drop_of, listed, target_of, told
 from bitwright.errors import InvalidInput
+from bitwright.graph.batches import iterate
 from bitwright.graph.graph import Graph
-from bitwright.repair import REPAIRS, RepairReport
+from bitwright.graph.twins import Lane
+from bitwright.graph.variants import groups
+from bitwright.graph.walk import Walk
+from bitwright.repair import REPAIRS, RepairReport, apply_action
 from bitwright.repair.equalization import PRECISION
+from bitwright.sensitivity.sweep import Tally, expected_of
+from bitwright.session import Session
+from bitwright.tasks.columns import FloatSide
 from bitwright.values import Verdict
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Action, Recipe
@@ -39,10 +48,10 @@ def without_replaced(recipe: Recipe, action: Action) -> Recipe:
 class Mending:
     """Tries actions one after the other and keeps those that lower the distance to float."""
 
-    def __init__(self, bench: Bench, state: State) -> None:
-        self.bench = bench
+    def __init__(self, case: Case, state: State) -> None:
+        self.case = case
         self.recipe = state.recipe
-        self.distance = bench.measure(bench.graph(state.recipe)).distance.value
+        self.distance = case.measure(state.recipe).distance.value
         self.rows: list[Measurement] = [Measurement("before", self.distance)]
         self.kept: list[Action] = []
         self.reports: dict[Action, RepairReport] = {}
@@ -51,16 +60,16 @@ class Mending:
     def judged(self) -> Verdict:
         """The network as it is now, on the evaluation data."""
         if self.verdict is None:
-            self.verdict = self.bench.judge(self.recipe)
+            self.verdict = self.case.judge(self.recipe)
         return self.verdict
 
     def holds(self) -> bool:
         """Whether the target holds on the evaluation data now, with the whole interval."""
-        return self.bench.outcome(self.judged()) == "holds"
+        return self.case.outcome(self.judged()) == "holds"
 
     def within(self) -> bool:
         """Whether what is measured on the evaluation data now is within the target."""
-        return self.bench.within(self.judged())
+        return self.case.within(self.judged())
 
     def attempt(self, action: Action) -> bool:
         """Try an action; keep it if it helps."""
@@ -68,26 +77,25 @@ class Mending:
 
     def attempt_one_of(self, actions: Sequence[Action]) -> bool:
         """Try each of some actions on the network as it is; keep the best one if it helps."""
-        best: tuple[Action, Graph, Verdict, int] | None = None
+        best: tuple[Action, Session, Verdict, int] | None = None
         for action in actions:
             try:
-                graph, report = self.bench.tried(without_replaced(self.recipe, action), action)
+                tried, report = self.case.session.under(without_replaced(self.recipe, action)).then(action)
             except InvalidInput as error:
                 self.rows.append(Measurement(str(action), kept=False, note=f"refused: {error}"))
                 continue
-            measured = self.bench.measure(graph)
+            measured = tried.measure(on="calibration")
             if report is not None:
                 self.reports[action] = report
             self.rows.append(measurement(str(action), measured, False, str(report) if report is not None else ""))
             limit = self.distance if best is None else best[2].distance.value
             if better(measured.distance.value, self.distance) and measured.distance.value < limit:
-                best = (action, graph, measured, len(self.rows) - 1)
+                best = (action, tried, measured, len(self.rows) - 1)
         if best is None:
             return False
-        action, graph, measured, row = best
+        action, tried, measured, row = best
         self.rows[row] = replace(self.rows[row], kept=True)
-        self.recipe = without_replaced(self.recipe, action).then(action.kind, **action.options)
-        self.bench.keep(self.recipe, graph)
+        self.recipe = tried.keep().recipe
         self.distance, self.verdict = measured.distance.value, None
         self._let_go([earlier for earlier in self.kept if earlier not in self.recipe.actions])
         self.kept.append(action)
@@ -121,7 +129,7 @@ class Mending:
         for action in self.kept[:-1]:
             actions = tuple(a for a in self.recipe.actions if a != action)
             shorter = replace(self.recipe, actions=actions)
-            measured = self.bench.measure(self.bench.graph(shorter))
+            measured = self.case.measure(shorter)
             needless = measured.distance.value * (1 - IMPROVEMENT) <= self.distance
             self.rows.append(measurement(f"without {action}", measured, needless))
             if needless:
@@ -132,7 +140,7 @@ class Mending:
         """Compare actions at one site, from the site on; keep the best if it helps."""
         if not actions:
             return False
-        found = self.bench.compare_at(self.recipe, site, list(actions))
+        found = compared(self.case.session.under(self.recipe), site, actions)
         best = min(range(len(actions)), key=found.__getitem__)
         good = better(found[best], self.distance)
         for i, (action, value) in enumerate(zip(actions, found, strict=True)):
@@ -142,7 +150,7 @@ class Mending:
 
     def own_range(self, site: str) -> bool:
         """Give one site the range that brings the whole network nearest to float."""
-        graph = self.bench.graph(self.recipe)
+        graph = self.case.graph(self.recipe)
         if not self.best_of(site, own_ranges(graph, site)):
             return False
         if self.kept[-1].kind == "limits":
@@ -154,15 +162,15 @@ class Mending:
     def step(self, number: int, title: str, rule: str, state: State, start: float) -> Step:
         """The step, in words."""
         outcome: Outcome | None = None
-        changed, conclusion = "", f"Nothing that was tried lowers the {self.bench.distance} by {IMPROVEMENT:.0%}."
+        changed, conclusion = "", f"Nothing that was tried lowers the {self.case.distance} by {IMPROVEMENT:.0%}."
         if self.kept:
             verdict = self.judged()
-            outcome = self.bench.outcome(verdict)
+            outcome = self.case.outcome(verdict)
             changed = "; ".join(str(action) for action in self.kept)
             conclusion = (
-                f"With {listed(self.kept)}, the {self.bench.distance} falls from {told(self.bench, start)} to "
-                f"{told(self.bench, self.distance)}: {drop_of(self.bench, verdict)}. {self._evidence()}"
-                f"{target_of(self.bench, verdict)}"
+                f"With {listed(self.kept)}, the {self.case.distance} falls from {told(self.case, start)} to "
+                f"{told(self.case, self.distance)}: {drop_of(self.case, verdict)}. {self._evidence()}"
+                f"{target_of(self.case, verdict)}"
             )
         return Step(
             number,
@@ -192,6 +200,31 @@ class Mending:
                     f"ranges, and use {worst.after:.0%} now. "
                 )
         return ""
+
+
+def compared(session: Session, site: str, actions: Sequence[Action]) -> list[float]:
+    """Distance to float of the whole policy after each of some actions that concern one site's quantizer alone.
+
+    The network in front of the site is run once for all of them. Actions start from what the action before left, so
+    those that replace a range by another kind of range come first.
+    """
+    task, batches = session.task, session.batches("calibration")
+    tallies, floats = [Tally(task) for _ in actions], FloatSide(task)
+    for group in groups(session.graph, iterate(batches, session.graph.device)):
+        graph = session.graph.copy()  # the actions change the site's quantizer
+        expected = [expected_of(graph, task, inputs, targets) for inputs, targets in group]
+        for one in expected:
+            floats.add(one)
+        walk = Walk(graph.module)
+        lane = Lane(walk, [inputs for inputs, _ in group])
+        with torch.no_grad():
+            lane.to(walk.start(graph.linked(site)))
+            for action, tally in zip(actions, tallies, strict=True):
+                apply_action(graph, action, batches)
+                graph.apply(graph.policy)  # the steps of sites that are linked with this one follow
+                for one, outputs in zip(expected, lane.outputs(), strict=True):
+                    tally.add(one, outputs)
+    return [tally.distance(floats) for tally in tallies]
 
 
 def own_ranges(graph: Graph, site: str) -> list[Action]:

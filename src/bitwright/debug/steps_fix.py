@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bitwright.debug.bench import Bench
+from bitwright.debug.case import Case
 from bitwright.debug.mending import Mending, fits
 from bitwright.debug.state import IMPROVEMENT, MOST_FIXES, NEGLIGIBLE, State, better, measurement
 from bitwright.sensitivity.sweep import sweep
@@ -12,7 +12,7 @@ from bitwright.values.findings import Step
 from bitwright.values.recipe import Action
 
 
-def fix_quantizers(bench: Bench, state: State) -> Step:
+def fix_quantizers(case: Case, state: State) -> Step:
     """Step 7: the worst sites one by one: an own range, then more bits, as long as it helps.
 
     What was fitted to the grids (biases, learned rounding) is set aside meanwhile, and fitted again after one, two,
@@ -21,15 +21,15 @@ def fix_quantizers(bench: Bench, state: State) -> Step:
     title = "Can single quantizers be fixed?"
     rule = (
         f"worst first by one-site distance, at most {MOST_FIXES} sites, none below {NEGLIGIBLE:.0%} of all: an own "
-        f"range, then more bits; each is kept when it lowers the {bench.distance} by {IMPROVEMENT:.0%} or more"
+        f"range, then more bits; each is kept when it lowers the {case.distance} by {IMPROVEMENT:.0%} or more"
     )
     analysis = state.sweep
     if analysis is None:
-        graph = bench.graph(state.recipe)
-        analysis = sweep(graph, bench.calibration, graph.policy, task=bench.task)
+        graph = case.graph(state.recipe)
+        analysis = sweep(graph, case.session.batches("calibration"), graph.policy, task=case.task)
     total = sum(row.distance for row in analysis)
     sites = [row.label for row in analysis.rows[:MOST_FIXES] if row.distance >= NEGLIGIBLE * total]
-    fitted = Mending(bench, state)
+    fitted = Mending(case, state)
     start = fitted.distance
     fitting = tuple(action for action in state.recipe.actions if fits(action))
     bare = state.recipe.without([action.options["name"] for action in fitting])
@@ -38,7 +38,7 @@ def fix_quantizers(bench: Bench, state: State) -> Step:
             if _fix(fitted, site, True) and fitted.within():
                 break
         return fitted.step(7, title, rule, state, start)
-    mending = Mending(bench, replace(state, recipe=bare))
+    mending = Mending(case, replace(state, recipe=bare))
     fitted.rows.append(replace(mending.rows[0], label=f"before, without {', '.join(str(a) for a in fitting)}"))
     mending.rows, fixed = fitted.rows, 0
     for i, site in enumerate(sites):
@@ -52,7 +52,7 @@ def _fix(mending: Mending, site: str, judged: bool) -> bool:
     helped = mending.own_range(site)
     if helped and judged and mending.within():
         return True
-    bits = mending.bench.graph(mending.recipe).policy[site]
+    bits = mending.case.graph(mending.recipe).policy[site]
     wider = Action("bits", {"site": site, "bits": 8 if (bits or 16) < 8 else 16})
     if bits is not None and bits < 16 and mending.attempt(wider):
         if helped:  # the range was chosen for the narrower grid
@@ -63,13 +63,12 @@ def _fix(mending: Mending, site: str, judged: bool) -> bool:
 
 def _refitted(fitted: Mending, mending: Mending, fitting: tuple[Action, ...]) -> bool:
     """Fit again to the grids as they are now; keep it if it is better, and say whether that is enough."""
-    bench, recipe = fitted.bench, mending.recipe
+    case, recipe = fitted.case, mending.recipe
     for action in fitting:
         recipe = recipe.then(action.kind, **action.options)
     if recipe == fitted.recipe:
         return False
-    graph = bench.graph(recipe)
-    measured = bench.measure(graph)
+    measured = case.measure(recipe)
     good = better(measured.distance.value, fitted.distance)
     label = f"fitted again after {len(mending.kept)} changes"
     fitted.rows.append(measurement(label, measured, good))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bitwright.debug.bench import Bench
+from bitwright.debug.case import Case
 from bitwright.debug.mending import Mending
 from bitwright.debug.state import CONCENTRATED, IMPROVEMENT, State
 from bitwright.debug.steps_whole import blamed, by_side
@@ -16,58 +16,58 @@ from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Action, Recipe
 
 
-def mend_weights(bench: Bench, state: State) -> Step:
+def mend_weights(case: Case, state: State) -> Step:
     """Step 3: the repairs that mend weights, one after the other.
 
     The first ones rescale or regrid the weights, the others fit them to the grids that are then there, each in the
     place of the one before it.
     """
     title = "Weights at fault: what mends them?"
-    rule = f"a change is kept when it lowers the {bench.distance} of the whole network by {IMPROVEMENT:.0%} or more"
+    rule = f"a change is kept when it lowers the {case.distance} of the whole network by {IMPROVEMENT:.0%} or more"
     if "weight" not in state.at_fault:
         return _skipped(3, title, rule, "Weights are not at fault.", state)
-    mending = Mending(bench, state)
+    mending = Mending(case, state)
     start = mending.distance
     for repair in flow_repairs("weights"):
-        if repair.name not in bench.repairs or not repair.worthwhile(bench.graph(mending.recipe)):
+        if repair.name not in case.repairs or not repair.worthwhile(case.graph(mending.recipe)):
             continue
-        if mending.attempt(_action(bench, repair, "weights")) and mending.holds():
+        if mending.attempt(_action(case, repair, "weights")) and mending.holds():
             break
     return mending.step(3, title, rule, state, start)
 
 
-def mend_activations(bench: Bench, state: State) -> Step:
+def mend_activations(case: Case, state: State) -> Step:
     """Step 4: the range of the one site that does the harm, or other range settings for all."""
     title = "Activations at fault: what mends them?"
     rule = (
         f"one site with {CONCENTRATED:.0%} or more of the activations' one-site distance is mended alone; where that "
         "is not enough, or no site stands out, all activations are mended; a change is kept when it lowers the "
-        f"{bench.distance} by {IMPROVEMENT:.0%} or more"
+        f"{case.distance} by {IMPROVEMENT:.0%} or more"
     )
     sides: list[Measurement] = []
     if state.recipe.actions:  # what was mended since step 2 may have left the other side with most of the harm
-        sums, sides = by_side(bench, state.recipe)
+        sums, sides = by_side(case, state.recipe)
         state = replace(state, at_fault=blamed(sums))
     if "activation" not in state.at_fault:
         return replace(_skipped(4, title, rule, "Activations are not at fault.", state), measured=tuple(sides))
-    mending = Mending(bench, state)
+    mending = Mending(case, state)
     mending.rows += sides
     start = mending.distance
-    graph = bench.graph(mending.recipe)
+    graph = case.graph(mending.recipe)
     names = [s.name for s in graph.sites.activations if graph.policy[s.name] is not None]
-    analysis = sweep(graph, bench.calibration, graph.policy, sites=names, task=bench.task)
+    analysis = sweep(graph, case.session.batches("calibration"), graph.policy, sites=names, task=case.task)
     worst, total = analysis.rows[0], sum(row.distance for row in analysis)
     alone = worst.distance >= CONCENTRATED * total > 0
-    said = f"The worst activation is {worst.label}: {told(bench, worst.distance)} alone, "
+    said = f"The worst activation is {worst.label}: {told(case, worst.distance)} alone, "
     said += f"{share(worst.distance, total)} of the sum of all."
     said += outliers_of(graph, worst.label)
     if alone:
         mending.own_range(worst.label)
     only = bool(mending.kept)
     if only and not mending.holds():
-        only = not mending.instead(state.recipe, _rescaling(bench, state.recipe))
+        only = not mending.instead(state.recipe, _rescaling(case, state.recipe))
     # What is set for all sites would undo the range of the one.
-    rest = _after_one(bench, mending.recipe) if only else _for_all(bench, mending.recipe)
+    rest = _after_one(case, mending.recipe) if only else _for_all(case, mending.recipe)
     if not mending.kept or not mending.holds():
         for actions in rest:
             if mending.attempt_one_of(actions) and mending.holds():
@@ -77,7 +77,7 @@ def mend_activations(bench: Bench, state: State) -> Step:
     return replace(step, conclusion=f"{said} {step.conclusion}", sweep=analysis)
 
 
-def _for_all(bench: Bench, recipe: Recipe) -> list[list[Action]]:
+def _for_all(case: Case, recipe: Recipe) -> list[list[Action]]:
     """What can be done to all activations: other ranges, moving or cutting outliers, fitting to what is left.
 
     Each entry holds alternatives, of which the best is kept.
@@ -89,39 +89,39 @@ def _for_all(bench: Bench, recipe: Recipe) -> list[list[Action]]:
             continue
         options = {"kind": "activation", "method": method, **({"percentile": percentile} if percentile else {})}
         ranges.append(Action("ranges", options))
-    found = [ranges, *([action] for action in _rescaling(bench, recipe))]
-    others = [repair for repair in _left(bench, recipe, "activations") if "scales" not in repair.moves]
-    return [*found, *([_action(bench, repair, "activations")] for repair in others), *_fitting(bench, recipe)]
+    found = [ranges, *([action] for action in _rescaling(case, recipe))]
+    others = [repair for repair in _left(case, recipe, "activations") if "scales" not in repair.moves]
+    return [*found, *([_action(case, repair, "activations")] for repair in others), *_fitting(case, recipe)]
 
 
-def _rescaling(bench: Bench, recipe: Recipe) -> list[Action]:
+def _rescaling(case: Case, recipe: Recipe) -> list[Action]:
     """Repairs that move outliers of activations into weights, which leaves the float function what it is."""
-    left = _left(bench, recipe, "activations")
-    return [_action(bench, repair, "activations") for repair in left if "scales" in repair.moves]
+    left = _left(case, recipe, "activations")
+    return [_action(case, repair, "activations") for repair in left if "scales" in repair.moves]
 
 
-def _after_one(bench: Bench, recipe: Recipe) -> list[list[Action]]:
+def _after_one(case: Case, recipe: Recipe) -> list[list[Action]]:
     """What can be done when the one activation that did the harm has its range: weights may be at fault now."""
-    graph = bench.graph(recipe)
-    regrid = [r for r in flow_repairs("weights") if r.moves == ("weight grids",) and r.name in bench.repairs]
-    found = [[_action(bench, repair, "weights")] for repair in regrid if repair.worthwhile(graph)]
-    if found and "weight" not in blamed(by_side(bench, recipe)[0]):
+    graph = case.graph(recipe)
+    regrid = [r for r in flow_repairs("weights") if r.moves == ("weight grids",) and r.name in case.repairs]
+    found = [[_action(case, repair, "weights")] for repair in regrid if repair.worthwhile(graph)]
+    if found and "weight" not in blamed(by_side(case, recipe)[0]):
         found = []
-    return found + _fitting(bench, recipe)
+    return found + _fitting(case, recipe)
 
 
-def _fitting(bench: Bench, recipe: Recipe) -> list[list[Action]]:
+def _fitting(case: Case, recipe: Recipe) -> list[list[Action]]:
     """Repairs that fit weights and biases to the quantized inputs, which makes good part of what these lose."""
-    return [[_action(bench, repair, "weights")] for repair in _left(bench, recipe, "weights") if repair.fits]
+    return [[_action(case, repair, "weights")] for repair in _left(case, recipe, "weights") if repair.fits]
 
 
-def _left(bench: Bench, recipe: Recipe, side: Side) -> list[Repair]:
+def _left(case: Case, recipe: Recipe, side: Side) -> list[Repair]:
     """The repairs of a side that may be used and are not in the recipe."""
-    return [r for r in flow_repairs(side) if r.name in bench.repairs and not recipe.repaired(r.name)]
+    return [r for r in flow_repairs(side) if r.name in case.repairs and not recipe.repaired(r.name)]
 
 
-def _action(bench: Bench, repair: Repair, side: Side) -> Action:
-    return Action("repair", {"name": repair.name, **repair.mends[side], **bench.repairs[repair.name]})
+def _action(case: Case, repair: Repair, side: Side) -> Action:
+    return Action("repair", {"name": repair.name, **repair.mends[side], **case.repairs[repair.name]})
 
 
 def _skipped(number: int, title: str, rule: str, why: str, state: State) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bitwright.debug.bench import Bench
+from bitwright.debug.case import Case
 from bitwright.debug.state import LOOK_AT, State
 from bitwright.debug.tensors import tensor_view
 from bitwright.debug.words import share, told
@@ -19,17 +19,17 @@ SPREAD_MUCH = 8.0
 TAILS_LONG = 30.0
 
 
-def layer_by_layer(bench: Bench, state: State) -> Step:
+def layer_by_layer(case: Case, state: State) -> Step:
     """Step 5: each quantizer alone at its bits, everything else in float."""
     title = "Which layers do the harm?"
-    rule = f"each quantizer alone on at its bits, the rest in float; worst first by {bench.distance}"
-    graph = bench.graph(state.recipe)
-    analysis = sweep(graph, bench.calibration, graph.policy, task=bench.task)
+    rule = f"each quantizer alone on at its bits, the rest in float; worst first by {case.distance}"
+    graph = case.graph(state.recipe)
+    analysis = sweep(graph, case.session.batches("calibration"), graph.policy, task=case.task)
     total = sum(row.distance for row in analysis)
     most = analysis.covering(0.8)
     worst = analysis.rows[0]
     conclusion = (
-        f"The worst site is {worst.label} ({told(bench, worst.distance)} alone, {share(worst.distance, total)} of the "
+        f"The worst site is {worst.label} ({told(case, worst.distance)} alone, {share(worst.distance, total)} of the "
         f"sum); {most} of {len(analysis)} sites make up 80 % of it."
     )
     rows = tuple(
@@ -39,19 +39,19 @@ def layer_by_layer(bench: Bench, state: State) -> Step:
     return Step(5, title, "done", rows, rule, conclusion, "", state.recipe, at_fault=state.at_fault, sweep=analysis)
 
 
-def look_at_worst(bench: Bench, state: State) -> Step:
+def look_at_worst(case: Case, state: State) -> Step:
     """Step 6: the tensors of the worst sites with their grids."""
     title = "What do the worst tensors look like?"
     rule = (
         f"worth a word: more than {CLIPS_MUCH:.0%} clipped, more than {ROUNDS_MUCH_TO_ZERO:.0%} rounded to zero, a "
         f"slice that reaches {SPREAD_MUCH:g} times the median slice, a kurtosis above {TAILS_LONG:g} (normal: 3)"
     )
-    graph = bench.graph(state.recipe)
-    analysis = state.sweep or sweep(graph, bench.calibration, graph.policy, task=bench.task)
+    graph = case.graph(state.recipe)
+    analysis = state.sweep or sweep(graph, case.session.batches("calibration"), graph.policy, task=case.task)
     views = []
     for row in _worst(analysis):
         bits = graph.policy[row]
-        views.append(tensor_view(graph, row, bench.calibration, 8 if bits is None else bits))
+        views.append(tensor_view(graph, row, case.session.batches("calibration"), 8 if bits is None else bits))
     conclusion = " ".join(f"{view.site} at {view.bits} bits: {describe(view)}." for view in views)
     rows = tuple(Measurement(view.site, note=describe(view)) for view in views)
     return Step(

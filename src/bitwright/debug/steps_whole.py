@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
-from bitwright.debug.bench import Bench
+from bitwright.debug.case import Case
 from bitwright.debug.state import (
     FAULT_SHARE,
     GUESSING_MARGIN,
@@ -17,24 +19,25 @@ from bitwright.debug.state import (
     measurement,
 )
 from bitwright.debug.words import allowed, drop_of, share, target_of, told
+from bitwright.graph.batches import iterate
 from bitwright.tasks import Reference
 from bitwright.tasks.outputs import flatten
-from bitwright.values import Policy
+from bitwright.values import FLOAT, Policy
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Recipe
 
 
-def float_sanity(bench: Bench, state: State, model: nn.Module | None = None) -> Step:
+def float_sanity(case: Case, state: State, model: nn.Module | None = None) -> Step:
     """Step 1: does the graph compute what the model computes, and do 16 bits change next to nothing?"""
     title = "Is the float network sound?"
-    reference, test = bench.reference, bench.evaluation_reference
+    reference, test = (case.session.reference(part) for part in ("calibration", "evaluation"))
     rows = [Measurement("float", note=_told(reference, test))]
     rule = (
         f"graph and model differ by at most {SANE_DIFFERENCE:g} of the largest output; with all weights, or "
-        f"all activations, at 16 bits the {bench.distance} is at most {told(bench, SANE_DISTANCE)}"
+        f"all activations, at 16 bits the {case.distance} is at most {told(case, SANE_DISTANCE)}"
     )
     if model is not None:
-        difference = _difference(bench, model)
+        difference = _difference(case, model)
         note = f"largest difference {difference:.2g} of the largest output"
         rows.append(Measurement("graph against model", note=note))
         if difference > SANE_DIFFERENCE:
@@ -43,25 +46,25 @@ def float_sanity(bench: Bench, state: State, model: nn.Module | None = None) -> 
                 "largest one. The steps that follow would mean nothing; look at what the capture does to the model."
             )
             return Step(1, title, "failed", tuple(rows), rule, conclusion, "", state.recipe)
-    graph = bench.graph(state.recipe)
+    graph = case.graph(state.recipe)
     worst = 0.0
     # One side at a time: with both at 16 bits, a bias may be too large for its int32 multiple of such small steps.
     for kind in ("weight", "activation"):
         wide = Policy({s.name: 16 for s in graph.sites if s.kind == kind}, graph.graph_hash)
         if wide.bits:
-            verdict = bench.measure(graph, wide)
+            verdict = case.measure(state.recipe, wide)
             rows.append(measurement(f"every {kind} at 16 bits", verdict))
             worst = max(worst, verdict.distance.value)
     sound = worst <= SANE_DISTANCE
     compared = "computes what the model computes" if model is not None else "runs; without model= it is not compared"
     conclusion = (
-        f"The float graph {compared}, and 16 bits change nothing ({told(bench, worst)}): whatever is lost is lost to "
+        f"The float graph {compared}, and 16 bits change nothing ({told(case, worst)}): whatever is lost is lost to "
         "fewer bits."
         if sound
-        else f"Even 16 bits change the outputs ({told(bench, worst)}): ranges clip values that "
+        else f"Even 16 bits change the outputs ({told(case, worst)}): ranges clip values that "
         "matter, or values are spread over too many orders of magnitude."
     )
-    return Step(1, title, "done", tuple(rows), rule, conclusion + _doubts(bench, reference, test), "", state.recipe)
+    return Step(1, title, "done", tuple(rows), rule, conclusion + _doubts(case, reference, test), "", state.recipe)
 
 
 def _told(reference: Reference, test: Reference) -> str:
@@ -76,13 +79,13 @@ def _told(reference: Reference, test: Reference) -> str:
     )
 
 
-def _doubts(bench: Bench, reference: Reference, test: Reference) -> str:
+def _doubts(case: Case, reference: Reference, test: Reference) -> str:
     """Whether the float network is hardly better than a guess, and whether its figure is saturated."""
     said = ""
     if reference.figure is None or test.figure is None or test.figure.measure.unit != "share":
         return said
     here, there, name = reference.figure.value.value, test.figure.value.value, test.figure.measure.name
-    guess = bench.task.guess(test.targets)
+    guess = case.task.guess(test.targets)
     if guess is not None and there <= guess + GUESSING_MARGIN:
         said += (
             f" But on the evaluation data the float network ({there:.1%}) is hardly better than naming the most "
@@ -91,31 +94,33 @@ def _doubts(bench: Bench, reference: Reference, test: Reference) -> str:
     if here >= SATURATED or here - there > OVERFITTED:
         said += (
             f" The {name} on the calibration data ({here:.1%}) is saturated: it ranks nothing, so all choices are "
-            f"ranked by {bench.distance}."
+            f"ranked by {case.distance}."
         )
     return said
 
 
-def _difference(bench: Bench, model: nn.Module) -> float:
+def _difference(case: Case, model: nn.Module) -> float:
     """Largest difference of an output over the first calibration batches, relative to the largest value."""
     worst, largest = 0.0, 0.0
     with torch.no_grad():
-        for inputs, _ in bench.calibration[:4]:
-            ours, theirs = flatten(bench.float_graph(*inputs)), flatten(model(*inputs))
+        graph = case.session.graph
+        for inputs, _ in itertools.islice(iterate(case.session.batches("calibration"), graph.device), 4):
+            with graph.applied(FLOAT):
+                ours, theirs = flatten(graph(*inputs)), flatten(model(*inputs))
             for mine, wanted in zip(ours.values(), theirs.values(), strict=True):
                 worst = max(worst, float((mine.double() - wanted.double()).abs().max()))
                 largest = max(largest, float(wanted.double().abs().max()))
     return worst / largest if largest else worst
 
 
-def by_side(bench: Bench, recipe: Recipe) -> tuple[dict[str, float], list[Measurement]]:
+def by_side(case: Case, recipe: Recipe) -> tuple[dict[str, float], list[Measurement]]:
     """Distance to float with only the weights quantized, and with only the activations."""
-    graph = bench.graph(recipe)
+    graph = case.graph(recipe)
     alone: dict[str, float] = {}
     rows = []
     for kind, other in (("weight", "activations in float"), ("activation", "weights in float")):
         only = {s.name: graph.policy[s.name] for s in graph.sites if s.kind == kind and graph.policy[s.name]}
-        measured = bench.measure(graph, Policy(only, graph.policy.graph_hash, f"{kind}s only"))  # type: ignore[arg-type]
+        measured = case.measure(recipe, Policy(only, graph.policy.graph_hash, f"{kind}s only"))  # type: ignore[arg-type]
         alone[kind] = measured.distance.value
         rows.append(measurement(f"{kind}s only ({other})", measured))
     return alone, rows
@@ -127,27 +132,26 @@ def blamed(alone: dict[str, float]) -> tuple[str, ...]:
     return tuple(kind for kind, value in alone.items() if value >= FAULT_SHARE * total)
 
 
-def weights_or_activations(bench: Bench, state: State) -> Step:
+def weights_or_activations(case: Case, state: State) -> Step:
     """Step 2: is anything lost at all, and by which side?"""
     title = "Weights or activations?"
     rule = (
-        f"the target is a drop of at most {allowed(bench)} on the evaluation data; a side is at fault from "
-        f"{FAULT_SHARE:.0%} of the {bench.distance} that both sides alone add up to"
+        f"the target is a drop of at most {allowed(case)} on the evaluation data; a side is at fault from "
+        f"{FAULT_SHARE:.0%} of the {case.distance} that both sides alone add up to"
     )
-    verdict = bench.judge(state.recipe)
-    graph = bench.graph(state.recipe)
-    whole = bench.measure(graph)
-    rows = [measurement(f"{state.recipe.policy.name or 'target'}, everything", whole, note=drop_of(bench, verdict))]
-    outcome = bench.outcome(verdict)
-    said = f"{_capital(drop_of(bench, verdict))}. {target_of(bench, verdict)}"
+    verdict = case.judge(state.recipe)
+    whole = case.measure(state.recipe)
+    rows = [measurement(f"{state.recipe.policy.name or 'target'}, everything", whole, note=drop_of(case, verdict))]
+    outcome = case.outcome(verdict)
+    said = f"{_capital(drop_of(case, verdict))}. {target_of(case, verdict)}"
     if outcome == "holds":
         conclusion = f"{said} There is nothing to mend."
         return Step(2, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, ())
-    alone, sides = by_side(bench, state.recipe)
+    alone, sides = by_side(case, state.recipe)
     rows += sides
     total = sum(alone.values())
     at_fault = blamed(alone)
-    parts = ", ".join(f"{kind}s alone {told(bench, value)} ({share(value, total)})" for kind, value in alone.items())
+    parts = ", ".join(f"{kind}s alone {told(case, value)} ({share(value, total)})" for kind, value in alone.items())
     words = " and ".join(f"{kind}s" for kind in at_fault)
     conclusion = f"{said} At fault: {words}: {parts}."
     if whole.distance.value > 2 * total and total > 0:
@@ -159,23 +163,23 @@ def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def whole_model(bench: Bench, state: State) -> Step:
+def whole_model(case: Case, state: State) -> Step:
     """Step 8: everything at the target; where that is not enough, what would be."""
     title = "Everything quantized: does the target hold?"
-    rule = f"the target is a drop of at most {allowed(bench)} on the evaluation data"
-    verdict = state.verdict or bench.judge(state.recipe)
-    measured = bench.measure(bench.graph(state.recipe))
-    rows = [measurement(state.recipe.policy.name or "target", measured, note=drop_of(bench, verdict))]
-    outcome = bench.outcome(verdict)
-    conclusion = f"{_capital(drop_of(bench, verdict))}. {target_of(bench, verdict)}"
-    if bench.within(verdict):
+    rule = f"the target is a drop of at most {allowed(case)} on the evaluation data"
+    verdict = state.verdict or case.judge(state.recipe)
+    measured = case.measure(state.recipe)
+    rows = [measurement(state.recipe.policy.name or "target", measured, note=drop_of(case, verdict))]
+    outcome = case.outcome(verdict)
+    conclusion = f"{_capital(drop_of(case, verdict))}. {target_of(case, verdict)}"
+    if case.within(verdict):
         return Step(8, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, state.at_fault)
     enough = ""
-    for name, policy in _wider(bench, state.recipe):
+    for name, policy in _wider(case, state.recipe):
         wider = state.recipe.aimed_at(policy)  # what was fitted to the narrow grids is fitted anew
-        judged = bench.judge(wider)
-        rows.append(measurement(name, bench.measure(bench.graph(wider)), note=drop_of(bench, judged)))
-        if bench.within(judged):
+        judged = case.judge(wider)
+        rows.append(measurement(name, case.measure(wider), note=drop_of(case, judged)))
+        if case.within(judged):
             enough = name
             break
     conclusion += " What stands in the way is the bits themselves"
@@ -190,9 +194,9 @@ def whole_model(bench: Bench, state: State) -> Step:
     return Step(8, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, state.at_fault)
 
 
-def _wider(bench: Bench, recipe: Recipe) -> list[tuple[str, Policy]]:
+def _wider(case: Case, recipe: Recipe) -> list[tuple[str, Policy]]:
     """Policies with more bits, cheapest change first."""
-    policy, sites = recipe.policy, bench.float_graph.sites
+    policy, sites = recipe.policy, case.session.sites
     found: list[tuple[str, Policy]] = []
 
     def raise_to(bits: int, *kinds: str) -> None:

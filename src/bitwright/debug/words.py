@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bitwright.debug.bench import Bench
+from bitwright.debug.case import Case
 from bitwright.graph.graph import Graph
 from bitwright.repair import REPAIRS
 from bitwright.report import format as text
@@ -32,9 +32,9 @@ def listed(actions: Iterable[Action]) -> str:
     return "; ".join(found[:3] if more else found) + more
 
 
-def told(bench: Bench, distance: float) -> str:
+def told(case: Case, distance: float) -> str:
     """A distance with its unit."""
-    unit = bench.task.measure(bench.task.distance).unit
+    unit = case.task.measure(case.task.distance).unit
     return f"{distance:.3g} {unit}".rstrip()
 
 
@@ -55,12 +55,12 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if whole > 0 else "0 %"
 
 
-def drop_of(bench: Bench, verdict: Verdict) -> str:
+def drop_of(case: Case, verdict: Verdict) -> str:
     """The primary figure and what is lost of it on the evaluation data, with its interval where there is one."""
     figure = verdict.primary
     measure, lost = figure.measure, figure.lost
     value = f"{figure.value.value:.2%}" if measure.unit == "share" else f"{figure.value.value:.4g}"
-    apart = f"{measure.name} {value}, {points(lost.value, bench.target_drop, measure)} float's"
+    apart = f"{measure.name} {value}, {points(lost.value, case.target_drop, measure)} float's"
     if lost.method == "none":
         return apart
     sign = -1 if measure.larger else 1
@@ -68,14 +68,14 @@ def drop_of(bench: Bench, verdict: Verdict) -> str:
     return f"{apart} ({low:+.2f} to {high:+.2f} at {lost.level:.0%})"
 
 
-def allowed(bench: Bench) -> str:
+def allowed(case: Case) -> str:
     """The target: so many points, or percent of a figure such as a loss."""
-    return text.points(bench.target_drop, bench.task.measure(bench.task.primary))
+    return text.points(case.target_drop, case.task.measure(case.task.primary))
 
 
-def target_of(bench: Bench, verdict: Verdict) -> str:
+def target_of(case: Case, verdict: Verdict) -> str:
     """Whether the target holds, in a sentence."""
-    return text.target_sentence(verdict, bench.target_drop)
+    return text.target_sentence(verdict, case.target_drop)
 
 
 def points(lost: float, target: float, measure: Measure) -> str:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitwright.cost import costs_for
-from bitwright.data.inputs import as_tuple, select
-from bitwright.flow.bench import Bench
-from bitwright.flow.steps import Steps
+from bitwright.graph.batches import cut
 from bitwright.report import format as text
+from bitwright.session import Session
 from bitwright.store import folder as files
 from bitwright.store import write_atomically
 from bitwright.values import FLOAT, Latency, Parity, Policy
@@ -47,29 +46,28 @@ class Delivery:
     notes: tuple[str, ...] = ()
 
 
-def deliver(bench: Bench, policy: Policy, folder: Path, steps: Steps) -> Delivery:
+def deliver(session: Session, policy: Policy, folder: Path) -> Delivery:
     """Export the graph under a policy, run the file on the evaluation data, and time it against float.
 
     Raises:
         ExportError: the graph cannot be written for the runtime.
         StoreError: the disk is full.
     """
-    if bench.settings.runtime == "none":
+    if session.settings.runtime == "none":
         return Delivery()
     from bitwright.runtimes import RUNTIMES, export, latency, parity, scales_json
 
-    name = bench.settings.runtime
-    graph, target = bench.graph, (folder / files.MODEL).with_suffix(RUNTIMES[name].suffix)
-    with steps.step("export"):
+    name = session.settings.runtime
+    graph, target = session.graph, (folder / files.MODEL).with_suffix(RUNTIMES[name].suffix)
+    with session.steps.step("export"):
         exported = export(graph, target, runtime=name, policy=policy)
         write_atomically(folder / files.SCALES, scales_json(exported))
-    with steps.step("compare with the runtime"), graph.applied(policy):
-        evaluation = bench.data.evaluation.batches(bench.settings.batch_size)
-        compared = parity(graph, target, evaluation, runtime=name, task=bench.task)
-    with steps.step("time it"), tempfile.TemporaryDirectory() as temporary:
+    with session.steps.step("compare with the runtime"), graph.applied(policy):
+        compared = parity(graph, target, session.batches("evaluation"), runtime=name, task=session.task)
+    with session.steps.step("time it"), tempfile.TemporaryDirectory() as temporary:
         plain = Path(temporary) / f"float{target.suffix}"
         export(graph, plain, runtime=name, policy=FLOAT)
-        sample = as_tuple(select(bench.drawn.calibration[0][0], slice(0, 1)))
+        sample = cut(session.samples.calibration.first, 0, 1)[0]
         times = latency(target, plain, inputs=sample, runtime=name)
     beside = exported.bytes - costs_for(name)["size"].of(policy, graph.sites)
     ours, rest, plain_size = (text.cost("size", size) for size in (exported.bytes, beside, exported.float_bytes))

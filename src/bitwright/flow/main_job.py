@@ -22,7 +22,6 @@ from bitwright.cost import costs_for, human, parse_budgets, uniform_policy
 from bitwright.data import DataSets
 from bitwright.errors import InvalidInput
 from bitwright.flow import outputs
-from bitwright.flow.bench import Bench, gave_way, prepare, score
 from bitwright.flow.choose import (
     Choice,
     best_within,
@@ -32,12 +31,12 @@ from bitwright.flow.choose import (
     without_repeats,
 )
 from bitwright.flow.deliver import deliver
-from bitwright.flow.repaired import cheapest_repaired, given, with_recipe
-from bitwright.flow.samples import count
-from bitwright.flow.steps import Progress, Steps
+from bitwright.flow.repaired import cheapest_repaired, given
+from bitwright.flow.scores import gave_way, score
 from bitwright.report import Agreement, Measured, Pair, RunReport
 from bitwright.search import Constraints, Refinement, refine, search
 from bitwright.sensitivity.agreement import spearman_interval
+from bitwright.session import Progress, Session, Steps
 from bitwright.settings import Settings
 from bitwright.store import RunStore
 from bitwright.values import FLOAT, Budget, Candidate, Front, Interval, Policy, SensitivityTable, Verdict
@@ -95,55 +94,55 @@ def run(
     if recipe is not None and settings.budget:
         raise InvalidInput(f"a recipe brings its own policy, so budget cannot be given, too, got {settings.budget[0]}")
     with RunStore(output) as store:
-        bench = prepare(model, data, settings, store, steps)
-        final = bench if recipe is None else with_recipe(bench, recipe, steps)
+        session = Session.open(model, data, settings, store, steps)
+        final = session if recipe is None else session.under(recipe)
         models = costs_for(settings.runtime)
-        budgets = [parse_budgets(entry, bench.graph.sites, models) for entry in settings.budget]
+        budgets = [parse_budgets(entry, session.sites, models) for entry in settings.budget]
         methods = tuple(dict.fromkeys([settings.method, *SCORES]))
-        tables = score(bench, methods, steps)
+        tables = score(session, methods)
         outputs.write_tables(output, tables)
-        refined = explore(bench, tables[0], budgets, steps)
+        refined = explore(session, tables[0], budgets)
         if recipe is not None:
             choices = [given(final, recipe, refined_prediction(refined, recipe.policy))]
         else:
-            choices = choose(bench, tables, refined, budgets, steps)
+            choices = choose(session, tables, refined, budgets)
         if recipe is None and settings.target_drop is not None and settings.repairs and not budgets:
-            choices[0], recipe = cheapest_repaired(bench, refined.front, choices[0], steps)
-            final = bench if recipe is None else with_recipe(bench, recipe, steps)
+            choices[0], recipe = cheapest_repaired(session, refined.front, choices[0])
+            final = session if recipe is None else session.under(recipe)
         front, policy = with_choices(refined.front, choices), choices[0].candidate.policy
         outputs.write_front(output, front)
         outputs.write_policy(output, policy)
-        if final.recipe is not None:
-            outputs.write_recipe(output, final.recipe)
-        figures = evaluate_all(bench, final, choices, refined, front, steps)
-        delivery = deliver(final, policy, Path(output), steps)
+        if final is not session:
+            outputs.write_recipe(output, final.fitted)
+        figures = evaluate_all(session, final, choices, refined, front)
+        delivery = deliver(final, policy, Path(output))
         report = RunReport(
             title=asked.title,
-            sites=bench.graph.sites,
+            sites=session.sites,
             job=asked.settings or {},
-            float_costs=costs(bench, FLOAT),
+            float_costs=costs(session, FLOAT),
             chosen=figures.chosen,
             baselines=figures.uniform,
             alternatives=figures.alternatives,
             front=figures.front,
             tables=tables,
-            agreements=tuple(agreement(bench, table, refined) for table in tables),
+            agreements=tuple(agreement(session, table, refined) for table in tables),
             exported=delivery.file,
             file_bytes=delivery.bytes,
             float_file_bytes=delivery.float_bytes,
             parity=delivery.parity,
             latency=delivery.latency,
             export_notes=delivery.notes,
-            environment=outputs.environment(bench.graph.device),
+            environment=outputs.environment(session.graph.device),
             command=asked.command,
             job_file=asked.job_file,
             timings=dict(steps.seconds),
             target_drop=settings.target_drop,
             notes=(
-                *notes(bench, choices, recipe),
+                *notes(session, choices, recipe),
                 *unfitted(refined),
                 *gave_way(methods, tables),
-                *no_smaller(bench, tables[0], budgets),
+                *no_smaller(session, tables[0], budgets),
             ),
         )
         with steps.step("write the report"):
@@ -151,27 +150,27 @@ def run(
     return report
 
 
-def explore(bench: Bench, table: SensitivityTable, budgets: list[tuple[Budget, ...]], steps: Steps) -> Refinement:
+def explore(session: Session, table: SensitivityTable, budgets: list[tuple[Budget, ...]]) -> Refinement:
     """The Pareto front and a candidate for each budget asked for, measured, and refined by what was measured.
 
     Raises:
         ImpossibleBudget: a budget that no policy keeps; says what the smallest possible is.
     """
-    settings, sites = bench.settings, bench.graph.sites
+    settings, sites = session.settings, session.sites
     limits, models = constraints(settings), costs_for(settings.runtime)
-    with steps.step("search"):
+    with session.steps.step("search"):
         find = partial(search, sites, table, cost=settings.cost, constraints=limits, costs=models)
         wanted = find(budgets=budgets) if budgets else ()
         whole = find(points=settings.points)
     start = replace(whole, candidates=(*whole, *wanted))
-    with steps.step("measure candidates") as tell:
+    with session.steps.step("measure candidates") as tell:
 
         def measure(policy: Policy) -> Verdict:
-            verdict = bench.holdout(policy)
-            tell(bench.holdout.measured + bench.holdout.reused)
+            verdict = session.measure(policy)
+            tell(session.measured + session.reused)
             return verdict
 
-        unit = ranked_by(bench)
+        unit = ranked_by(session)
         return refine(start, measure, sites, table, constraints=limits, rounds=settings.rounds, unit=unit, costs=models)
 
 
@@ -181,18 +180,17 @@ def constraints(settings: Settings) -> Constraints:
 
 
 def choose(
-    bench: Bench,
+    session: Session,
     tables: tuple[SensitivityTable, ...],
     refined: Refinement,
     budgets: list[tuple[Budget, ...]],
-    steps: Steps,
 ) -> list[Choice]:
     """One choice for each budget; without budgets the cheapest policy that holds the target. See ``choose.py``."""
-    settings, sites, models = bench.settings, bench.graph.sites, costs_for(bench.settings.runtime)
+    settings, sites, models = session.settings, session.sites, costs_for(session.settings.runtime)
     if not budgets:
-        return [cheapest_holding(without_repeats(refined.front), settings.drop, count(bench.drawn.holdout))]
+        return [cheapest_holding(without_repeats(refined.front), settings.drop, session.samples.holdout.samples)]
     choices = []
-    with steps.step("choose", len(budgets)) as tell:
+    with session.steps.step("choose", len(budgets)) as tell:
         for place, limits in enumerate(budgets):
             pool = list(refined.front)
             for table in tables[1:]:  # what the other scores would have chosen
@@ -204,20 +202,20 @@ def choose(
                     constraints=constraints(settings),
                     costs=models,
                 )
-                pool.append(measured_candidate(bench, other.policy, refined))
+                pool.append(measured_candidate(session, other.policy, refined))
             if not settings.pins:
                 uniform = uniform_within(sites, settings.bits, limits, models)
-                pool += [measured_candidate(bench, policy, refined) for policy in uniform]
+                pool += [measured_candidate(session, policy, refined) for policy in uniform]
             choices.append(best_within(pool, limits, sites, models))
             tell(place + 1)
     return choices
 
 
-def measured_candidate(bench: Bench, policy: Policy, refined: Refinement) -> Candidate:
+def measured_candidate(session: Session, policy: Policy, refined: Refinement) -> Candidate:
     """A policy from elsewhere than the refined front, measured as its candidates were."""
     predicted = refined_prediction(refined, policy)
     assert predicted is not None  # it is made of the widths that were scored
-    return Candidate(policy, predicted, costs(bench, policy), verdict=bench.holdout(policy))
+    return Candidate(policy, predicted, costs(session, policy), verdict=session.measure(policy))
 
 
 def refined_prediction(refined: Refinement, policy: Policy) -> float | None:
@@ -237,60 +235,58 @@ class Figures:
     front: Front
 
 
-def evaluate_all(
-    bench: Bench, final: Bench, choices: list[Choice], refined: Refinement, front: Front, steps: Steps
-) -> Figures:
+def evaluate_all(session: Session, final: Session, choices: list[Choice], refined: Refinement, front: Front) -> Figures:
     """Measure on the evaluation data: the choices, the uniform policies beside them, and the front for the plot.
 
     The first choice is measured on ``final``, which has its repairs.
     """
     first = choices[0].candidate
-    beside = uniform_beside(bench, first)
+    beside = uniform_beside(session, first)
     rest = [c.candidate.policy for c in choices[1:]]
     total = 1 + len(beside) + len(rest) + len(front)
     done = 0
-    with steps.step("evaluate", total) as tell:
+    with session.steps.step("evaluate", total) as tell:
 
-        def measured(policy: Policy, predicted: float | None = None, on: Bench = bench) -> Measured:
+        def measured(policy: Policy, predicted: float | None = None, under: Session = session) -> Measured:
             nonlocal done
-            verdict = on.evaluation(policy)
+            verdict = under.measure(policy, on="evaluation")
             done += 1
             tell(done)
-            return Measured(policy, costs(bench, policy), verdict, predicted)
+            return Measured(policy, costs(session, policy), verdict, predicted)
 
         chosen = measured(first.policy, refined_prediction(refined, first.policy), final)
         uniform, alternatives = (
             tuple(measured(p, refined_prediction(refined, p)) for p in ps) for ps in (beside, rest)
         )
         points = tuple(
-            replace(c, verdict=measured(c.policy, on=final if c.policy == first.policy else bench).verdict)
+            replace(c, verdict=measured(c.policy, under=final if c.policy == first.policy else session).verdict)
             for c in front
         )
     return Figures(chosen, uniform, alternatives, replace(front, candidates=points))
 
 
-def uniform_beside(bench: Bench, chosen: Candidate) -> list[Policy]:
+def uniform_beside(session: Session, chosen: Candidate) -> list[Policy]:
     """Uniform policies to compare with: W8A8, those that the budget names, and the best one that costs no more."""
-    sites, widths = bench.graph.sites, bench.settings.bits
-    models = costs_for(bench.settings.runtime)
-    compared = dict.fromkeys(("size", "bops", bench.settings.cost))
+    sites, widths = session.sites, session.settings.bits
+    models = costs_for(session.settings.runtime)
+    compared = dict.fromkeys(("size", "bops", session.settings.cost))
     limits = chosen.budgets or tuple(Budget(name, chosen.costs[name]) for name in compared)
     named = [uniform_policy(budget.text.partition("=")[2], sites) for budget in chosen.budgets]
     fitting = uniform_within(sites, widths, limits, models)
-    best = sorted(fitting, key=lambda policy: bench.holdout(policy).distance.value)[:1]
+    best = sorted(fitting, key=lambda policy: session.measure(policy).distance.value)[:1]
     found = [Policy.uniform(sites, 8, 8), *named, *best]
     return list({p: p for p in found if p is not None and p != chosen.policy}.values())
 
 
-def costs(bench: Bench, policy: Policy) -> dict[str, float]:
+def costs(session: Session, policy: Policy) -> dict[str, float]:
     """Every cost of a policy, for the runtime of the settings."""
-    models = costs_for(bench.settings.runtime)
-    return {name: model.of(policy, bench.graph.sites) for name, model in models.items()}
+    models = costs_for(session.settings.runtime)
+    return {name: model.of(policy, session.sites) for name, model in models.items()}
 
 
-def no_smaller(bench: Bench, table: SensitivityTable, budgets: Iterable[tuple[Budget, ...]]) -> tuple[str, ...]:
+def no_smaller(session: Session, table: SensitivityTable, budgets: Iterable[tuple[Budget, ...]]) -> tuple[str, ...]:
     """A sentence for each budget in bytes that makes the stored weights no smaller."""
-    settings, sites, models = bench.settings, bench.graph.sites, costs_for(bench.settings.runtime)
+    settings, sites, models = session.settings, session.sites, costs_for(session.settings.runtime)
     find = partial(search, sites, table, cost=settings.cost, constraints=constraints(settings), costs=models)
     found = []
     for limits in budgets:
@@ -310,21 +306,21 @@ def no_smaller(bench: Bench, table: SensitivityTable, budgets: Iterable[tuple[Bu
     return tuple(found)
 
 
-def ranked_by(bench: Bench) -> str:
+def ranked_by(session: Session) -> str:
     """What candidates are ranked by, in words."""
-    return f"{bench.task.measure(bench.task.distance).label} on held-out calibration samples"
+    return f"{session.task.measure(session.task.distance).label} on held-out calibration samples"
 
 
-def agreement(bench: Bench, table: SensitivityTable, refined: Refinement) -> Agreement:
+def agreement(session: Session, table: SensitivityTable, refined: Refinement) -> Agreement:
     """How well a table's predictions order what was measured on held-out calibration samples."""
     pairs = []
     for number, (policy, _) in enumerate(refined.measured, start=1):
-        found = bench.holdout(policy).distance
+        found = session.measure(policy).distance
         pairs.append(Pair(policy.name or f"policy {number}", table.predict(policy), found.value, found.low, found.high))
     rank: Interval | None = None
     if len({p.predicted for p in pairs}) > 1 and len({p.measured for p in pairs}) > 1 and len(pairs) > 2:
-        rank = spearman_interval([p.predicted for p in pairs], [p.measured for p in pairs], seed=bench.settings.seed)
-    return Agreement(table.method, table.unit, ranked_by(bench), tuple(pairs), rank)
+        rank = spearman_interval([p.predicted for p in pairs], [p.measured for p in pairs], seed=session.settings.seed)
+    return Agreement(table.method, table.unit, ranked_by(session), tuple(pairs), rank)
 
 
 def unfitted(refined: Refinement) -> tuple[str, ...]:
@@ -340,10 +336,10 @@ def unfitted(refined: Refinement) -> tuple[str, ...]:
     return (f"{why}, so predictions are shown as they were scored; every choice was made by the measured values.",)
 
 
-def notes(bench: Bench, choices: list[Choice], recipe: Recipe | None) -> tuple[str, ...]:
+def notes(session: Session, choices: list[Choice], recipe: Recipe | None) -> tuple[str, ...]:
     """Sentences that qualify the whole run."""
-    samples = count(bench.drawn.holdout)
-    task = bench.task
+    samples = session.samples.holdout.samples
+    task = session.task
     ranked = (
         f"Candidates were ranked by {task.measure(task.distance).words} on {samples:,} held-out calibration samples; "
         f"{task.measure(task.primary).name} there is saturated where the network was trained on them. The evaluation "
@@ -353,4 +349,4 @@ def notes(bench: Bench, choices: list[Choice], recipe: Recipe | None) -> tuple[s
     if recipe is not None and recipe.actions:
         done = "; ".join(str(action) for action in recipe.actions)
         repaired = (f"The chosen policy's figures and file have these repairs: {done}. All other figures have none.",)
-    return (choices[0].reason, *repaired, ranked, *bench.drawn.notes)
+    return (choices[0].reason, *repaired, ranked, *session.samples.notes)

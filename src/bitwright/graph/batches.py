@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.utils._pytree import tree_map_only
 from bitwright.errors import InvalidData
 
 Batch = tuple[tuple[Any, ...], Any]
+
+KEEP_BYTES = 1 << 30  # of inputs that are kept decoded: 1 GiB
 
 
 def as_batches(batches: Any) -> Iterable[Any]:
@@ -24,7 +27,7 @@ def as_batches(batches: Any) -> Iterable[Any]:
     return list(batches) if iter(batches) is batches else batches
 
 
-def split(batch: Any, device: torch.device | None = None) -> Batch:
+def split(batch: Any) -> Batch:
     """One batch as (inputs, targets); targets are None when there are none.
 
     Raises:
@@ -55,9 +58,6 @@ def split(batch: Any, device: torch.device | None = None) -> Batch:
             raise InvalidData(f"a batch has {count} inputs but {len(value)} targets")
     if isinstance(targets, Tensor) and targets.dim() > 1 and targets.numel() == 0:
         targets = None  # data of inputs alone
-    if device is not None:
-        inputs = tuple(value.to(device) for value in inputs)
-        targets = tree_map_only(Tensor, lambda value: value.to(device), targets)
     return inputs, targets
 
 
@@ -66,19 +66,64 @@ def _length(batch: Any) -> Any:
 
 
 def iterate(batches: Iterable[Any], device: torch.device | None = None, purpose: str = "this step") -> Iterator[Batch]:
-    """Checked batches, at least one.
+    """Checked batches on a device, at least one.
 
     Raises:
         InvalidData: there is no batch at all, or one of them is unusable.
     """
+    for inputs, targets in batches if isinstance(batches, Checked) else _checked(batches, purpose):
+        if device is not None:
+            inputs = tuple(value.to(device) for value in inputs)
+            targets = tree_map_only(Tensor, lambda value: value.to(device), targets)
+        yield inputs, targets
+
+
+def _checked(batches: Iterable[Any], purpose: str) -> Iterator[Batch]:
     count = 0
     for batch in batches:
         count += 1
-        yield split(batch, device)
+        yield split(batch)
     if count == 0:
         raise InvalidData(
             f"batches are empty: {purpose} needs at least one batch (an iterator that was used up is empty)"
         )
+
+
+class Checked:
+    """Batches that were read, decoded and checked once, and are kept while they fit into memory.
+
+    Args:
+        source: iterable of (inputs, targets) that can be iterated over again, in the same order.
+        limit: the first samples only; None: all.
+        purpose: what needs them, for messages.
+    """
+
+    def __init__(self, source: Iterable[Any], limit: int | None = None, purpose: str = "this step") -> None:
+        self._source, self._limit, self._purpose = as_batches(source), limit, purpose
+        self._kept: list[Batch] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[Batch] = []
+        size = 0
+        for batch in limited(_checked(self._source, self._purpose), self._limit):
+            size += sum(value.nbytes for value in batch[0])
+            kept = [*kept, batch] if size <= KEEP_BYTES else []
+            yield batch
+        if size <= KEEP_BYTES:
+            self._kept = kept
+
+    @cached_property
+    def first(self) -> Batch:
+        """The first batch."""
+        return next(iter(self))
+
+    @cached_property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return sum(inputs[0].shape[0] for inputs, _ in self)
 
 
 def limited(batches: Iterable[Batch], samples: int | None) -> Iterator[Batch]:

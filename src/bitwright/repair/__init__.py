@@ -1,6 +1,7 @@
 """Repairs: mending a network before or after its bits are chosen, each a function on the graph."""
 
 from bitwright.repair.adaround import adaround
+from bitwright.repair.apply import Told, apply_action, apply_recipe, keep_fitted
 from bitwright.repair.bias import bias_correction
 from bitwright.repair.descriptor import REPAIRS, Repair, check_sequence, flow_repairs, functions_of, repair
 from bitwright.repair.equalization import equalize
@@ -16,7 +17,10 @@ __all__ = [
     "Change",
     "Repair",
     "RepairReport",
+    "Told",
     "adaround",
+    "apply_action",
+    "apply_recipe",
     "bias_correction",
     "check_sequence",
     "clip",
@@ -25,6 +29,7 @@ __all__ = [
     "functions_of",
     "fold",
     "gptq",
+    "keep_fitted",
     "put_fitted",
     "repair",
     "set_granularity",

@@ -95,7 +95,7 @@ def put_fitted(graph: Graph, fitted: Fitted, batches: Any = None, ranges: str = 
         _set_scheme(graph, name, *site["granularity"])
     if batches is not None:
         calibrate(graph, batches, ranges=ranges)
-    elif any(name.startswith("weight/") for name in arrays):
+    elif fitted.rescales:
         _forget_seen(graph)  # it belongs to other weights
     graph.forget_fitted()
     for name, site in about["sites"].items():

@@ -7,7 +7,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from bitwright.errors import StoreError
+from bitwright.store.base import Store
 
 STORE_NAME = "bitwright.sqlite"
 SCHEMA_VERSION = 1
@@ -51,7 +52,7 @@ class Record:
     created: float
 
 
-class RunStore:
+class RunStore(Store):
     """Measurements of a run, by key, in ``bitwright.sqlite`` of a folder.
 
     A record that :meth:`put` acknowledged by returning is there for good: it survives ``kill -9`` of this
@@ -119,18 +120,6 @@ class RunStore:
                 "ON CONFLICT (key) DO NOTHING",
                 (key, kind, text, time.time()),
             )
-
-    def get_or_compute(self, key: str, kind: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """The measurement under ``key``; ``compute`` runs, and its result is kept, only when there is none.
-
-        Two processes that compute the same key at once both return the record that was stored first.
-        """
-        found = self.get(key)
-        if found is None:
-            self.put(key, kind, compute())
-            found = self.get(key)
-            assert found is not None
-        return found
 
     def records(self, kind: str | None = None) -> Iterator[Record]:
         """All measurements, or those of one kind, oldest first."""

@@ -48,6 +48,11 @@ class Fitted:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    @property
+    def rescales(self) -> bool:
+        """Whether float weights were changed, so that what was observed before belongs to other ones."""
+        return any(name.startswith("weight/") for name in self.arrays)
+
     def _header(self) -> bytes:
         head = {"version": FITTED_VERSION, "graph": self.graph, "recipe": self.recipe, "about": self.about}
         return json.dumps(head, sort_keys=True).encode()

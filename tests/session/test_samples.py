@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.data import DataSets
 from bitwright.data.adopt import as_dataset
 from bitwright.errors import InvalidData
-from bitwright.flow.samples import count, draw, pick
+from bitwright.session.samples import draw, pick
 from bitwright.settings import Settings
 
 
@@ -16,14 +17,18 @@ def numbered(size: int):
     return as_dataset((x, torch.arange(size) % 3), "numbers")
 
 
+def drawn_from(size: int, settings: Settings):
+    return draw(DataSets(numbered(size), numbered(5)), settings)
+
+
 def values(batches) -> list[int]:
-    return [int(v) for inputs, _ in batches for v in inputs[:, 0]]
+    return [int(v) for inputs, _ in batches for v in inputs[0][:, 0]]
 
 
 def test_held_out_samples_are_no_calibration_samples() -> None:
-    drawn = draw(numbered(100), Settings(calibration_samples=30, score_samples=40, holdout_samples=25, batch_size=7))
-    assert (count(drawn.calibration), count(drawn.scores), count(drawn.holdout)) == (30, 40, 25)
-    assert [len(inputs) for inputs, _ in drawn.calibration] == [7, 7, 7, 7, 2]
+    drawn = drawn_from(100, Settings(calibration_samples=30, score_samples=40, holdout_samples=25, batch_size=7))
+    assert (drawn.calibration.samples, drawn.scores.samples, drawn.holdout.samples) == (30, 40, 25)
+    assert [len(inputs[0]) for inputs, _ in drawn.calibration] == [7, 7, 7, 7, 2]
     assert values(drawn.scores)[:30] == values(drawn.calibration)
     assert not set(values(drawn.scores)) & set(values(drawn.holdout))
     assert len({*values(drawn.scores), *values(drawn.holdout)}) == 65
@@ -31,14 +36,14 @@ def test_held_out_samples_are_no_calibration_samples() -> None:
 
 
 def test_targets_stay_with_their_samples() -> None:
-    drawn = draw(numbered(50), Settings(calibration_samples=20, score_samples=20, holdout_samples=20))
-    for inputs, targets in (*drawn.calibration, *drawn.holdout):
+    drawn = drawn_from(50, Settings(calibration_samples=20, score_samples=20, holdout_samples=20))
+    for (inputs,), targets in (*drawn.calibration, *drawn.holdout):
         assert torch.equal(inputs[:, 0].long() % 3, targets)
 
 
 def test_the_seed_decides_the_draw() -> None:
     def first(seed: int) -> list[int]:
-        return values(draw(numbered(200), Settings(calibration_samples=20, score_samples=5, seed=seed)).calibration)
+        return values(drawn_from(200, Settings(calibration_samples=20, score_samples=5, seed=seed)).calibration)
 
     assert first(1) == first(1)
     assert first(1) != first(2)
@@ -46,17 +51,17 @@ def test_the_seed_decides_the_draw() -> None:
 
 
 def test_too_few_samples_are_shared_out_and_said_so() -> None:
-    drawn = draw(numbered(60), Settings())
-    assert (count(drawn.calibration), count(drawn.holdout)) == (40, 20)
+    drawn = drawn_from(60, Settings())
+    assert (drawn.calibration.samples, drawn.holdout.samples) == (40, 20)
     assert "numbers has 60 samples: 40 calibrate and score, 20 rank the candidates" in drawn.notes[0]
     assert "asked for: 512 and 512" in drawn.notes[0]
 
 
 def test_next_to_nothing_is_refused() -> None:
-    drawn = draw(numbered(8), Settings())
-    assert (count(drawn.calibration), count(drawn.holdout)) == (4, 4)
+    drawn = drawn_from(8, Settings())
+    assert (drawn.calibration.samples, drawn.holdout.samples) == (4, 4)
     with pytest.raises(InvalidData, match="^numbers has 7 samples; a run needs at least 8"):
-        draw(numbered(7), Settings())
+        drawn_from(7, Settings())
 
 
 def test_a_stream_gives_the_same_samples_as_an_array() -> None:

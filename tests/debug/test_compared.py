@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 import bitwright as bw
-from bitwright.debug.apply import apply_recipe
-from bitwright.debug.bench import Bench
-from bitwright.tasks import Classification
+from bitwright.debug.mending import compared
+from bitwright.repair import apply_recipe
+from bitwright.session import Samples, Session
+from bitwright.settings import Settings
+from bitwright.tasks import Classification, evaluate
 from bitwright.values.recipe import Action, Recipe
 
 
@@ -34,14 +36,14 @@ def test_alternatives_at_a_site_that_moves_steps_before_it():
     data = [(torch.randn(16, 3, 6, 6), torch.randint(4, (16,))) for _ in range(2)]
     graph = bw.capture(Stream().eval(), data[0][0])
     recipe = Recipe(bw.Policy.uniform(graph.sites, None, 5), "minmax")
-    bench = Bench(graph, Classification(data, data), 0.5, None, {})
+    session = Session(graph, Classification(), Samples.of(data, data), Settings(ranges="minmax"))
     site = graph.linked(graph.sites.activations[-3].name)[-1]
     assert len(graph.linked(site)) > 3
     actions = [
         Action("ranges", {"site": site, "method": "percentile"}),
         Action("limits", {"site": site, "low": 0.0, "high": 0.01}),  # a step so fine that those linked with it follow
     ]
-    found = bench.compare_at(recipe, site, actions)
+    found = compared(session.under(recipe), site, actions)
     for count, distance in enumerate(found, 1):
         whole = apply_recipe(graph.copy(), Recipe(recipe.policy, "minmax", tuple(actions[:count])), data)
-        assert distance == pytest.approx(bench.measure(whole, recipe.policy).distance.value, rel=1e-9)
+        assert distance == pytest.approx(evaluate(whole, recipe.policy, data).distance.value, rel=1e-9)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import bitwright as bw
-from bitwright.debug.apply import apply_action, apply_recipe, keep_fitted
 from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.repair import apply_action, apply_recipe, keep_fitted
 from bitwright.values.recipe import Action, Recipe
 
 

@@ -1,16 +1,19 @@
-"""Which samples a run works on: drawn once, calibration and held-out samples apart."""
+"""Which samples a job works on: drawn once, those that calibrate and those that are held out apart."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from bitwright.data.adopt import BatchStream
-from bitwright.data.dataset import Batch, Dataset
+from bitwright.data.dataset import Batch, Dataset, DataSets
 from bitwright.data.inputs import join, samples_in, select
 from bitwright.errors import InvalidData
+from bitwright.graph.batches import Checked
 from bitwright.settings import Settings
 
 LEAST = 8
@@ -19,39 +22,56 @@ CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Batches of the calibration data, held in memory.
+class Samples:
+    """The data of a job in parts, each decoded and checked once.
 
     Attributes:
         calibration: set the ranges.
         scores: the first of these; the sensitivity scores are made of them.
         holdout: no sample of the above; candidates are measured and ranked on them.
+        evaluation: figures are measured on them, nothing is chosen by them.
+        identity: names the draw by content.
+        evaluation_identity: likewise the evaluation data.
         notes: what the user should know of the draw.
     """
 
-    calibration: tuple[Batch, ...]
-    scores: tuple[Batch, ...]
-    holdout: tuple[Batch, ...]
+    calibration: Checked
+    scores: Checked
+    holdout: Checked
+    evaluation: Checked
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    evaluation_identity: str = ""
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, calibration: Iterable[Any], evaluation: Iterable[Any], limit: int | None = None) -> Samples:
+        """The batches that a user gives: everything is chosen on the first ``limit`` samples of the one part."""
+        drawn = Checked(calibration, limit, purpose="calibration")
+        return cls(drawn, drawn, drawn, Checked(evaluation, purpose="evaluation"))
 
-def count(batches: tuple[Batch, ...]) -> int:
-    """Number of samples."""
-    return sum(samples_in(inputs) for inputs, _ in batches)
+    def part(self, name: str) -> Checked:
+        """``"calibration"``, ``"scores"``, ``"holdout"`` or ``"evaluation"``."""
+        found: Checked = getattr(self, name)
+        return found
+
+    def identity_of(self, name: str) -> str:
+        """What tells a part from other data; the draw itself is named by :attr:`identity`."""
+        return self.evaluation_identity if name == "evaluation" else name
 
 
-def draw(dataset: Dataset, settings: Settings) -> Drawn:
+def draw(data: DataSets, settings: Settings) -> Samples:
     """Draw the samples that choices are made on.
 
-    Where the data is too small for what was asked, a third of it is held out and the rest calibrates.
+    Where the calibration data is too small for what was asked, a third of it is held out and the rest calibrates.
 
     Args:
-        dataset: the calibration data.
+        data: calibration and evaluation data.
         settings: how many samples, and the seed of the draw.
 
     Raises:
         InvalidData: fewer than 8 samples.
     """
+    dataset = data.calibration
     size = len(dataset)
     if size < LEAST:
         raise InvalidData(
@@ -72,14 +92,28 @@ def draw(dataset: Dataset, settings: Settings) -> Drawn:
     inputs, targets = pick(dataset, order)
     calibrate, score = min(first, settings.calibration_samples), min(first, settings.score_samples)
 
-    def batches(start: int, stop: int) -> tuple[Batch, ...]:
+    def batches(start: int, stop: int) -> Checked:
         edges = range(start, stop, settings.batch_size)
-        return tuple(
-            (select(inputs, chosen), targets[chosen])
-            for chosen in (slice(i, min(i + settings.batch_size, stop)) for i in edges)
-        )
+        chosen = (slice(i, min(i + settings.batch_size, stop)) for i in edges)
+        return Checked([(select(inputs, part), targets[part]) for part in chosen])
 
-    return Drawn(batches(0, calibrate), batches(0, score), batches(first, first + held), notes)
+    identity = {
+        "data": dataset.fingerprint(),
+        "seed": settings.seed,
+        "calibration": calibrate,
+        "holdout": held,
+        "batch_size": settings.batch_size,
+    }
+    evaluation = Checked(data.evaluation.batches(settings.batch_size), purpose="evaluation")
+    return Samples(
+        batches(0, calibrate),
+        batches(0, score),
+        batches(first, first + held),
+        evaluation,
+        identity,
+        data.evaluation.fingerprint(),
+        notes,
+    )
 
 
 def pick(dataset: Dataset, positions: np.ndarray) -> Batch:

@@ -1,4 +1,4 @@
-"""The bench on networks that are no image classifiers."""
+"""Runs on networks that are no image classifiers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from bitwright.data import as_data
-from bitwright.flow import Steps, gave_way, prepare, run, score
+from bitwright.flow import gave_way, run, score
 from bitwright.sensitivity import METHODS, sensitivities
 from bitwright.sensitivity.evidence import Evidence
 from bitwright.sensitivity.method import Method, Scores
+from bitwright.session import Session, Steps
 from bitwright.settings import Settings
 from bitwright.store import RunStore
 
@@ -102,12 +103,12 @@ def test_a_method_that_was_edited_scores_anew(tmp_path, request, monkeypatch) ->
 
         METHODS.register(Method(name="mine", does="x.", unit="u", function=mine))
         with RunStore(tmp_path) as store:
-            bench = prepare(model, data, QUICK, store, Steps(None))
-            return float(score(bench, ("mine",), Steps(None))[0].harm.sum())
+            session = Session.open(model, data, QUICK, store, Steps())
+            return float(score(session, ("mine",))[0].harm.sum())
 
     calls: list[int] = []
     make = sensitivities
-    monkeypatch.setattr("bitwright.flow.bench.sensitivities", lambda *a, **k: calls.append(0) or make(*a, **k))
+    monkeypatch.setattr("bitwright.flow.scores.sensitivities", lambda *a, **k: calls.append(0) or make(*a, **k))
     first = scored(1.0)
     assert scored(1.0) == first
     assert scored(2.0) == pytest.approx(2 * first)

@@ -10,14 +10,18 @@ from bitwright.errors import InvalidInput
 from bitwright.graph.calibration import calibrate
 from bitwright.graph.graph import Graph
 from bitwright.numerics.ranges import Observed
-from bitwright.repair import RepairReport, put_fitted, repair, take_fitted
+from bitwright.repair.descriptor import repair
+from bitwright.repair.fitted import put_fitted, take_fitted
+from bitwright.repair.report import RepairReport
 from bitwright.values.recipe import Action, Recipe
 
 Told = Callable[[Action, RepairReport | None], None]
 """Called with each action of a recipe when it is done, and what the repair reports."""
 
 
-def apply_recipe(graph: Graph, recipe: Recipe, batches: Any = None, told: Told | None = None) -> Graph:
+def apply_recipe(
+    graph: Graph, recipe: Recipe, batches: Any = None, told: Told | None = None, *, calibrated: bool = False
+) -> Graph:
     """Turn a captured float graph into the quantized network that a recipe describes.
 
     A recipe that has its fitted values (``recipe.fitted``) is not fitted again: integers, biases and ranges are the
@@ -29,6 +33,7 @@ def apply_recipe(graph: Graph, recipe: Recipe, batches: Any = None, told: Told |
         batches: calibration data, the same as the recipe was made with if the result is to be the same. With fitted
             values they only watch the ranges of other widths, for policies and repairs that are to follow.
         told: called with each action when it is done.
+        calibrated: the graph has its ranges by the recipe's method already.
 
     Returns:
         The graph itself, its weights and ranges changed, with ``recipe.policy`` applied.
@@ -47,7 +52,8 @@ def apply_recipe(graph: Graph, recipe: Recipe, batches: Any = None, told: Told |
         return graph.apply(recipe.policy)
     if batches is None:
         raise InvalidInput("this recipe has no fitted values, so it is fitted when it is applied: pass batches")
-    calibrate(graph, batches, ranges=recipe.ranges)
+    if not calibrated:
+        calibrate(graph, batches, ranges=recipe.ranges)
     graph.apply(recipe.target)
     for action in recipe.actions:
         report = apply_action(graph, action, batches)

@@ -1,0 +1,68 @@
+"""Scoring the sites of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from bitwright.graph.batches import cut
+from bitwright.sensitivity import METHODS, sensitivities
+from bitwright.session import Session
+from bitwright.store import content_key
+from bitwright.values import FLOAT, SensitivityTable
+
+
+def score(session: Session, methods: tuple[str, ...]) -> tuple[SensitivityTable, ...]:
+    """Score every site at every width; tables that the store has are not made again.
+
+    Args:
+        session: the plain one.
+        methods: see :data:`bitwright.sensitivity.METHODS`. FIT takes the place of Margin-FIT where the task has no
+            margin; :func:`gave_way` says so.
+
+    Raises:
+        InvalidInput: an unknown method.
+        InvalidData: targets outside the classes, or gradients that are not finite.
+    """
+    batches, bits, store = session.samples.scores, session.settings.bits, session.store
+    for method in methods:
+        METHODS[method]  # raises for an unknown one
+    if not has_margin(session):
+        methods = tuple(dict.fromkeys(METHODS[m].instead if METHODS[m].margin else m for m in methods))
+    samples = batches.samples
+    functions = {method: METHODS[method].function for method in methods}
+    keys = {
+        method: content_key(graph=session.identity, method=method, function=function, bits=bits, samples=samples)
+        for method, function in functions.items()
+    }
+    with session.steps.step("score sites", samples) as tell:
+        found = {method: store.get(key) for method, key in keys.items()}
+        missing = [method for method in methods if found.get(method) is None]
+        if missing:
+            made = sensitivities(
+                session.graph, batches, missing, bits=bits, task=session.task, samples=samples, progress=tell
+            )
+            for method, table in zip(missing, made, strict=True):
+                found[method] = table.to_dict()
+                store.put(keys[method], "sensitivity", table.to_dict())
+    return tuple(SensitivityTable.from_dict(found[method] or {}) for method in methods)
+
+
+def gave_way(asked: Iterable[str], tables: Iterable[SensitivityTable]) -> tuple[str, ...]:
+    """A sentence for each method that was asked for and in whose place :func:`score` made another."""
+    made = [table.method for table in tables]
+    lost = [METHODS[name] for name in asked if name not in made]
+    return tuple(
+        f"{METHODS[method.instead].called} took the place of {method.called}, which needs a task with one decision "
+        "for each input."
+        for method in lost
+    )
+
+
+def has_margin(session: Session) -> bool:
+    """Whether the task gives a margin for each sample."""
+    inputs, _ = cut(session.samples.scores.first, 0, 2)
+    graph = session.graph
+    with graph.applied(FLOAT), torch.no_grad():
+        return session.task.margin(graph(*(value.to(graph.device) for value in inputs))) is not None
