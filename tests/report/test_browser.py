@@ -15,6 +15,7 @@ from bitwright.report import Measured, RunReport, render, render_compare
 from bitwright.report.render_debug import render_debug
 from bitwright.report.render_sweep import render_sweep
 from bitwright.report.render_tensors import render_tensors
+from bitwright.tasks import Classification
 from bitwright.values import Policy, Sites
 from bitwright.values.findings import Findings, Measurement, Step
 from bitwright.values.recipe import Recipe
@@ -169,7 +170,7 @@ def test_the_keyboard_picks_policies_and_sites(show: Opener, report: RunReport) 
     slider = driver.find_element(By.ID, "pick")
     slider.send_keys(Keys.ARROW_RIGHT)
     assert text(driver, "#picked-name") == "mixed 8/8"
-    assert "mixed 8/8, Top-1 accuracy 90.0%" in slider.get_attribute("aria-valuetext")
+    assert "mixed 8/8, Top-1 90.0% [88.0, 92.0]," in slider.get_attribute("aria-valuetext")
     assert bits(driver, "picked-strip") == ["8"] * 7
     assert not driver.find_element(By.ID, "next").is_enabled()
     slider.send_keys(Keys.HOME)
@@ -359,8 +360,8 @@ def test_the_pages_of_debugging_fit_a_phone_and_say_nothing_on_the_console(show:
         9.0,
     )
     view = replace(view, axes=(axis,))
-    row = SweepRow(site, (site,), (4,), 0.4, 0.1, 0.9, 10.0, 0.5)
-    sweep = Sweep((row,), {}, row, (site,), 64)
+    row = SweepRow(site, (site,), (4,), 0.4, 0.1, 10.0, {"kl": 0.4, "agreement": 0.9, "accuracy": 0.5}, {})
+    sweep = Sweep((row,), {}, row, (site,), 64, Classification.measures, "kl", "accuracy", {"accuracy": 0.9})
     recipe = Recipe(Policy({site: 4}, "", "W4A4")).then("limits", site=site, low=0.0, high=2.0)
     notes = (Measurement(f"range of {site}: 0 to 2", 0.1, 0.9, True, f"refused: {site}"),)
     step = Step(
