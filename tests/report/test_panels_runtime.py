@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from bitwright.report import RunReport, latency_panel, parity_panel
 from bitwright.tasks.classification import ACCURACY, AGREEMENT
-from bitwright.values import Figure, Interval, Latency, Parity
+from bitwright.values import Figure, Interval, Latency, Measure, Parity
 
 
 def test_parity_in_counts_and_output_steps(report: RunReport) -> None:
@@ -40,6 +40,9 @@ def test_parity_of_a_regression_has_differences_only() -> None:
     assert [(row.agrees, row.share) for row in panel.rows] == [("–", "–"), ("–", "–")]
     assert "at most 0.500 output steps with them on" in panel.sentence
     assert panel.step == "One output step is 0.100."
+    distance = Figure(Measure("distance", "Cosine distance", larger=False), Interval(0.002, 0.001, 0.004))
+    told = parity_panel(Parity("ONNX Runtime 1", 10, 0.0, 0.5, 0.1, distance=distance)).sentence
+    assert told.endswith(" The cosine distance between file and simulation is 0.00200 [0.00100, 0.00400].")
 
 
 def test_a_slower_file_is_said_to_be_slower_with_what_did_not_fuse(report: RunReport) -> None:

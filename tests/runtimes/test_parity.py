@@ -157,6 +157,21 @@ def test_a_regression_is_compared_by_value(tmp_path, outputs):
     other.quantizers[weight].set_ranges("minmax", 100)
     moved = parity(other, result.path, [(inputs, torch.randn(20, outputs))])
     assert moved.exact_difference > 0.1
+    with torch.no_grad(), other.applied(Policy.uniform(other.sites, 8, 8)):
+        simulated = other(inputs).double()
+    apart = (predict(result.path, [(inputs, None)]) - simulated).square().mean()
+    assert moved.distance.value.value == pytest.approx(float(apart / simulated.var(0, correction=0).mean()), rel=1e-5)
+    assert found.distance.value.value < 1e-3 < moved.distance.value.value
+
+
+def test_equal_outputs_for_all_inputs_have_a_distance(tmp_path):
+    model = nn.Linear(3, 2).eval()
+    nn.init.zeros_(model.weight)
+    inputs = torch.randn(9, 3)
+    graph = calibrate(capture(model, inputs[:2]), [(inputs, None)])
+    result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 8, 8))
+    found = parity(graph, result.path, [(inputs, torch.zeros(9, 2))])
+    assert found.distance.value.value == 0.0
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def test_parity_and_latency_are_plain_data():
     parity = Parity("onnxruntime", 10, 0.0, 1.0)
     assert Parity.from_dict(parity.to_dict()) == parity
     figure = verdict().primary
-    known = Parity("onnxruntime", 10, 0.0, 1.0, 0.1, figure.measure, 1.0, 0.999, figure)
+    known = Parity("onnxruntime", 10, 0.0, 1.0, 0.1, figure.measure, 1.0, 0.999, figure, figure)
     assert Parity.from_dict(json.loads(json.dumps(known.to_dict()))) == known
     latency = Latency(1, 0.5, 1.0, ("add",))
     assert Latency(**{**latency.to_dict(), "unfused": tuple(latency.to_dict()["unfused"])}) == latency

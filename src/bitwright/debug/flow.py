@@ -214,9 +214,9 @@ def _findings(case: Case, steps: tuple[Step, ...]) -> Findings:
     else:
         words = f"{last.conclusion} " + (f"So far: {done}." if done else "Nothing that was tried helped.")
     primary = case.task.measure(case.task.primary).name
+    why = f": {primary} on data that a network was trained on is saturated, and ranks nothing"
     notes = (
-        f"Choices are ranked by {case.distance} on calibration data: {primary} on data that a network was trained on "
-        "is saturated, and ranks nothing.",
+        f"Choices are ranked by {case.distance} on calibration data{'' if case.task.compares else why}.",
         "The evaluation data only decided when to stop.",
     )
     return Findings(steps, case.target_drop, outcome, words, notes, case.session.sites.graph_hash)

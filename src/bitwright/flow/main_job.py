@@ -340,10 +340,10 @@ def notes(session: Session, choices: list[Choice], recipe: Recipe | None) -> tup
     """Sentences that qualify the whole run."""
     samples = session.samples.holdout.samples
     task = session.task
+    saturated = f"{task.measure(task.primary).name} there is saturated where the network was trained on them"
     ranked = (
-        f"Candidates were ranked by {task.measure(task.distance).words} on {samples:,} held-out calibration samples; "
-        f"{task.measure(task.primary).name} there is saturated where the network was trained on them. The evaluation "
-        "data took no part in any choice."
+        f"Candidates were ranked by {task.measure(task.distance).words} on {samples:,} held-out calibration samples"
+        f"{'' if task.compares else f'; {saturated}'}. The evaluation data took no part in any choice."
     )
     repaired: tuple[str, ...] = ()
     if recipe is not None and recipe.actions:

@@ -72,6 +72,9 @@ def parity_panel(parity: Parity) -> ParityPanel:
             f"inputs with its graph optimisations off, and by at most {rows[1].difference} with them on, the way it is "
             "normally run."
         )
+        if parity.distance is not None:
+            measure, value = parity.distance.measure, parity.distance.value
+            sentence += f" The {measure.words} between file and simulation is {text.interval(measure, value)}."
     else:
         sentence = (
             f"{name} agrees with the simulation on {rows[0].agrees} with its graph optimisations off, and on "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,10 @@ def parity(
         fused_difference=fused.largest,
         step=steps[0] if None not in steps else None,
         agreement=meant.measure(meant.agreement) if meant is not None and compared else None,
-        exact_agreement=exact.figures()[0],
-        fused_agreement=fused.figures()[0],
-        figure=fused.figures()[1],
+        exact_agreement=exact.agreement,
+        fused_agreement=fused.agreement,
+        figure=fused.figures.get("figure"),
+        distance=fused.figures.get("distance"),
     )
 
 
@@ -165,20 +167,38 @@ class _Tally:
         if task.metrics and targets is not None:
             self._kept.append((raw, targets))
 
-    def figures(self) -> tuple[float | None, Figure | None]:
-        """The share of equal decisions, and the task's primary figure of the file itself."""
+    @cached_property
+    def measured(self) -> dict[str, Figure]:
+        """All figures of the task, the simulation in float's place."""
         task, simulated = self._task, self._simulated
         if task is None or simulated is None or self.ours.samples < 2:
-            return None, None
+            return {}
         metrics: dict[str, tuple[float, float]] = {}
         if self._kept:
             outputs, targets = (joined(part) for part in zip(*self._kept, strict=True))
             metrics = {name: (float(f(outputs, targets)),) * 2 for name, f in task.metrics.items()}
-        pair = self._pair.all()
-        spread = dict.fromkeys(simulated.spread, 1.0)  # the distance is not shown
-        found = task.measured(Evidence(self.ours.all(), simulated.columns.all(), pair, spread, metrics), Draws())
-        agreement = found[task.agreement].value.value if task.agreement else None
-        return agreement, None if task.compares and not metrics else found.get(task.primary)
+        spread = simulated.spread
+        if not any(spread.values()):  # equal outputs for all samples: differences stay in their own unit
+            spread = dict.fromkeys(spread, 1.0)
+        evidence = Evidence(self.ours.all(), simulated.columns.all(), self._pair.all(), spread, metrics)
+        return task.measured(evidence, Draws())
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of equal decisions, where the task makes some."""
+        figure = self.measured.get(self._task.agreement) if self._task else None
+        return None if figure is None else figure.value.value
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The task's primary figure of the file itself, and the distance to the simulation."""
+        task = self._task
+        if task is None:
+            return {}
+        names = {"distance": task.distance}
+        if not task.compares or task.metrics:
+            names["figure"] = task.primary
+        return {key: self.measured[name] for key, name in names.items() if name in self.measured}
 
 
 def _like(structure: Any, values: list[Tensor]) -> Any:

@@ -229,6 +229,9 @@ class Verdict:
         return cls(**fields)
 
 
+_FIGURES = ("figure", "distance")
+
+
 @dataclass(frozen=True)
 class Parity:
     """How an exported file behaves in its runtime, compared with the simulation on the same inputs.
@@ -244,6 +247,8 @@ class Parity:
         exact_agreement: this share with the optimisations off.
         fused_agreement: this share with them on.
         figure: the task's primary figure of the file itself, with optimisations on; None without targets.
+        distance: the task's distance of the file's outputs, with optimisations on, from the simulation's; None where
+            the task is not known.
     """
 
     runtime: str
@@ -255,18 +260,20 @@ class Parity:
     exact_agreement: float | None = None
     fused_agreement: float | None = None
     figure: Figure | None = None
+    distance: Figure | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         measure = dict(self.agreement.__dict__) if self.agreement else None
-        return {**self.__dict__, "agreement": measure, "figure": self.figure.to_dict() if self.figure else None}
+        figures = {name: figure and figure.to_dict() for name, figure in vars(self).items() if name in _FIGURES}
+        return {**self.__dict__, "agreement": measure, **figures}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Parity:
         """Inverse of :meth:`to_dict`."""
         measure = Measure(**data["agreement"]) if data["agreement"] else None
-        figure = Figure.from_dict(data["figure"]) if data["figure"] else None
-        return cls(**{**data, "agreement": measure, "figure": figure})
+        figures = {name: data[name] and Figure.from_dict(data[name]) for name in _FIGURES}
+        return cls(**{**data, "agreement": measure, **figures})
 
 
 @dataclass(frozen=True)
