@@ -80,6 +80,14 @@ def test_fingerprints_differ_with_the_content():
         assert as_dataset(form(X), "p").fingerprint() != as_dataset(form(changed), "p").fingerprint()
 
 
+def test_every_sample_counts_for_the_fingerprint():
+    """One label that was set right among many samples makes other data, or stale figures would be shown."""
+    inputs, targets = torch.zeros(300, 2), torch.zeros(300, dtype=torch.long)
+    first = as_dataset(TensorDataset(inputs, targets), "p").fingerprint()
+    corrected = targets.index_fill(0, torch.tensor(101), 1)
+    assert as_dataset(TensorDataset(inputs, corrected), "p").fingerprint() != first
+
+
 def test_a_shuffling_loader_gets_one_order_for_good():
     def order() -> list[int]:
         loader = DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True)

@@ -50,6 +50,16 @@ def test_the_seed_decides_the_draw() -> None:
     assert first(1) != sorted(first(1))
 
 
+def test_other_samples_in_any_part_have_another_identity() -> None:
+    """More samples to score push the held-out ones back, so what was measured on these is of other samples."""
+    first, other = (
+        drawn_from(100, Settings(calibration_samples=20, score_samples=scored, holdout_samples=20))
+        for scored in (20, 40)
+    )
+    assert values(first.holdout) != values(other.holdout)
+    assert first.identity != other.identity
+
+
 def test_too_few_samples_are_shared_out_and_said_so() -> None:
     drawn = drawn_from(60, Settings())
     assert (drawn.calibration.samples, drawn.holdout.samples) == (40, 20)

@@ -24,7 +24,7 @@ from bitwright.errors import InvalidData, InvalidInput
 
 __all__ = ["BatchStream", "SampleDataset", "as_data", "as_dataset"]
 
-FINGERPRINT_SAMPLES = 64
+DIGEST_SAMPLES = 64  # read at once for a fingerprint
 
 
 def as_data(data: Any) -> DataSets:
@@ -131,10 +131,11 @@ class SampleDataset(Dataset):
         return _checked(self.collate(samples), self.name, start)
 
     def fingerprint(self) -> str:
-        """A digest of the number of samples and of 64 of them, evenly spaced."""
-        step = max(1, len(self) // FINGERPRINT_SAMPLES)
-        read = (self.read(index, index + 1) for index in range(0, len(self), step))
-        return digest(len(self), *(tensor for inputs, targets in read for tensor in (*as_tuple(inputs), targets)))
+        """A digest of every sample."""
+        total = ""
+        for inputs, targets in self.batches(DIGEST_SAMPLES):
+            total = digest(total, *as_tuple(inputs), targets)
+        return total
 
 
 class BatchStream(Dataset):

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from bitwright.data.adopt import BatchStream
-from bitwright.data.dataset import Batch, Dataset, DataSets
-from bitwright.data.inputs import join, samples_in, select
+from bitwright.data.dataset import Batch, Dataset, DataSets, digest
+from bitwright.data.inputs import as_tuple, join, samples_in, select
 from bitwright.errors import InvalidData
 from bitwright.graph.batches import Checked
 from bitwright.settings import Settings
@@ -30,7 +30,7 @@ class Samples:
         scores: the first of these; the sensitivity scores are made of them.
         holdout: no sample of the above; candidates are measured and ranked on them.
         evaluation: figures are measured on them, nothing is chosen by them.
-        identity: names the draw by content.
+        identity: names the draw by the content of every sample in it.
         evaluation_identity: likewise the evaluation data.
         notes: what the user should know of the draw.
     """
@@ -98,9 +98,9 @@ def draw(data: DataSets, settings: Settings) -> Samples:
         return Checked([(select(inputs, part), targets[part]) for part in chosen])
 
     identity = {
-        "data": dataset.fingerprint(),
-        "seed": settings.seed,
+        "data": digest(*as_tuple(inputs), targets),
         "calibration": calibrate,
+        "scores": score,
         "holdout": held,
         "batch_size": settings.batch_size,
     }
