@@ -26,7 +26,7 @@ def test_run_applies_the_recipe_that_debug_found(run, digits_flags, tmp_path: Pa
 def test_bad_recipes_are_one_line(run, digits_flags, tmp_path: Path, capsys) -> None:
     (tmp_path / "policy.json").write_text("{}")
     assert run("run", *digits_flags, "--recipe", "policy.json") == 2
-    assert "it needs 'bitwright': 'recipe'" in capsys.readouterr().err
+    assert "the recipe file 'policy.json': target is missing" in capsys.readouterr().err
     assert run("run", *digits_flags, "--recipe", "missing.json") == 2
     assert "cannot read the recipe file 'missing.json'" in capsys.readouterr().err
 

@@ -154,7 +154,7 @@ def test_the_graph_is_left_alone(graph, digits_model, digits_data, whole_flow):
 
 def test_to_json_and_back(whole_flow):
     assert Findings.from_json(whole_flow.to_json()) == whole_flow
-    with pytest.raises(InvalidInput, match="not findings of version 2: 'findings', version 1"):
+    with pytest.raises(InvalidInput, match="the findings: version must be 3, got 1"):
         Findings.from_dict({"bitwright": "findings", "version": 1})
     with pytest.raises(InvalidInput, match="step must be one that the flow took"):
         whole_flow.step(9)

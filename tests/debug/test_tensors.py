@@ -161,7 +161,7 @@ def test_to_json_and_back(convolution):
     for site in graph.sites:
         view = tensor_view(graph, site.name, data, 4)
         assert TensorView.from_json(view.to_json()) == view
-    with pytest.raises(InvalidInput, match="not a tensor view"):
+    with pytest.raises(InvalidInput, match="bitwright must be 'tensor view', got 'policy'"):
         TensorView.from_dict({"bitwright": "policy", "version": 1})
 
 

@@ -95,7 +95,7 @@ def test_report_survives_json_and_reads_well():
     again = RepairReport.from_dict(json.loads(json.dumps(report.to_dict())))
     assert again == report
     assert str(report) == "bias: mean mean error 1 to 0.5 at 2 places; a note (1.5 s)"
-    with pytest.raises(InvalidInput, match="no repair report of version 1"):
+    with pytest.raises(InvalidInput, match="bitwright must be 'repair report', got 'policy'"):
         RepairReport.from_dict({"bitwright": "policy", "version": 1})
 
 

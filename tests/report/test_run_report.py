@@ -51,9 +51,9 @@ def test_reference_is_the_chosen_verdict_then_any_other(report: RunReport) -> No
     ("text", "message"),
     [
         ("{", "not valid JSON"),
-        ("[]", "needs the key 'bitwright' with the value 'report'"),
-        ('{"bitwright": "front"}', "needs the key 'bitwright'"),
-        ('{"bitwright": "report", "version": 99}', "has version 99, this Bitwright reads version 2"),
+        ("[]", r"the report must be an object, got \[\]"),
+        ('{"bitwright": "front"}', "the report: bitwright must be 'report', got 'front'"),
+        ('{"bitwright": "report", "version": 99}', "version must be 3, got 99"),
     ],
 )
 def test_what_is_not_a_report_is_refused(text: str, message: str) -> None:

@@ -155,7 +155,7 @@ def test_to_json_and_back(branches):
     nothing = bw.Policy({"linear.weight": 16})
     same = sweep(graph, [(data[0][0] * 0, None)], nothing, sites=["linear.weight"], task="classification")
     assert Sweep.from_json(same.to_json()) == same
-    with pytest.raises(InvalidInput, match="not a sweep"):
+    with pytest.raises(InvalidInput, match="the sweep: bitwright must be 'sweep', got 'policy'"):
         Sweep.from_dict(json.loads(nothing.to_json()))
 
 

@@ -119,9 +119,15 @@ class TestFiles:
         ("text", "message"),
         [
             ("{", "policy is not valid JSON"),
-            ("[]", "policy is not a policy: it needs a 'bits' object"),
-            ('{"bits": [4]}', "it needs a 'bits' object"),
-            ('{"bits": {}, "version": 2}', "policy has policy version 2, this Bitwright reads version 1"),
+            ("[]", r"the policy must be an object, got \[\]"),
+            ('{"name": "W4A4"}', "bits must be an object that maps site names to bit widths, got nothing"),
+            ('{"bits": [4]}', r"bits must be an object that maps site names to bit widths, got \[4\]"),
+            ('{"bits": {}, "graf": "cafe"}', "the policy: graf is not known here"),
+            ('{"bits": {}, "version": 2}', "policy: version must be 1, got 2"),
+            (
+                '{"bits": {}, "bitwright": "recipe"}',
+                "the policy: bitwright must be 'policy', got 'recipe'",
+            ),
             ('{"bits": {"x": 1}}', "got 1 for site 'x'"),
             ('{"bits": {"x": 4.5}}', "got 4.5 for site 'x'"),
         ],

@@ -81,10 +81,10 @@ def test_bad_input_is_one_line(tmp_path):
         Recipe.load(tmp_path / "none.json")
     with pytest.raises(InvalidInput, match="recipe is not valid JSON"):
         Recipe.from_json("{")
-    with pytest.raises(InvalidInput, match="it needs 'bitwright': 'recipe'"):
+    with pytest.raises(InvalidInput, match="the recipe: bitwright must be 'recipe', got 'policy'"):
         Recipe.from_json(TARGET.to_json())
     data = json.loads(_recipe().to_json())
-    with pytest.raises(InvalidInput, match="has recipe version 2, this Bitwright reads version 1"):
+    with pytest.raises(InvalidInput, match="recipe: version must be 1, got 2"):
         Recipe.from_dict({**data, "version": 2})
     data["target"]["bits"]["a"] = 1
     with pytest.raises(InvalidPolicy, match="between 2 and 16, got 1 for site 'a'"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,12 @@ from bitwright.repair import REPAIRS, RepairReport, check_sequence, functions_of
 from bitwright.session import Session
 from bitwright.values import Verdict
 from bitwright.values.fitted import Fitted
+from bitwright.values.json import Value
 from bitwright.values.recipe import Action, Recipe
 
 
 @dataclass(frozen=True)
-class Repaired:
+class Repaired(Value, kind="repairs", version=2):
     """What repairs did to a policy.
 
     Attributes:
@@ -40,37 +41,6 @@ class Repaired:
     def helps(self) -> bool:
         """Whether the distance to float on held-out calibration samples is lower with the repairs."""
         return self.held_after.distance.value < self.held_before.distance.value
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        verdicts = ("before", "after", "held_before", "held_after")
-        return {
-            "bitwright": "repairs",
-            "version": 1,
-            "recipe": self.recipe.to_dict(),
-            "reports": [report.to_dict() for report in self.reports],
-            **{name: getattr(self, name).to_dict() for name in verdicts},
-            "pass_seconds": self.pass_seconds,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Repaired:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            InvalidInput: no repairs of this version.
-        """
-        if data.get("bitwright") != "repairs" or data.get("version") != 1:
-            raise InvalidInput("these are no repairs of version 1; make them again with this Bitwright")
-        return cls(
-            Recipe.from_dict(data["recipe"]),
-            tuple(RepairReport.from_dict(report) for report in data["reports"]),
-            Verdict.from_dict(data["before"]),
-            Verdict.from_dict(data["after"]),
-            Verdict.from_dict(data["held_before"]),
-            Verdict.from_dict(data["held_after"]),
-            data["pass_seconds"],
-        )
 
 
 def check_repairs(begin: Sequence[Action], added: Sequence[Action]) -> None:

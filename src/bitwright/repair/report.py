@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from bitwright.errors import InvalidInput
+from bitwright.values.json import Value
 
 
 @dataclass(frozen=True)
-class Change:
+class Change(Value):
     """What a repair did at one place.
 
     Attributes:
@@ -29,7 +28,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class RepairReport:
+class RepairReport(Value, kind="repair report", version=2):
     """What a repair needed, changed and cost.
 
     Attributes:
@@ -75,21 +74,3 @@ class RepairReport:
                 f"most at {most.site}, from {most.before:.3g} to {most.after:.3g}"
             )
         return tuple(lines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        changes = [{**change.__dict__, "details": dict(change.details)} for change in self.changes]
-        return {"bitwright": "repair", "version": 1, **self.__dict__, "changes": changes, "notes": list(self.notes)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RepairReport:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            InvalidInput: not a repair report, or one of a version from the future.
-        """
-        if data.get("bitwright") != "repair" or data.get("version") != 1:
-            raise InvalidInput("this is no repair report of version 1; make it again with this Bitwright")
-        own = {k: v for k, v in data.items() if k not in ("bitwright", "version")}
-        changes = tuple(Change(**change) for change in own["changes"])
-        return cls(**{**own, "changes": changes, "notes": tuple(own["notes"])})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from bitwright.values.json import Value
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOut(Value):
     """An operation, or a parameter, that has a tensor in float under every policy.
 
     Attributes:
@@ -24,10 +25,6 @@ class LeftOut:
     macs: int
     weights: int
     reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return dict(self.__dict__)
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bitwright.errors import InvalidInput
+from bitwright.values.json import Value
 from bitwright.values.recipe import Recipe
 from bitwright.values.sweep import Sweep
 from bitwright.values.tensors import TensorView
 from bitwright.values.verdict import Measure, Outcome, Verdict
 
-FINDINGS_VERSION = 2
 DISTANCE = Measure("distance", "Distance to float", larger=False)
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Value):
     """One configuration that a step measured.
 
     Attributes:
@@ -37,7 +34,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Value):
     """One step of the flow.
 
     Attributes:
@@ -76,35 +73,9 @@ class Step:
     passes: float = 0.0
     measure: Measure = DISTANCE
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            **self.__dict__,
-            "measured": [dict(m.__dict__) for m in self.measured],
-            "measure": dict(self.measure.__dict__),
-            "recipe": self.recipe.to_dict(),
-            "verdict": self.verdict.to_dict() if self.verdict else None,
-            "at_fault": list(self.at_fault),
-            "sweep": self.sweep.to_dict() if self.sweep else None,
-            "tensors": [view.to_dict() for view in self.tensors],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Step:
-        """Inverse of :meth:`to_dict`."""
-        fields = dict(data)
-        fields["measure"] = Measure(**data["measure"])
-        fields["measured"] = tuple(Measurement(**m) for m in data["measured"])
-        fields["recipe"] = Recipe.from_dict(data["recipe"])
-        fields["verdict"] = Verdict.from_dict(data["verdict"]) if data["verdict"] else None
-        fields["at_fault"] = tuple(data["at_fault"])
-        fields["sweep"] = Sweep.from_dict(data["sweep"]) if data["sweep"] else None
-        fields["tensors"] = tuple(TensorView.from_dict(view) for view in data["tensors"])
-        return cls(**fields)
-
 
 @dataclass(frozen=True)
-class Findings:
+class Findings(Value, kind="findings", version=3):
     """The whole flow.
 
     Attributes:
@@ -149,37 +120,3 @@ class Findings:
                 return step
         reached = ", ".join(str(step.number) for step in self.steps)
         raise InvalidInput(f"step must be one that the flow took ({reached}), got {number}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "bitwright": "findings",
-            "version": FINDINGS_VERSION,
-            **self.__dict__,
-            "steps": [step.to_dict() for step in self.steps],
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Findings:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            InvalidInput: not findings, or of another version.
-        """
-        if data.get("bitwright") != "findings" or data.get("version") != FINDINGS_VERSION:
-            found = f"{data.get('bitwright')!r}, version {data.get('version')!r}"
-            raise InvalidInput(f"not findings of version {FINDINGS_VERSION}: {found}")
-        fields = {k: v for k, v in data.items() if k not in ("bitwright", "version")}
-        fields["steps"] = tuple(Step.from_dict(step) for step in data["steps"])
-        fields["notes"] = tuple(data["notes"])
-        return cls(**fields)
-
-    def to_json(self) -> str:
-        """The findings as JSON."""
-        return json.dumps(self.to_dict(), allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Findings:
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(text))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from bitwright.values.json import Value
 from bitwright.values.policy import Policy
 from bitwright.values.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Value):
     """An upper limit on a cost.
 
     Attributes:
@@ -27,7 +26,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Value):
     """One policy of a front.
 
     Attributes:
@@ -65,42 +64,9 @@ class Candidate:
         least = self.predicted * (1.0 - self.gap)
         return False, max(self.gap, (predicted - least) / max(abs(predicted), 1e-300))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "policy": {
-                "name": self.policy.name,
-                "graph": self.policy.graph_hash,
-                "bits": dict(self.policy.bits),
-            },
-            "predicted": self.predicted,
-            "costs": dict(self.costs),
-            "budgets": [b.__dict__ for b in self.budgets],
-            "optimal": self.optimal,
-            "gap": self.gap,
-            "used": dict(self.used),
-            "verdict": self.verdict.to_dict() if self.verdict else None,
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Candidate:
-        """Inverse of :meth:`to_dict`."""
-        policy = Policy(data["policy"]["bits"], data["policy"]["graph"], data["policy"]["name"])
-        verdict = Verdict.from_dict(data["verdict"]) if data["verdict"] else None
-        return cls(
-            policy,
-            data["predicted"],
-            data["costs"],
-            tuple(Budget(**b) for b in data["budgets"]),
-            data["optimal"],
-            data["gap"],
-            data["used"],
-            verdict,
-        )
-
 
 @dataclass(frozen=True)
-class Front:
+class Front(Value, kind="front", version=2):
     """Candidates in the order of their budgets (ascending cost for a whole Pareto front).
 
     Attributes:
@@ -123,33 +89,3 @@ class Front:
 
     def __getitem__(self, index: int) -> Candidate:
         return self.candidates[index]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "bitwright": "front",
-            "version": 1,
-            "method": self.method,
-            "unit": self.unit,
-            "cost": self.cost,
-            "candidates": [c.to_dict() for c in self.candidates],
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Front:
-        """Inverse of :meth:`to_dict`."""
-        return cls(
-            tuple(Candidate.from_dict(c) for c in data["candidates"]),
-            data["method"],
-            data["unit"],
-            data["cost"],
-        )
-
-    def to_json(self) -> str:
-        """The front as JSON."""
-        return json.dumps(self.to_dict())
-
-    @classmethod
-    def from_json(cls, text: str) -> Front:
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(text))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from bitwright.errors import InvalidPolicy, PolicyMismatch, nearest
+from bitwright.values.json import As, Value
 from bitwright.values.site import Site, Sites
 
 MIN_BITS = 2
 MAX_BITS = 16
-POLICY_VERSION = 1
+_BITS = "an object that maps site names to bit widths"
 
 
 def check_bits(bits: object, site: str) -> int:
@@ -33,7 +32,7 @@ def check_bits(bits: object, site: str) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Policy:
+class Policy(Value, kind="policy", error=InvalidPolicy):
     """Bit widths by site name; a site that is not named stays in float. Two policies are equal when their bits are.
 
     Attributes:
@@ -45,7 +44,7 @@ class Policy:
         InvalidPolicy: bits outside 2 to 16.
     """
 
-    bits: Mapping[str, int] = field(default_factory=dict)
+    bits: Annotated[Mapping[str, int], As(dict, _BITS)] = field(default_factory=dict)
     graph_hash: str = ""
     name: str = ""
 
@@ -111,47 +110,14 @@ class Policy:
                 "capture the same model with the same placement, or remove 'graph' from the file to use it anyway"
             )
 
-    def to_json(self) -> str:
-        """Readable JSON, one site a line, in the order of the policy."""
-        head = {"bitwright": "policy", "version": POLICY_VERSION, "name": self.name, "graph": self.graph_hash}
-        lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
-        body = ",\n".join(f"    {json.dumps(site)}: {bits}" for site, bits in self.bits.items())
-        return "{\n" + "\n".join(lines) + '\n  "bits": {\n' + body + "\n  }\n}\n"
+    def _written(self) -> dict[str, Any]:
+        return {"name": self.name, "graph": self.graph_hash, "bits": self.bits}
 
     @classmethod
-    def from_json(cls, text: str, source: str = "policy") -> Policy:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            InvalidPolicy: not JSON, not a policy, or a version from the future.
-        """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InvalidPolicy(f"{source} is not valid JSON: {error}") from None
-        if not isinstance(data, dict) or not isinstance(data.get("bits"), dict):
-            raise InvalidPolicy(
-                f"{source} is not a policy: it needs a 'bits' object that maps site names to bit widths"
-            )
-        version = data.get("version", POLICY_VERSION)
-        if version != POLICY_VERSION:
-            raise InvalidPolicy(f"{source} has policy version {version}, this Bitwright reads version {POLICY_VERSION}")
-        return cls(data["bits"], str(data.get("graph", "")), str(data.get("name", "")))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Policy:
-        """Read a policy file."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise InvalidPolicy(f"cannot read the policy file '{path}': {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InvalidPolicy(f"the policy file '{path}' is not a text file") from None
-        return cls.from_json(text, f"the policy file '{path}'")
-
-    def save(self, path: str | Path) -> None:
-        """Write the policy as readable JSON."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if "bits" not in data:
+            raise InvalidPolicy(f"bits must be {_BITS}, got nothing")
+        return {"graph_hash" if key == "graph" else key: value for key, value in data.items()}
 
 
 FLOAT = Policy({}, name="float")

@@ -10,15 +10,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.files import write_atomically
 from bitwright.settings import DEFAULTS
 from bitwright.values.fitted import Fitted
+from bitwright.values.json import As, Value, lines
 from bitwright.values.policy import Policy
-
-RECIPE_VERSION = 1
 
 ACTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -32,7 +31,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Action:
+class Action(Value):
     """One line of a recipe.
 
     Attributes:
@@ -52,6 +51,15 @@ class Action:
                 f"a recipe's action must be one of {', '.join(ACTIONS)}, got '{self.kind}'{nearest(self.kind, ACTIONS)}"
             )
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    def _written(self) -> dict[str, Any]:
+        return {"action": self.kind, **self.options}
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if "action" not in data:
+            raise InvalidInput(f"a line of a recipe needs an 'action', one of {', '.join(ACTIONS)}")
+        return {"kind": data.pop("action"), "options": data}
 
     def __hash__(self) -> int:
         return hash((self.kind, json.dumps(dict(self.options), sort_keys=True)))
@@ -79,7 +87,7 @@ def _listed(options: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Value, kind="recipe"):
     """How a float network becomes a good quantized one.
 
     Attributes:
@@ -95,7 +103,7 @@ class Recipe:
     ranges: str = DEFAULTS.ranges
     actions: tuple[Action, ...] = ()
     name: str = ""
-    fitted: Fitted | None = field(default=None, compare=False, repr=False)
+    fitted: Annotated[Fitted | None, As(lambda fitted: fitted)] = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.fitted is not None and self.fitted.recipe != self.digest:
@@ -143,60 +151,18 @@ class Recipe:
         """Whether a repair is in it."""
         return any(a.kind == "repair" and a.options.get("name") == name for a in self.actions)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "bitwright": "recipe",
-            "version": RECIPE_VERSION,
-            "name": self.name,
-            "graph": self.target.graph_hash,
-            "ranges": self.ranges,
-            "actions": [{"action": a.kind, **a.options} for a in self.actions],
-            "target": {"name": self.target.name, "bits": dict(self.target.bits)},
-        }
+    def _written(self) -> dict[str, Any]:
+        target = {"name": self.target.name, "bits": self.target.bits}
+        head = {"name": self.name, "graph": self.target.graph_hash, "ranges": self.ranges}
+        return {**head, "actions": self.actions, "target": target}
 
     @classmethod
-    def from_dict(cls, data: Any, source: str = "recipe") -> Recipe:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            InvalidInput: not a recipe, a version from the future, or an unknown action.
-            InvalidPolicy: bits out of range.
-        """
-        if not isinstance(data, Mapping) or data.get("bitwright") != "recipe" or "target" not in data:
-            raise InvalidInput(f"{source} is not a recipe: it needs 'bitwright': 'recipe' and a 'target'")
-        if data.get("version") != RECIPE_VERSION:
-            raise InvalidInput(
-                f"{source} has recipe version {data.get('version')}, this Bitwright reads version {RECIPE_VERSION}"
-            )
-        target = Policy(data["target"]["bits"], str(data.get("graph", "")), str(data["target"].get("name", "")))
-        actions = tuple(
-            Action(str(a.get("action")), {k: v for k, v in a.items() if k != "action"}) for a in data.get("actions", ())
-        )
-        return cls(target, str(data.get("ranges", "mse")), actions, str(data.get("name", "")))
-
-    def to_json(self, fitted: Mapping[str, str] | None = None) -> str:
-        """Readable JSON: one action a line, one site a line.
-
-        Args:
-            fitted: name and checksum of the file beside it that holds what was fitted, see :meth:`save`.
-        """
-        data = self.to_dict()
-        target = data.pop("target")
-        actions = data.pop("actions")
-        if fitted is not None:
-            data["fitted"] = dict(fitted)
-        lines = [f"  {json.dumps(k)}: {json.dumps(v)}," for k, v in data.items()]
-        listed = ",".join(f"\n    {json.dumps(a)}" for a in actions)
-        lines.append(f'  "actions": [{listed}\n  ],' if actions else '  "actions": [],')
-        bits = ",\n".join(f"      {json.dumps(site)}: {width}" for site, width in target["bits"].items())
-        lines.append(f'  "target": {{\n    "name": {json.dumps(target["name"])},\n    "bits": {{\n{bits}\n    }}\n  }}')
-        return "{\n" + "\n".join(lines) + "\n}\n"
-
-    @classmethod
-    def from_json(cls, text: str, source: str = "recipe") -> Recipe:
-        """Read what :meth:`to_json` wrote; errors as in :meth:`from_dict`."""
-        return cls.from_dict(_parsed(text, source), source)
+    def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
+        graph = data.pop("graph", "")
+        data.pop("fitted", None)  # names a file, see :meth:`load`
+        if isinstance(data.get("target"), Mapping):
+            data["target"] = {**data["target"], "graph": graph}
+        return data
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -210,14 +176,9 @@ class Recipe:
             InvalidPolicy: bits out of range.
         """
         path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
-            raise InvalidInput(f"cannot read the recipe file '{path}': {reason}") from None
         source = f"the recipe file '{path}'"
-        data = _parsed(text, source)
-        recipe = cls.from_dict(data, source)
+        text = cls._text(path)
+        recipe, data = cls.from_json(text, source), json.loads(text)
         if data.get("fitted") is None:
             return recipe
         beside, checksum = _named(data["fitted"], path)
@@ -258,18 +219,12 @@ class Recipe:
             write_atomically(beside, content)
             reference = {"file": beside.name, "sha256": hashlib.sha256(content).hexdigest()}
         before = _named_before(path)
-        write_atomically(path, self.to_json(reference))
+        named = {} if reference is None else {"fitted": reference}
+        write_atomically(path, lines({**self.to_dict(), **named}) + "\n")
         if before is not None and before != beside:
             with contextlib.suppress(OSError):
                 before.unlink(missing_ok=True)
         return beside
-
-
-def _parsed(text: str, source: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"{source} is not valid JSON: {error}") from None
 
 
 def _named(entry: Any, path: Path) -> tuple[Path, str]:

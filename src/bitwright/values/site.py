@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.values.coverage import Coverage, LeftOut
+from bitwright.values.json import Value
 
 SiteKind = Literal["weight", "activation"]
 Granularity = Literal["tensor", "channel", "group"]
 
 
 @dataclass(frozen=True)
-class Scheme:
+class Scheme(Value):
     """How the tensor at a site is quantized, whatever its bit width.
 
     Attributes:
@@ -45,13 +46,9 @@ class Scheme:
             return (low + 1 if self.narrow else low), (1 << (bits - 1)) - 1
         return 0, (1 << bits) - 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return dict(self.__dict__)
-
 
 @dataclass(frozen=True)
-class Site:
+class Site(Value):
     """A named place where one tensor passes through its quantizer.
 
     Attributes:
@@ -86,18 +83,9 @@ class Site:
             return channels * math.ceil(self.numel / channels / scheme.group_size)
         return channels
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {**self.__dict__, "shape": list(self.shape), "scheme": self.scheme.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Site:
-        """Inverse of :meth:`to_dict`."""
-        return cls(**{**data, "shape": tuple(data["shape"]), "scheme": Scheme(**data["scheme"])})
-
 
 @dataclass(frozen=True)
-class Operation:
+class Operation(Value):
     """One operation that multiplies two tensors, for cost models.
 
     Attributes:
@@ -114,13 +102,9 @@ class Operation:
     left: str | None
     right: str | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return dict(self.__dict__)
-
 
 @dataclass(frozen=True)
-class Sites:
+class Sites(Value):
     """All sites of a graph in the order of execution, its operations, and what identifies it.
 
     Iterating gives the :class:`Site` objects; indexing takes a name or a position.
@@ -192,27 +176,6 @@ class Sites:
             sum((op.left is not None) + (op.right is not None) for op in self.operations),
             2 * len(self.operations),
             self.left_out,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "sites": [site.to_dict() for site in self.sites],
-            "operations": [operation.to_dict() for operation in self.operations],
-            "graph_hash": self.graph_hash,
-            "other_parameters": self.other_parameters,
-            "left_out": [entry.to_dict() for entry in self.left_out],
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Sites:
-        """Inverse of :meth:`to_dict`."""
-        return cls(
-            tuple(Site.from_dict(site) for site in data["sites"]),
-            tuple(Operation(**operation) for operation in data["operations"]),
-            data["graph_hash"],
-            data["other_parameters"],
-            tuple(LeftOut(**entry) for entry in data.get("left_out", ())),
         )
 
     def with_scheme(self, name: str, scheme: Scheme) -> Sites:

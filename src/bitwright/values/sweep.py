@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bitwright.errors import InvalidInput, nearest
+from bitwright.values.json import Value
 from bitwright.values.table import SensitivityTable
 from bitwright.values.verdict import Measure
 
 
 @dataclass(frozen=True)
-class SweepRow:
+class SweepRow(Value):
     """One variant: some sites at other bits, the rest as in the sweep's base policy.
 
     ``row.accuracy`` is the figure "accuracy", likewise for the others.
@@ -56,26 +54,9 @@ class SweepRow:
         only = widths.pop()
         return "float" if only is None else only
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; an infinite SQNR is None."""
-        return {
-            **self.__dict__,
-            "sites": list(self.sites),
-            "bits": list(self.bits),
-            "figures": dict(self.figures),
-            "errors": dict(self.errors),
-            "sqnr": self.sqnr if math.isfinite(self.sqnr) else None,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SweepRow:
-        """Inverse of :meth:`to_dict`."""
-        sqnr = math.inf if data["sqnr"] is None else data["sqnr"]
-        return cls(**{**data, "sites": tuple(data["sites"]), "bits": tuple(data["bits"]), "sqnr": sqnr})
-
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Value, kind="sweep", version=3):
     """A sweep over sites: each alone on (base float), or each alone off or at other bits (base a policy).
 
     Attributes:
@@ -205,43 +186,3 @@ class Sweep:
         if name not in self.floats:
             return f"{measure.label}{unit}"
         return f"{'drop' if measure.larger else 'increase'} of {measure.name} against float{unit}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "bitwright": "sweep",
-            "version": 2,
-            **self.__dict__,
-            "rows": [row.to_dict() for row in self.rows],
-            "base": dict(self.base),
-            "base_row": self.base_row.to_dict(),
-            "labels": list(self.labels),
-            "measures": [dict(measure.__dict__) for measure in self.measures],
-            "floats": dict(self.floats),
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Sweep:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            InvalidInput: not a sweep, or of another version.
-        """
-        if data.get("bitwright") != "sweep" or data.get("version") != 2:
-            raise InvalidInput(f"not a sweep of version 2: {data.get('bitwright')!r}, version {data.get('version')!r}")
-        fields = {key: value for key, value in data.items() if key not in ("bitwright", "version")}
-        fields["rows"] = tuple(SweepRow.from_dict(row) for row in data["rows"])
-        fields["base_row"] = SweepRow.from_dict(data["base_row"])
-        fields["measures"] = tuple(Measure(**measure) for measure in data["measures"])
-        fields["labels"], fields["notes"] = tuple(data["labels"]), tuple(data["notes"])
-        return cls(**fields)
-
-    def to_json(self) -> str:
-        """The sweep as JSON."""
-        return json.dumps(self.to_dict(), allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Sweep:
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(text))

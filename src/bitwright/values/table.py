@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import InvalidInput, PolicyMismatch, nearest
+from bitwright.values.json import As, Value
 from bitwright.values.policy import Policy
 
-Array = npt.NDArray[np.float64]
+Array = Annotated[npt.NDArray[np.float64], As(lambda data: np.asarray(data, np.float64), "an array of numbers")]
 
 
 def _phi(x: Array) -> Array:
@@ -36,8 +36,11 @@ def _unpacked(data: dict[str, Any]) -> Array:
     return flat.reshape(data["shape"]).astype(np.float64)
 
 
+Packed = Annotated[npt.NDArray[np.float64], As(_unpacked, "an array of 32-bit floats in base64 with its shape")]
+
+
 @dataclass(frozen=True)
-class MarginModel:
+class MarginModel(Value):
     """What Margin-FIT keeps to predict a policy's flip rate (METHODS: Margin-FIT).
 
     Attributes:
@@ -45,8 +48,11 @@ class MarginModel:
         variances: (N, S, B) variance that each site at each width adds to each sample's margin.
     """
 
-    margins: Array
-    variances: Array
+    margins: Packed
+    variances: Packed
+
+    def _written(self) -> dict[str, Any]:
+        return {"margins": _packed(self.margins), "variances": _packed(self.variances)}
 
     def flip_chances(self, variance: Array) -> Array:
         """Phi(-m_n / sqrt(var_n)), the chance of each sample's prediction to change, (N, ...) like the variances."""
@@ -66,7 +72,7 @@ class MarginModel:
 
 
 @dataclass(frozen=True)
-class SensitivityTable:
+class SensitivityTable(Value, kind="sensitivity table", version=2):
     """Predicted harm of quantizing each site to each width, the rest in float.
 
     Attributes:
@@ -163,52 +169,3 @@ class SensitivityTable:
         """Sites by harm at a width, worst first."""
         order = np.argsort(-self.harm[:, self.column(bits)], kind="stable")
         return [(self.sites[i], float(self.harm[i, self.column(bits)])) for i in order]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        margin = None
-        if self.margin is not None:
-            margin = {k: _packed(v) for k, v in self.margin.__dict__.items()}
-        return {
-            "bitwright": "sensitivity",
-            "version": 1,
-            "method": self.method,
-            "unit": self.unit,
-            "sites": list(self.sites),
-            "bits": list(self.bits),
-            "harm": self.harm.tolist(),
-            "standard_error": None if self.standard_error is None else np.asarray(self.standard_error).tolist(),
-            "samples": self.samples,
-            "graph_hash": self.graph_hash,
-            "margin": margin,
-            "parts": {k: np.asarray(v).tolist() for k, v in self.parts.items()},
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> SensitivityTable:
-        """Inverse of :meth:`to_dict`."""
-        margin = data.get("margin")
-        error = data.get("standard_error")
-        return cls(
-            data["method"],
-            data["unit"],
-            tuple(data["sites"]),
-            tuple(data["bits"]),
-            np.asarray(data["harm"]),
-            None if error is None else np.asarray(error),
-            data["samples"],
-            data["graph_hash"],
-            None if margin is None else MarginModel(**{k: _unpacked(v) for k, v in margin.items()}),
-            {k: np.asarray(v) for k, v in data["parts"].items()},
-            tuple(data["notes"]),
-        )
-
-    def to_json(self) -> str:
-        """The table as JSON."""
-        return json.dumps(self.to_dict())
-
-    @classmethod
-    def from_json(cls, text: str) -> SensitivityTable:
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(text))

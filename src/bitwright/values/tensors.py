@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bitwright.errors import InvalidInput, nearest
+from bitwright.values.json import Value
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
 @dataclass(frozen=True)
-class AxisView:
+class AxisView(Value):
     """The tensor cut into slices along one axis: one figure for each slice.
 
     Attributes:
@@ -62,7 +60,7 @@ class AxisView:
 
 
 @dataclass(frozen=True)
-class TensorView:
+class TensorView(Value, kind="tensor view", version=2):
     """Distribution of the tensor at a site with its grid.
 
     Attributes:
@@ -127,45 +125,3 @@ class TensorView:
         """Every point of the grid with the ``index``-th step, ascending."""
         step, low = self.steps[index], self.grid_low[index]
         return tuple(low + i * step for i in range(round((self.grid_high[index] - low) / step) + 1))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; infinite values are None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return [plain(v) for v in value]
-            if isinstance(value, AxisView):
-                return {k: plain(v) for k, v in value.__dict__.items()}
-            return None if isinstance(value, float) and math.isinf(value) else value
-
-        return {"bitwright": "tensor", "version": 1, **{k: plain(v) for k, v in self.__dict__.items()}}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TensorView:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            InvalidInput: not a tensor view, or of another version.
-        """
-        if data.get("bitwright") != "tensor" or data.get("version") != 1:
-            raise InvalidInput(
-                f"not a tensor view of version 1: {data.get('bitwright')!r}, version {data.get('version')!r}"
-            )
-
-        def back(value: Any) -> Any:
-            if isinstance(value, list):
-                return tuple(back(v) for v in value)
-            return math.inf if value is None else value
-
-        fields = {k: back(v) for k, v in data.items() if k not in ("bitwright", "version", "axes")}
-        axes = tuple(AxisView(**{k: back(v) for k, v in axis.items()}) for axis in data["axes"])
-        return cls(**fields, axes=axes)
-
-    def to_json(self) -> str:
-        """The view as JSON."""
-        return json.dumps(self.to_dict(), allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> TensorView:
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(text))

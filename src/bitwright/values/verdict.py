@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from bitwright.errors import InvalidInput
-
-VERSION = 1
-"""Of the JSON of verdicts."""
+from bitwright.values.json import Value
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Value):
     """A measured value with a confidence interval.
 
     Attributes:
@@ -39,19 +37,9 @@ class Interval:
         low, high = sorted((function(self.low), function(self.high)))
         return Interval(function(self.value), low, high, self.level, self.method)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; what is infinite is None there."""
-        return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in self.__dict__.items()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Interval:
-        """Inverse of :meth:`to_dict`."""
-        values: dict[str, Any] = {k: math.inf if v is None else v for k, v in data.items()}
-        return cls(**values)
-
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(Value):
     """What a figure is called, its unit, and which way is better.
 
     Attributes:
@@ -81,7 +69,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(Value):
     """One figure of a quantized model.
 
     Attributes:
@@ -110,17 +98,6 @@ class Figure:
         base = abs(self.reference.value) if self.measure.relative else 1.0
         scale = (-100.0 if self.measure.larger else 100.0) / (base or math.ulp(0.0))
         return self.change.mapped(lambda change: scale * change if change else 0.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        intervals = {k: getattr(self, k) for k in ("value", "reference", "change")}
-        return {"measure": dict(self.measure.__dict__), **{k: v and v.to_dict() for k, v in intervals.items()}}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Figure:
-        """Inverse of :meth:`to_dict`."""
-        intervals = {k: data[k] and Interval.from_dict(data[k]) for k in ("value", "reference", "change")}
-        return cls(Measure(**data["measure"]), **intervals)
 
 
 Outcome = Literal["holds", "undecided", "fails"]
@@ -151,7 +128,7 @@ def samples_to_decide(lost: Interval, target: float, samples: int) -> int | None
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Value, kind="verdict", version=2):
     """A policy measured against the float model on the same inputs: the figures of its task, by name.
 
     ``verdict.accuracy`` is the value of the figure "accuracy", ``verdict.float_accuracy`` the float model's,
@@ -210,30 +187,9 @@ class Verdict:
             raise AttributeError(f"the verdict has no '{name}'; its figures: {', '.join(figures)}")
         return found  # type: ignore[no-any-return]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        figures = {name: figure.to_dict() for name, figure in self.figures.items()}
-        return {"bitwright": "verdict", "version": VERSION, **self.__dict__, "figures": figures}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            InvalidInput: no verdict of this version.
-        """
-        if data.get("bitwright") != "verdict" or data.get("version") != VERSION:
-            raise InvalidInput(f"this is no verdict of version {VERSION}; measure again with this Bitwright")
-        fields = {key: value for key, value in data.items() if key not in ("bitwright", "version")}
-        fields["figures"] = {name: Figure.from_dict(figure) for name, figure in data["figures"].items()}
-        return cls(**fields)
-
-
-_FIGURES = ("figure", "distance")
-
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Value):
     """How an exported file behaves in its runtime, compared with the simulation on the same inputs.
 
     Attributes:
@@ -262,22 +218,9 @@ class Parity:
     figure: Figure | None = None
     distance: Figure | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        measure = dict(self.agreement.__dict__) if self.agreement else None
-        figures = {name: figure and figure.to_dict() for name, figure in vars(self).items() if name in _FIGURES}
-        return {**self.__dict__, "agreement": measure, **figures}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Parity:
-        """Inverse of :meth:`to_dict`."""
-        measure = Measure(**data["agreement"]) if data["agreement"] else None
-        figures = {name: data[name] and Figure.from_dict(data[name]) for name in _FIGURES}
-        return cls(**{**data, "agreement": measure, **figures})
-
 
 @dataclass(frozen=True)
-class Latency:
+class Latency(Value):
     """Time of the exported file against the float model in the same runtime, session options and run.
 
     Attributes:
@@ -296,7 +239,3 @@ class Latency:
     def ratio(self) -> float:
         """Quantized over float, of the two medians; above 1 it is slower than float."""
         return self.seconds / self.float_seconds
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {**self.__dict__, "unfused": list(self.unfused)}
