@@ -88,7 +88,7 @@ def segmentation() -> tuple[nn.Module, Tensor, Tensor, Any]:
 KINDS = {
     "language": (language, "perplexity", "kl"),
     "embedding": (embedding, "cosine", "distance"),
-    "detection": (detection, "map", "error"),
+    "detection": (detection, "mAP", "error"),
     "regression": (regression, "loss", "error"),
     "dense": (segmentation, "accuracy", "kl"),
 }
@@ -138,5 +138,5 @@ def test_the_file_of_a_network_with_several_outputs_is_compared_at_all_of_them(t
     report = run(model, as_data(((images[:48], targets[:48]), (images[48:], targets[48:]))), tmp_path, settings)
     assert report.parity.exact_agreement == 1.0
     assert report.parity.exact_difference <= 1.0
-    assert report.parity.figure.measure.name == "map"
-    assert report.parity.figure.value.value == pytest.approx(report.chosen.verdict.map.value, abs=0.02)
+    assert report.parity.figure.measure.name == "mAP"
+    assert report.parity.figure.value.value == pytest.approx(report.chosen.verdict.mAP.value, abs=0.02)

@@ -133,12 +133,12 @@ def measured(*images: dict[str, Any]) -> Any:
 def test_map_of_a_case_made_by_hand() -> None:
     pytest.importorskip("pycocotools")
     perfect = measured(given((0, 0, 10, 10, 0.9, 0), (20, 20, 40, 40, 0.8, 1)), given((5, 5, 15, 15, 0.7, 0)), given())
-    assert perfect.map.value == pytest.approx(1.0)
+    assert perfect.mAP.value == pytest.approx(1.0)
     # Label 1: found with an overlap of 361/400 = 0.9025, so at 9 of 10 overlaps. Label 0: one of two found, behind a
     # wrong box: at recalls 0 to 0.5, 51 of 101, the precision is 1/2.
     half = measured(given((0, 0, 10, 10, 0.6, 0), (20, 20, 39, 39, 0.8, 1)), given(), given((0, 0, 10, 10, 0.9, 0)))
-    assert half.map.value == pytest.approx((0.9 + 51 / 101 / 2) / 2)
-    assert measured(given(), given(), given()).map.value == 0
+    assert half.mAP.value == pytest.approx((0.9 + 51 / 101 / 2) / 2)
+    assert measured(given(), given(), given()).mAP.value == 0
 
 
 def test_map_is_what_pycocotools_gives_and_its_draws_are_those_of_images_drawn_again() -> None:

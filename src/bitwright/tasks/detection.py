@@ -22,7 +22,7 @@ from bitwright.values import Figure, Interval, Measure
 Boxes = dict[str, npt.NDArray[Any]]
 """Of one image: ``boxes`` (D, 4) left, top, right, bottom; ``labels`` (D,); ``scores`` (D,) of detections."""
 
-MAP = Measure("map", "mAP", "share")
+MAP = Measure("mAP", "mAP", "share")
 AGREEMENT = Measure("agreement", "Boxes of float found", "share")
 ERROR = Measure("error", "Relative squared error", larger=False)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -54,7 +54,7 @@ class Detection(Vectors):
 
     name, does, order = "detection", "boxes with labels, made of the outputs by a function of yours: mAP", 60
     measures = (ERROR,)
-    primary, distance, agreement = "map", "error", "agreement"
+    primary, distance, agreement = "mAP", "error", "agreement"
     harm = "squared change of the outputs, in their standard deviations"
 
     def __init__(
@@ -93,7 +93,7 @@ class Detection(Vectors):
         found: dict[str, Figure] = {}
         if "known" in evidence.ours:
             known = evidence.ours["known"]
-            found["map"] = compared(evidence.ours["found"], evidence.floats["found"], known, draws)
+            found["mAP"] = compared(evidence.ours["found"], evidence.floats["found"], known, draws)
         if evidence.pair:
             shares = agreements(evidence.ours["found"], evidence.floats["found"], self.score_of_boxes)
             found["agreement"] = draws.figure(AGREEMENT, shares)
@@ -101,7 +101,7 @@ class Detection(Vectors):
 
     def measure(self, name: str) -> Measure:
         """What is known of a figure's name."""
-        own = {"map": MAP, "agreement": AGREEMENT}
+        own = {"mAP": MAP, "agreement": AGREEMENT}
         return own[name] if name in own else super().measure(name)
 
 
