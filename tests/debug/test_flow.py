@@ -106,6 +106,10 @@ def test_every_step_says_what_it_measured_and_what_stands_in_the_way(whole_flow)
     assert "weight" in whole_flow.step(2).at_fault
     assert "does not hold" in whole_flow.recommendation
     assert "bits at" in whole_flow.recommendation or "at 8 bits" in whole_flow.recommendation
+    last = whole_flow.steps[-1]
+    assert last.advice in whole_flow.recommendation
+    assert "within the target" in last.conclusion
+    assert "within the target" not in whole_flow.recommendation  # what was found is said at the step
     assert any("saturated" in note for note in whole_flow.notes)
 
 

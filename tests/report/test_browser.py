@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 from bitwright.report import Measured, RunReport, render, render_compare
-from bitwright.report.render_debug import render_debug
-from bitwright.report.render_sweep import render_sweep
-from bitwright.report.render_tensors import render_tensors
+from bitwright.report.render import render_debug, render_sweep, render_tensors
 from bitwright.tasks import Classification
 from bitwright.values import Policy, Sites
 from bitwright.values.findings import Findings, Measurement, Step
@@ -256,6 +254,21 @@ def test_opened_tables_scroll_in_their_box(show: Opener, report: RunReport, widt
     driver = show(render(report), width)
     driver.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     assert overflow(driver) <= 0
+
+
+def test_the_figures_fit_a_usual_window_with_every_cost(show: Opener, report: RunReport) -> None:
+    assert report.chosen is not None
+    chosen = replace(report.chosen, costs={**report.chosen.costs, "packed": 45678.0})
+    other = replace(chosen, policy=replace(chosen.policy, name="bops=W4A4"))
+    costs = {**report.float_costs, "packed": 345678.0}
+    driver = show(render(replace(report, float_costs=costs, chosen=chosen, alternatives=(other,))), 1200)
+    table = "document.querySelector('table.figures')"
+    assert driver.execute_script(f"const b = {table}.parentNode; return b.scrollWidth - b.clientWidth") == 0
+    lines = driver.execute_script(
+        f"const r = document.createRange(); r.selectNode({table}.querySelector('.alternative th').firstChild);"
+        "return r.getClientRects().length"
+    )
+    assert lines == 1  # the name is not broken
 
 
 def test_dark_and_light_follow_the_system_and_the_button(show: Opener, report: RunReport) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from bitwright.report.panels_debug import TITLES, debug_panel
-from bitwright.report.render_debug import render_debug
+from bitwright.report.render import render_debug
 from bitwright.report.terminal_debug import findings_lines, step_lines
 from bitwright.tasks import Classification
 from bitwright.tasks.classification import KL

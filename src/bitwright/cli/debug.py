@@ -61,7 +61,7 @@ def debug(
     from bitwright.cli.progress import ProgressBars
     from bitwright.cli.run import title
     from bitwright.debug import debug as flow
-    from bitwright.report.render_debug import render_debug
+    from bitwright.report.render import render_debug
     from bitwright.report.terminal_debug import findings_lines, step_lines
     from bitwright.session import Session, Steps
     from bitwright.store import RunStore, write_atomically
@@ -86,7 +86,7 @@ def debug(
             recipe=begin,
             on_step=lambda step: console.print(step_lines(step)),
         )
-        write_atomically(job.output / files.FINDINGS, findings.to_json())
+        findings.save(job.output / files.FINDINGS)
         fitted = findings.recipe.save(job.output / files.RECIPE)
         page = render_debug(findings, f"Debugging {title(job)}", applying(job, job.output / files.RECIPE))
         write_atomically(job.output / files.FINDINGS_PAGE, page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from bitwright.cli.options import BASICS, CALIBRATION, AsJson, PolicyFile, RecipeFile, takes_job
@@ -38,7 +37,7 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
         with session.steps.step("evaluate"):
             verdict = under.measure(chosen, on="evaluation")
     if as_json:
-        print(json.dumps(verdict.to_dict(), indent=1))
+        print(verdict.to_json(), end="")
         return
     models = costs_for(job.runtime)
     before = {name: model.of(FLOAT, sites) for name, model in models.items()}

@@ -61,7 +61,6 @@ def repair(
     from bitwright.errors import InvalidInput
     from bitwright.flow.repairing import check_repairs, repair_policy
     from bitwright.store import folder as files
-    from bitwright.store import write_atomically
     from bitwright.values.recipe import Recipe
 
     console = Console(highlight=False)
@@ -84,7 +83,7 @@ def repair(
         found = repair_policy(session, begin, added)
         sites = session.sites
         fitted = found.recipe.save(job.output / files.RECIPE)
-        write_atomically(job.output / files.REPAIRS, json.dumps(found.to_dict(), indent=1) + "\n")
+        found.save(job.output / files.REPAIRS)
     show(console, found, begin, sites)
     at = job.output / files.RECIPE
     print(f"\nFiles in {job.output}:")

@@ -26,7 +26,7 @@ def search(job: Job) -> None:
     from rich.console import Console
 
     from bitwright.cli.load import work
-    from bitwright.flow import constraints, gave_way, score, write_front, write_policy
+    from bitwright.flow import constraints, gave_way, score
     from bitwright.report.terminal import front_table
     from bitwright.search import search as find
     from bitwright.store import folder as files
@@ -43,9 +43,9 @@ def search(job: Job) -> None:
                 points=job.points,
                 constraints=constraints(job.settings()),
             )
-        write_front(job.output, front)
+        front.save(job.output / files.FRONT)
         if job.budget:
-            write_policy(job.output, front[0].policy)
+            front[0].policy.save(job.output / files.POLICY)
     console = Console(highlight=False)
     console.print(front_table(front, sites))
     for note in gave_way((job.method,), (table,)):

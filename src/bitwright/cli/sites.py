@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from bitwright.cli.options import AsJson, takes_job
@@ -29,7 +28,7 @@ def sites(job: Job, as_json: AsJson = False) -> None:
 
     found = load_graph(job).sites
     if as_json:
-        print(json.dumps(found.to_dict(), indent=1))
+        print(found.to_json(), end="")
     else:
         print(as_text(found))
 

@@ -40,7 +40,7 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
     from bitwright.cli.load import load_target, work
     from bitwright.cli.run import title
     from bitwright.report.panels_sweep import sweep_panel
-    from bitwright.report.render_sweep import render_sweep
+    from bitwright.report.render import render_sweep
     from bitwright.sensitivity import blocks as grouped
     from bitwright.sensitivity import sweep as switch
     from bitwright.store import folder as files

@@ -53,7 +53,7 @@ def tensor(
     from bitwright.cli.run import title
     from bitwright.debug import tensor_view
     from bitwright.errors import InvalidInput
-    from bitwright.report.render_tensors import render_tensors
+    from bitwright.report.render import render_tensors
     from bitwright.report.terminal_tensor import tensor_lines
     from bitwright.store import folder as files
     from bitwright.store import write_atomically

@@ -212,7 +212,8 @@ def _findings(case: Case, steps: tuple[Step, ...]) -> Findings:
         words += f" {drop_of(case, verdict)}. {target_of(case, verdict)}"
         words += "" if done or outcome == "undecided" else " Nothing needs to be changed."
     else:
-        words = f"{last.conclusion} " + (f"So far: {done}." if done else "Nothing that was tried helped.")
+        tried = f"With {done}, {name} loses too much." if done else f"{name} loses too much, and no repair helped."
+        words = f"{target_of(case, verdict)} {tried} {last.advice}".rstrip()
     primary = case.task.measure(case.task.primary).name
     why = f": {primary} on data that a network was trained on is saturated, and ranks nothing"
     notes = (

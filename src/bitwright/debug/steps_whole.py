@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -182,16 +183,14 @@ def whole_model(case: Case, state: State) -> Step:
         if case.within(judged):
             enough = name
             break
-    conclusion += " What stands in the way is the bits themselves"
     if enough:
-        conclusion += (
-            f": with {enough}, the drop is within the target. Take more bits there, smaller groups, or train (QAT)."
-        )
+        conclusion += f" With {enough}, the drop is within the target."
+        advice = f"Take more bits ({enough}), smaller groups, or train (QAT)."
     else:
-        conclusion += (
-            ", and no wider setting that was tried brings the drop within the target; train with quantization (QAT)."
-        )
-    return Step(8, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, state.at_fault)
+        conclusion += " No wider setting that was tried brings the drop within the target."
+        advice = "Wider settings would not be enough: train with quantization (QAT)."
+    step = Step(8, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, state.at_fault)
+    return replace(step, advice=advice)
 
 
 def _wider(case: Case, recipe: Recipe) -> list[tuple[str, Policy]]:

@@ -2,7 +2,7 @@
 
 from bitwright.flow.deliver import deliver
 from bitwright.flow.main_job import SCORES, Asked, constraints, run
-from bitwright.flow.outputs import write_front, write_policy, write_tables
+from bitwright.flow.outputs import write_tables
 from bitwright.flow.scores import gave_way, score
 
 __all__ = [
@@ -13,7 +13,5 @@ __all__ = [
     "gave_way",
     "run",
     "score",
-    "write_front",
-    "write_policy",
     "write_tables",
 ]

@@ -39,6 +39,7 @@ from bitwright.sensitivity.agreement import spearman_interval
 from bitwright.session import Progress, Session, Steps
 from bitwright.settings import Settings
 from bitwright.store import RunStore
+from bitwright.store import folder as files
 from bitwright.values import FLOAT, Budget, Candidate, Front, Interval, Policy, SensitivityTable, Verdict
 from bitwright.values.recipe import Recipe
 
@@ -110,10 +111,10 @@ def run(
             choices[0], recipe = cheapest_repaired(session, refined.front, choices[0])
             final = session if recipe is None else session.under(recipe)
         front, policy = with_choices(refined.front, choices), choices[0].candidate.policy
-        outputs.write_front(output, front)
-        outputs.write_policy(output, policy)
+        front.save(Path(output) / files.FRONT)
+        policy.save(Path(output) / files.POLICY)
         if final is not session:
-            outputs.write_recipe(output, final.fitted)
+            final.fitted.save(Path(output) / files.RECIPE)
         figures = evaluate_all(session, final, choices, refined, front)
         delivery = deliver(final, policy, Path(output))
         report = RunReport(

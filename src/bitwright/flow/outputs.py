@@ -20,8 +20,7 @@ from bitwright.report import RunReport, render
 from bitwright.settings import Settings
 from bitwright.store import folder as files
 from bitwright.store import write_atomically
-from bitwright.values import Front, Policy, SensitivityTable
-from bitwright.values.recipe import Recipe
+from bitwright.values import SensitivityTable
 
 
 def check_extras(settings: Settings) -> None:
@@ -39,7 +38,7 @@ def check_extras(settings: Settings) -> None:
 
 def write_tables(folder: str | Path, tables: tuple[SensitivityTable, ...]) -> None:
     """The first table as JSON, and all of them as CSV: one row for each method, site and width."""
-    write_atomically(Path(folder) / files.SENSITIVITY_JSON, tables[0].to_json())
+    tables[0].save(Path(folder) / files.SENSITIVITY_JSON)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["method", "site", "bits", "harm", "standard_error", "unit"])
@@ -52,24 +51,9 @@ def write_tables(folder: str | Path, tables: tuple[SensitivityTable, ...]) -> No
     write_atomically(Path(folder) / files.SENSITIVITY_CSV, text.getvalue())
 
 
-def write_front(folder: str | Path, front: Front) -> None:
-    """The candidates with what was measured on held-out calibration samples."""
-    write_atomically(Path(folder) / files.FRONT, front.to_json())
-
-
-def write_policy(folder: str | Path, policy: Policy) -> None:
-    """The chosen policy, to be read, diffed and applied again."""
-    write_atomically(Path(folder) / files.POLICY, policy.to_json())
-
-
-def write_recipe(folder: str | Path, recipe: Recipe) -> None:
-    """The policy with its repairs and ranges, to be applied again, and what was fitted."""
-    recipe.save(Path(folder) / files.RECIPE)
-
-
 def write_report(folder: str | Path, report: RunReport) -> None:
     """The report's data and its page."""
-    write_atomically(Path(folder) / files.REPORT_DATA, report.to_json())
+    report.save(Path(folder) / files.REPORT_DATA)
     write_atomically(Path(folder) / files.REPORT, render(report))
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bitwright.report import format as text
-from bitwright.report.panels_sweep import distance_cell, figure_cells, sqnr_cell
+from bitwright.report.panels_sweep import SiteRow, site_rows
 from bitwright.report.panels_tensor import TensorPanel, tensor_panel
 from bitwright.values.findings import Findings, Measurement, Step
-from bitwright.values.sweep import Sweep
 
 TITLES = (
     "Float sanity",
@@ -53,19 +52,6 @@ class MeasuredRow:
 
 
 @dataclass(frozen=True)
-class HarmRow:
-    """One site of the per-layer analysis; ``share`` is of the worst, for its bar."""
-
-    rank: int
-    site: str
-    width: str
-    distance: str
-    sqnr: str
-    figures: tuple[str, ...]
-    share: float
-
-
-@dataclass(frozen=True)
 class StepPanel:
     """One step in words and figures."""
 
@@ -79,7 +65,7 @@ class StepPanel:
     distance: str
     rows: tuple[MeasuredRow, ...]
     headings: tuple[str, ...]
-    harms: tuple[HarmRow, ...]
+    harms: tuple[SiteRow, ...]
     tensors: tuple[TensorPanel, ...]
     verdict: str
 
@@ -160,7 +146,7 @@ def _step(step: Step) -> StepPanel:
         text.heading(step.measure),
         tuple(_measured(row) for row in step.measured) if step.sweep is None or step.number != 5 else (),
         tuple(text.heading(measure) for measure in step.sweep.shown()) if step.sweep is not None else (),
-        _harms(step.sweep) if step.sweep is not None else (),
+        site_rows(step.sweep) if step.sweep is not None else (),
         tuple(tensor_panel(view) for view in step.tensors),
         verdict,
     )
@@ -173,22 +159,6 @@ def _measured(row: Measurement) -> MeasuredRow:
         "–" if row.agreement is None else text.percent(row.agreement),
         "–" if row.kept is None else ("kept" if row.kept else "not kept"),
         row.note,
-    )
-
-
-def _harms(sweep: Sweep) -> tuple[HarmRow, ...]:
-    worst = max((row.distance for row in sweep), default=0.0) or 1.0
-    return tuple(
-        HarmRow(
-            rank,
-            row.label,
-            str(row.width),
-            distance_cell(row),
-            sqnr_cell(row),
-            figure_cells(sweep, row),
-            row.distance / worst,
-        )
-        for rank, row in enumerate(sweep.rows, start=1)
     )
 
 

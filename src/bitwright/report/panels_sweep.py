@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bitwright.report import format as text
-from bitwright.values.sweep import Sweep, SweepRow
+from bitwright.values.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class SiteRow:
         distance: to float with this one alone quantized, with its standard error.
         sqnr: at the output, this one alone quantized.
         figures: the others of the panel's headings, this one alone quantized.
-        gain: by how much the distance of the whole policy falls when this one is in float.
+        gain: by how much the distance of the whole policy falls when this one is in float; a dash where not measured.
         share: of the worst distance, for a bar.
     """
 
@@ -61,20 +62,7 @@ def sweep_panel(on: Sweep, off: Sweep) -> SweepPanel:
         off: each alone off, from the policy.
     """
     gains = {row.label: off.base_row.distance - row.distance for row in off}
-    worst = max((row.distance for row in on), default=0.0) or 1.0
-    rows = tuple(
-        SiteRow(
-            rank,
-            row.label,
-            str(row.width),
-            distance_cell(row),
-            sqnr_cell(row),
-            figure_cells(on, row),
-            text.significant(gains[row.label]) if row.label in gains else "–",
-            row.distance / worst,
-        )
-        for rank, row in enumerate(on.rows, start=1)
-    )
+    rows = site_rows(on, gains)
     total = sum(row.distance for row in on)
     most = on.covering(0.8)
     base = off.base_row
@@ -98,16 +86,24 @@ def sweep_panel(on: Sweep, off: Sweep) -> SweepPanel:
     return SweepPanel(sentence.strip(), text.heading(measure), headings, rows, notes)
 
 
-def distance_cell(row: SweepRow) -> str:
-    """The distance with its standard error."""
-    return f"{text.significant(row.distance)} ± {text.significant(row.distance_error, 2)}"
+def site_rows(sweep: Sweep, gains: Mapping[str, float] | None = None) -> tuple[SiteRow, ...]:
+    """The rows of a sweep from float, worst first.
 
-
-def sqnr_cell(row: SweepRow) -> str:
-    """The signal-to-noise ratio at the outputs."""
-    return f"{row.sqnr:.1f} dB" if math.isfinite(row.sqnr) else "nothing is lost"
-
-
-def figure_cells(sweep: Sweep, row: SweepRow) -> tuple[str, ...]:
-    """The figures beside the distance, in the order of :meth:`Sweep.shown`."""
-    return tuple(text.value(measure, row.figures[measure.name]) for measure in sweep.shown())
+    Args:
+        sweep: each quantizer alone on.
+        gains: label -> by how much the distance of the whole policy falls when this one is in float.
+    """
+    worst = max((row.distance for row in sweep), default=0.0) or 1.0
+    return tuple(
+        SiteRow(
+            rank,
+            row.label,
+            str(row.width),
+            f"{text.significant(row.distance)} ± {text.significant(row.distance_error, 2)}",
+            f"{row.sqnr:.1f} dB" if math.isfinite(row.sqnr) else "nothing is lost",
+            tuple(text.value(measure, row.figures[measure.name]) for measure in sweep.shown()),
+            text.significant(gains[row.label]) if gains and row.label in gains else "–",
+            row.distance / worst,
+        )
+        for rank, row in enumerate(sweep.rows, start=1)
+    )

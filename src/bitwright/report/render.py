@@ -14,6 +14,7 @@ from bitwright.errors import MissingExtra
 from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
 from bitwright.report.panels import figures_panel, headline, sensitivity_panel, sites_panel, target_line
+from bitwright.report.panels_debug import debug_panel
 from bitwright.report.panels_front import (
     agreement_from_front,
     agreement_panel,
@@ -22,11 +23,17 @@ from bitwright.report.panels_front import (
     point_figures,
 )
 from bitwright.report.panels_runtime import latency_panel, parity_panel
+from bitwright.report.panels_sweep import sweep_panel
+from bitwright.report.panels_tensor import tensor_panel
 from bitwright.report.run_report import RunReport
 from bitwright.values import FLOAT, Front
+from bitwright.values.findings import Findings
+from bitwright.values.sweep import Sweep
+from bitwright.values.tensors import TensorView
 
 TEMPLATES = Path(__file__).parent / "templates"
 _PURPOSE = "to write the HTML report"
+_NO_PLOTS: Mapping[str, Any] = {"sites": [], "overlay": [], "labels": []}
 
 
 def render(report: RunReport) -> str:
@@ -100,13 +107,43 @@ def render_compare(reports: Sequence[RunReport], names: Sequence[str] | None = N
             if report.front is not None and len(report.front):
                 points = front_panel(report.front, report.sites, (), report.chosen)
                 overlay.append({"label": column.label, "front": points})
-    data = {
-        "overlay": overlay,
-        "labels": [column.label for column in panel.columns],
-        "sites": [],
-    }
+    data = {**_NO_PLOTS, "overlay": overlay, "labels": [column.label for column in panel.columns]}
     title = "Comparison: " + ", ".join(column.label for column in panel.columns)
     return _page("compare.html", data, plots=bool(overlay), title=title, panel=panel, overlay=bool(overlay))
+
+
+def render_debug(findings: Findings, title: str = "model", command: str = "") -> str:
+    """The flow chart with the path taken, every step with its figures, and the recipe, as a page that works offline.
+
+    Args:
+        findings: of the flow.
+        title: of the page.
+        command: applies the recipe, to be shown beside it.
+
+    Raises:
+        MissingExtra: Jinja2 is not installed.
+    """
+    return _page("debug.html", _NO_PLOTS, plots=False, title=title, panel=debug_panel(findings), command=command)
+
+
+def render_sweep(on: Sweep, off: Sweep, title: str = "model") -> str:
+    """Each quantizer alone on and alone off, in one table, worst first; errors as for :func:`render_debug`."""
+    return _page("sweep.html", _NO_PLOTS, plots=False, title=title, panel=sweep_panel(on, off))
+
+
+def render_tensors(views: Sequence[TensorView], title: str = "tensors", note: str = "") -> str:
+    """Each tensor with its histogram, its grid, and its slices by channel, token and embedding dimension.
+
+    Args:
+        views: from :func:`bitwright.debug.tensor_view`.
+        title: of the page.
+        note: a line under it, e.g. what the network was when they were looked at.
+
+    Raises:
+        MissingExtra: Jinja2 is not installed.
+    """
+    panels = [tensor_panel(view) for view in views]
+    return _page("tensors.html", _NO_PLOTS, plots=False, title=title, note=note, tensors=panels)
 
 
 def plain(value: Any) -> Any:

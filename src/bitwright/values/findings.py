@@ -54,6 +54,7 @@ class Step(Value):
         seconds: what it cost.
         passes: processor time, in float passes over the calibration data.
         measure: what the distances are.
+        advice: what to do now, where the flow ends here without holding the target.
     """
 
     number: int
@@ -72,6 +73,7 @@ class Step(Value):
     seconds: float = 0.0
     passes: float = 0.0
     measure: Measure = DISTANCE
+    advice: str = ""
 
 
 @dataclass(frozen=True)
