@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from bitwright.cost import costs_for
+from bitwright.cost import costs_for, keeps
 from bitwright.flow.choose import (
     Choice,
     best_within,
     cheapest_holding,
     uniform_within,
     with_choices,
-    within,
     without_repeats,
 )
 from bitwright.testing.tasks import classified
@@ -54,9 +53,9 @@ def test_the_smallest_kl_within_the_budget_is_chosen() -> None:
 
 def test_all_budgets_hold_at_once() -> None:
     limits = (Budget("bops", 1600.0), Budget("size", 50.0 + 5))  # 100 weights of 4 bits, one scale, one zero point
-    assert within(Policy.uniform(SITES, 4, 4), limits, SITES, MODELS)
-    assert not within(Policy.uniform(SITES, 5, 2), limits, SITES, MODELS)
-    assert not within(Policy.uniform(SITES, 4, 5), limits, SITES, MODELS)
+    assert keeps(Policy.uniform(SITES, 4, 4), limits, SITES, MODELS)
+    assert not keeps(Policy.uniform(SITES, 5, 2), limits, SITES, MODELS)
+    assert not keeps(Policy.uniform(SITES, 4, 5), limits, SITES, MODELS)
 
 
 def test_the_cheapest_that_holds_the_target_with_all_dearer_ones() -> None:

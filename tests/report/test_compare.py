@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from bitwright.errors import InvalidInput
-from bitwright.report import RunReport, compare_panel
-from bitwright.report.compare import primary_difference
+from bitwright.report import RunReport
+from bitwright.report.compare import compare_panel, primary_difference
 from bitwright.tasks import wilson
 from bitwright.testing.tasks import classified
 

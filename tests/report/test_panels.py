@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 
 from bitwright.errors import InvalidInput
-from bitwright.report import (
-    Measured,
-    RunReport,
+from bitwright.report import Measured, RunReport
+from bitwright.report.panels import (
     figures_panel,
     headline,
     sensitivity_panel,
     sensitivity_rows,
     sites_panel,
+    stages,
+    start_width,
 )
-from bitwright.report.panels import stages, start_width
 from bitwright.values import Policy, SensitivityTable, Sites
 
 

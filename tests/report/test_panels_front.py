@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from bitwright.report import Agreement, Measured, RunReport, agreement_from_front, agreement_panel, front_panel
-from bitwright.report.panels_front import point_figures, spearman
+from bitwright.report import Agreement, Measured, RunReport
+from bitwright.report.panels_front import agreement_from_front, agreement_panel, front_panel, point_figures, spearman
 from bitwright.testing.tasks import classified
 from bitwright.values import Front, Interval, Policy, Sites
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from bitwright.report import RunReport, latency_panel, parity_panel
+from bitwright.report import RunReport
+from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.tasks.classification import ACCURACY, AGREEMENT
 from bitwright.values import Figure, Interval, Latency, Measure, Parity
 

@@ -26,7 +26,7 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
     from rich.console import Console
 
     from bitwright.cli.load import load_target, work
-    from bitwright.cost import costs_for
+    from bitwright.cost import costs_for, costs_of
     from bitwright.report import Measured, RunReport
     from bitwright.report.terminal import verdict_table
     from bitwright.values import FLOAT
@@ -40,8 +40,7 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
         print(verdict.to_json(), end="")
         return
     models = costs_for(job.runtime)
-    before = {name: model.of(FLOAT, sites) for name, model in models.items()}
-    after = {name: model.of(chosen, sites) for name, model in models.items()}
-    report = RunReport(job.model, sites, float_costs=before, chosen=Measured(chosen, after, verdict))
+    measured = Measured(chosen, costs_of(chosen, sites, models), verdict)
+    report = RunReport(job.model, sites, float_costs=costs_of(FLOAT, sites, models), chosen=measured)
     console = Console(highlight=False)
     console.print(verdict_table(report))

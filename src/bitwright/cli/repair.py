@@ -148,7 +148,7 @@ def _shown(value: Any) -> str:
 
 def show(console: Console, found: Repaired, begin: Recipe, sites: Sites) -> None:
     """What each repair did, and the figures before and after."""
-    from bitwright.cost import costs_for
+    from bitwright.cost import costs_for, costs_of
     from bitwright.report import Measured, RunReport
     from bitwright.report.terminal import verdict_table
     from bitwright.values import FLOAT
@@ -159,11 +159,12 @@ def show(console: Console, found: Repaired, begin: Recipe, sites: Sites) -> None
     before, after = begin.policy, found.recipe.policy
     name = before.name or "policy"
     measured = [
-        Measured(p.replaced({}, label), {m: cost.of(p, sites) for m, cost in models.items()}, verdict)
+        Measured(p.replaced({}, label), costs_of(p, sites, models), verdict)
         for p, label, verdict in ((before, name, found.before), (after, f"{name}, repaired", found.after))
     ]
-    float_costs = {m: cost.of(FLOAT, sites) for m, cost in models.items()}
-    page = RunReport("repair", sites, float_costs=float_costs, chosen=measured[1], baselines=(measured[0],))
+    page = RunReport(
+        "repair", sites, float_costs=costs_of(FLOAT, sites, models), chosen=measured[1], baselines=(measured[0],)
+    )
     console.print(verdict_table(page))
     print(outcome(found))
 

@@ -1,9 +1,9 @@
 """What a policy costs: bytes, bit operations, seconds; and budgets in plain words."""
 
 from bitwright.cost.bops import Bops
-from bitwright.cost.budget import BUDGET_EXAMPLES, human, parse_budget, parse_budgets, uniform_policy
+from bitwright.cost.budget import BUDGET_EXAMPLES, human, keeps, parse_budget, parse_budgets, uniform_policy
 from bitwright.cost.latency import Latency
-from bitwright.cost.model import COSTS, FLOAT_BITS, Cost, CostModel, CostTerms, PairTerm, costs_for
+from bitwright.cost.model import COSTS, FLOAT_BITS, Cost, CostModel, CostTerms, PairTerm, costs_for, costs_of
 from bitwright.cost.size import Size
 
 __all__ = [
@@ -18,7 +18,9 @@ __all__ = [
     "PairTerm",
     "Size",
     "costs_for",
+    "costs_of",
     "human",
+    "keeps",
     "parse_budget",
     "parse_budgets",
     "uniform_policy",

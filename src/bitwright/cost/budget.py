@@ -48,6 +48,11 @@ def human(value: float, unit: str, round_up: bool = False) -> str:
     return f"{text}{suffix}"
 
 
+def keeps(policy: Policy, budgets: Iterable[Budget], sites: Sites, models: Mapping[str, CostModel]) -> bool:
+    """Whether a policy keeps all budgets, by these costs."""
+    return all(models[b.metric].of(policy, sites) <= b.limit * (1 + 1e-12) for b in budgets)
+
+
 def uniform_policy(text: str, sites: Sites) -> Policy | None:
     """The uniform policy that a word such as ``W4A8`` or ``WfloatA8`` names; None where it is no such word.
 

@@ -101,6 +101,11 @@ COSTS: Registry[Cost] = Registry("cost", "bitwright.cost")
 """The costs that need nothing but the sites and the runtime."""
 
 
+def costs_of(policy: Policy, sites: Sites, models: Mapping[str, CostModel]) -> dict[str, float]:
+    """Every cost of a policy, by name."""
+    return {name: model.of(policy, sites) for name, model in models.items()}
+
+
 def costs_for(runtime: str = DEFAULTS.runtime) -> dict[str, CostModel]:
     """Every registered cost by name, for a runtime; ``"none"``: for one that stores exactly the bits of a policy.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bitwright.cost import CostModel
+from bitwright.cost import CostModel, keeps
 from bitwright.report import format as text
 from bitwright.values import Budget, Candidate, Front, Policy, Sites
 
@@ -23,11 +23,6 @@ class Choice:
     reason: str
 
 
-def within(policy: Policy, budgets: Iterable[Budget], sites: Sites, models: Mapping[str, CostModel]) -> bool:
-    """Whether a policy keeps all budgets, by these costs."""
-    return all(models[b.metric].of(policy, sites) <= b.limit * (1 + 1e-12) for b in budgets)
-
-
 def best_within(
     candidates: Sequence[Candidate], budgets: tuple[Budget, ...], sites: Sites, models: Mapping[str, CostModel]
 ) -> Choice:
@@ -39,7 +34,7 @@ def best_within(
         sites: of the graph.
         models: metric -> cost.
     """
-    fitting = [c for c in candidates if c.verdict is not None and within(c.policy, budgets, sites, models)]
+    fitting = [c for c in candidates if c.verdict is not None and keeps(c.policy, budgets, sites, models)]
     best = min(fitting, key=_distance)
     wanted = ", ".join(b.text or f"{b.metric}={b.limit:g}" for b in budgets)
     used = {b.metric: min(1.0, models[b.metric].of(best.policy, sites) / b.limit) for b in budgets}
@@ -98,7 +93,7 @@ def uniform_within(
     """The uniform policies that keep the budgets and of which neither weights nor activations could be wider."""
     limits = tuple(budgets)
     pairs = [(w, a) for w in widths for a in widths]
-    fitting = [p for p in pairs if within(Policy.uniform(sites, *p), limits, sites, models)]
+    fitting = [p for p in pairs if keeps(Policy.uniform(sites, *p), limits, sites, models)]
     widest = [(w, a) for w, a in fitting if not any((v >= w and b >= a) and (v, b) != (w, a) for v, b in fitting)]
     return [Policy.uniform(sites, w, a) for w, a in widest]
 

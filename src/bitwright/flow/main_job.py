@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitwright.cost import costs_for, human, parse_budgets, uniform_policy
+from bitwright.cost import costs_for, costs_of, human, parse_budgets, uniform_policy
 from bitwright.data import DataSets
 from bitwright.errors import InvalidInput
 from bitwright.flow import outputs
@@ -281,8 +281,7 @@ def uniform_beside(session: Session, chosen: Candidate) -> list[Policy]:
 
 def costs(session: Session, policy: Policy) -> dict[str, float]:
     """Every cost of a policy, for the runtime of the settings."""
-    models = costs_for(session.settings.runtime)
-    return {name: model.of(policy, session.sites) for name, model in models.items()}
+    return costs_of(policy, session.sites, costs_for(session.settings.runtime))
 
 
 def no_smaller(session: Session, table: SensitivityTable, budgets: Iterable[tuple[Budget, ...]]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from bitwright.cost import costs_for
+from bitwright.cost import costs_for, costs_of
 from bitwright.debug import cheapest_recipe, ladder_of
 from bitwright.flow.choose import Choice
 from bitwright.session import Session
@@ -16,7 +16,7 @@ from bitwright.values.recipe import Recipe
 def given(session: Session, recipe: Recipe, predicted: float | None) -> Choice:
     """The choice of a user who brings a recipe; the session is under it."""
     policy = recipe.policy
-    costs = {name: model.of(policy, session.sites) for name, model in costs_for(session.settings.runtime).items()}
+    costs = costs_of(policy, session.sites, costs_for(session.settings.runtime))
     candidate = Candidate(policy, predicted or 0.0, costs, verdict=session.measure(policy))
     actions = "; ".join(str(action) for action in recipe.actions) or "no repairs"
     return Choice(candidate, f"Taken from the recipe: {actions}.")

@@ -35,7 +35,8 @@ _MARKS = {"chosen": "*", "alternative": "+"}
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
-def _table(title: str, caption: str = "") -> Table:
+def plain_table(title: str, caption: str = "") -> Table:
+    """An empty table with a title above it and a caption below."""
     return Table(
         title=Text(title) if title else None,
         caption=Text(caption) if caption else None,
@@ -64,7 +65,7 @@ def verdict_table(report: RunReport) -> RenderableType:
     groups = [panel.headings[:2], *(panel.headings[i : i + 2] for i in range(2, len(panel.headings), 2))]
     parts: list[RenderableType] = []
     for number, headings in enumerate(groups):
-        table = _table("", "") if number else _table("Figures", panel.intervals)
+        table = plain_table("", "") if number else plain_table("Figures", panel.intervals)
         table.add_column("Policy", min_width=5, overflow="fold")
         for name in headings:
             table.add_column(Text(name), justify="right", no_wrap=True)
@@ -90,7 +91,7 @@ def front_table(
     """The Pareto front: cost, prediction and what was measured of each policy, the chosen one starred."""
     panel = front_panel(front, sites, baselines, chosen)
     flips = is_flip_rate(panel.unit)
-    table = _table("Pareto front", f"Predicted by {panel.method}: {panel.unit}. {panel.measured_points} measured.")
+    table = plain_table("Pareto front", f"Predicted by {panel.method}: {panel.unit}. {panel.measured_points} measured.")
     table.add_column("Policy", overflow="fold", min_width=6)
     table.add_column(panel.axis.replace("Cost per input ", "").strip("()"), justify="right", no_wrap=True)
     table.add_column("Predicted", justify="right", no_wrap=True)
@@ -135,7 +136,7 @@ def sensitivity_table(
     shown = rows if top is None else rows[:top]
     left = f" {len(rows) - len(shown)} more sites are less sensitive." if len(shown) < len(rows) else ""
     note = f"Harm: {table.unit}, over {table.samples:,} inputs.{left}"
-    drawn = _table(f"Sensitivity at {width} bits by {table.method}, worst first", " ".join([note, *table.notes]))
+    drawn = plain_table(f"Sensitivity at {width} bits by {table.method}, worst first", " ".join([note, *table.notes]))
     drawn.add_column("#", justify="right")
     drawn.add_column("Site", overflow="fold", ratio=1)
     drawn.add_column("", no_wrap=True, width=_BAR)
@@ -196,7 +197,7 @@ def compare_table(reports: Sequence[RunReport], names: Sequence[str] | None = No
         InvalidInput: fewer than two runs, or another number of names than runs.
     """
     panel = compare_panel(reports, names)
-    figures = _table("Figures of the chosen policies")
+    figures = plain_table("Figures of the chosen policies")
     figures.add_column("", no_wrap=True)
     for column in panel.columns:
         figures.add_column(Text(column.label), overflow="fold")
@@ -214,7 +215,7 @@ def compare_table(reports: Sequence[RunReport], names: Sequence[str] | None = No
         )
     parts: list[RenderableType] = [figures, Text("\n".join(lines)), Text(panel.note, style="dim"), Text("")]
     if panel.changed:
-        sites = _table("Bits that differ", f"{panel.unchanged} more sites have the same bits in all runs.")
+        sites = plain_table("Bits that differ", f"{panel.unchanged} more sites have the same bits in all runs.")
         sites.add_column("Site", overflow="fold", ratio=1)
         for column in panel.columns:
             sites.add_column(Text(column.label), justify="right", overflow="fold")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from bitwright.report.panels_tensor import AxisPanel, tensor_panel
+from bitwright.report.terminal import plain_table
 from bitwright.values.tensors import TensorView
 
 COLUMNS = 64
@@ -43,14 +42,7 @@ def histogram(view: TensorView) -> str:
 
 
 def _axis(axis: AxisPanel) -> RenderableType:
-    table = Table(
-        title=Text(f"By {axis.name}: {axis.sentence}"),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        title_style="",
-        pad_edge=False,
-        padding=(0, 1),
-    )
+    table = plain_table(f"By {axis.name}: {axis.sentence}")
     table.add_column(axis.name.capitalize())
     for name in ("Lowest", "Highest", "Clipped", "Rounded to zero", "SQNR"):
         table.add_column(name, justify="right", no_wrap=True)

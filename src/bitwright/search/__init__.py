@@ -2,7 +2,6 @@
 
 from bitwright.search.constraints import Constraints
 from bitwright.search.front import search
-from bitwright.search.pareto import hypervolume, nondominated
 from bitwright.search.refine import Calibration, Refinement, fit_calibration, refine
 
 __all__ = [
@@ -10,8 +9,6 @@ __all__ = [
     "Constraints",
     "Refinement",
     "fit_calibration",
-    "hypervolume",
-    "nondominated",
     "refine",
     "search",
 ]

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bitwright.cost import COSTS, CostModel, costs_for, human, parse_budgets
+from bitwright.cost import COSTS, CostModel, costs_for, human, keeps, parse_budgets
 from bitwright.errors import ImpossibleBudget, InvalidInput, PolicyMismatch, nearest
 from bitwright.search.constraints import Constraints
 from bitwright.search.problem import Problem, build_problem
@@ -214,10 +214,8 @@ class _Searcher:
         """Exact searches on tables linearized around the last solution, from several starts."""
         starts = [first]
         if self._last is not None:
-            fits = all(
-                self.models[m].of(self._last.policy, self.sites) <= limit * (1 + 1e-12)
-                for m, limit in zip(metrics, limits.tolist(), strict=True)
-            )
+            tightest = [Budget(m, limit) for m, limit in zip(metrics, limits.tolist(), strict=True)]
+            fits = keeps(self._last.policy, tightest, self.sites, self.models)
             renamed = Policy(self._last.policy.bits, self._last.policy.graph_hash, name)
             # What was proven for it holds under the last budgets, not under these.
             last = _Found(renamed, self._last.predicted, replace(self._last.solution, gap=1.0))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bitwright.cost import CostModel, costs_for
+from bitwright.cost import CostModel, costs_for, keeps
 from bitwright.errors import InvalidInput
 from bitwright.search.constraints import Constraints
 from bitwright.search.front import HasSites, search, sites_of
@@ -244,11 +244,7 @@ def refine(
     models = {**costs_for(), **(costs or {})}
     best = []
     for entry in current:
-        fitting = [
-            c
-            for c in pool.values()
-            if all(models[b.metric].of(c.policy, sites) <= b.limit * (1 + 1e-12) for b in entry.budgets)
-        ]
+        fitting = [c for c in pool.values() if keeps(c.policy, entry.budgets, sites, models)]
         winner = min(fitting, key=lambda c: log.harm(c.policy))
         best.append(_candidate(winner, entry, scaled, calibration.output, log, models, sites))
     refined = Front(tuple(best), f"{table.method}, refined on {len(log.policies)} measurements", unit, front.cost)
