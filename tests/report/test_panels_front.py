@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from bitwright.report import Agreement, Measured, RunReport
-from bitwright.report.panels_front import agreement_from_front, agreement_panel, front_panel, point_figures, spearman
+from bitwright.report.panels_front import agreement_panel, front_panel, point_figures
 from bitwright.testing.tasks import classified
 from bitwright.values import Front, Interval, Policy, Sites
 
@@ -81,52 +78,6 @@ def test_names_fall_back_to_the_budget_then_the_place(front: Front, sites: Sites
     assert [p.label for p in front_panel(replace(front, candidates=bare), sites).points][:2] == [
         "front point 1", "size=W4A4",
     ]  # fmt: skip
-
-
-def test_spearman_equals_scipy_and_its_interval_the_formula() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=40)
-    y = np.round(x + rng.normal(size=40), 1)
-    found = spearman(list(x), list(y))
-    assert found is not None
-    r = float(spearmanr(x, y).statistic)
-    assert found.value == pytest.approx(r)
-    half = 1.959964 * math.sqrt((1 + r * r / 2) / 37)
-    assert (found.low, found.high) == pytest.approx((math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)))
-
-
-def test_spearman_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    truth = 6 / math.pi * math.asin(0.7 / 2)  # Spearman's correlation of a normal pair with correlation 0.7
-    hits = 0
-    for _ in range(300):
-        x = rng.normal(size=60)
-        y = 0.7 * x + math.sqrt(1 - 0.49) * rng.normal(size=60)
-        found = spearman(list(x), list(y))
-        assert found is not None
-        hits += found.low <= truth <= found.high
-    assert 0.91 <= hits / 300 <= 0.99
-
-
-def test_spearman_of_a_perfect_order_keeps_an_interval() -> None:
-    found = spearman([1, 2, 3, 4, 5, 6], [1, 4, 9, 16, 25, 36])
-    assert found is not None
-    assert found.value == pytest.approx(1.0)
-    assert found.low < 0.95
-    assert spearman([1, 2, 3, 4], [1, 2, 3, 4]) is None
-    assert spearman([1, 1, 1, 1, 1], [1, 2, 3, 4, 5]) is None
-
-
-def test_agreement_from_front_pairs_predictions_with_measured_flips(report: RunReport) -> None:
-    assert report.front is not None
-    found = agreement_from_front(report.front, report.measured)
-    assert found is not None
-    assert [(p.name, p.predicted) for p in found.pairs] == [
-        ("mixed 2/4", 0.20), ("mixed 4/8", 0.04), ("mixed 8/8", 0.001), ("W4A4", 0.07),
-    ]  # fmt: skip
-    assert [p.measured for p in found.pairs] == pytest.approx([0.22, 0.045, 0.0, 0.1])
-    assert found.spearman is None
-    assert agreement_from_front(replace(report.front, candidates=report.front.candidates[:1])) is None
 
 
 def test_agreement_panel_says_the_correlation_in_words(report: RunReport) -> None:

@@ -148,13 +148,6 @@ def test_the_page_gets_the_panels(report: RunReport, without_plotly: None) -> No
     assert len(data["agreement"]) == 1
 
 
-def test_agreement_falls_back_to_the_front(report: RunReport, without_plotly: None) -> None:
-    data = page_data(render(replace(report, agreements=())))
-    assert [p["name"] for p in data["agreement"][0]["pairs"]] == [
-        "mixed 2/4", "mixed 4/8", "mixed 8/8", "W4A4",
-    ]  # fmt: skip
-
-
 def test_compare_overlays_fronts_over_the_same_cost_only(
     report: RunReport, other: RunReport, without_plotly: None
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,8 +9,6 @@ from bitwright.report import format as text
 from bitwright.report.panels import FLOAT_BITS, others
 from bitwright.report.run_report import Agreement, Measured, Pair
 from bitwright.values import Candidate, Front, Interval, Policy, Sites, Verdict
-
-FLIPS = "share of predictions that flip"
 
 
 @dataclass(frozen=True)
@@ -242,51 +239,6 @@ def point_figures(point: FrontPoint, unit: str) -> tuple[tuple[str, str], ...]:
         value = text.percent(point.predicted, 2) if is_flip_rate(unit) else text.significant(point.predicted)
         rows.append((f"Predicted ({unit})", value))
     return (*rows, *point.costs)
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> Interval | None:
-    """Spearman's rank correlation with a 95% interval; None below 5 pairs or without spread.
-
-    The interval is Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright (2000), equation 5.
-    """
-    from scipy.stats import rankdata
-
-    if len(x) < 5 or len(set(x)) < 2 or len(set(y)) < 2:
-        return None
-    a, b = (ranks - ranks.mean() for ranks in (rankdata(x), rankdata(y)))
-    r = max(-1.0, min(1.0, float((a @ b) / math.sqrt(float((a @ a) * (b @ b))))))
-    if abs(r) == 1.0:
-        # The transform is infinite here; half a rank exchange less keeps the interval honest.
-        z = math.atanh(1 - 3 / (len(x) * (len(x) ** 2 - 1))) * r
-    else:
-        z = math.atanh(r)
-    half = 1.959964 * math.sqrt((1 + r * r / 2) / (len(x) - 3))
-    low, high = math.tanh(z - half), math.tanh(z + half)
-    return Interval(r, min(low, r), max(high, r), 0.95, "Fisher z")
-
-
-def agreement_from_front(front: Front, measured: Sequence[Measured] = ()) -> Agreement | None:
-    """Prediction against measurement over everything measured: the front's candidates and further policies.
-
-    The measurement is the share of predictions that flip (one minus the agreement with float) where the task counts
-    it, else the distance. None when fewer than two policies have both a prediction and a verdict.
-    """
-    pairs: dict[Policy, Pair] = {}
-    unit = FLIPS
-    named: list[tuple[Candidate | Measured, str]] = [(c, _candidate_label(c, i)) for i, c in enumerate(front, start=1)]
-    named += [(m, text.policy_label(m.policy, f"policy {i}")) for i, m in enumerate(measured, start=1)]
-    for item, label in named:
-        if item.verdict is not None and item.predicted is not None:
-            flips = "agreement" in item.verdict.figures
-            found = flip_rate(item.verdict) if flips else item.verdict.distance
-            unit = FLIPS if flips else item.verdict.figures[item.verdict.distance_name].measure.label
-            pair = Pair(label, item.predicted, found.value, found.low, found.high)
-            pairs.setdefault(item.policy, pair)
-    if len(pairs) < 2:
-        return None
-    all_pairs = tuple(pairs.values())
-    correlation = spearman([p.predicted for p in all_pairs], [p.measured for p in all_pairs])
-    return Agreement(front.method, front.unit, unit, all_pairs, correlation)
 
 
 def agreement_panel(agreement: Agreement) -> AgreementPanel:

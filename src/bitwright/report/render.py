@@ -16,7 +16,6 @@ from bitwright.report.compare import compare_panel
 from bitwright.report.panels import figures_panel, headline, sensitivity_panel, sites_panel, target_line
 from bitwright.report.panels_debug import debug_panel
 from bitwright.report.panels_front import (
-    agreement_from_front,
     agreement_panel,
     front_panel,
     is_flip_rate,
@@ -51,12 +50,8 @@ def render(report: RunReport) -> str:
     chosen = report.chosen
     front = report.front
     front_data = front_panel(front, report.sites, report.baselines, chosen) if front is not None and front else None
-    agreements = report.agreements
-    if not agreements and front is not None:
-        made = agreement_from_front(front, report.measured)
-        agreements = (made,) if made else ()
     sites = sites_panel(report.sites, chosen.policy if chosen else FLOAT)
-    agreement_panels = [agreement_panel(a) for a in agreements if a.pairs]
+    agreement_panels = [agreement_panel(a) for a in report.agreements if a.pairs]
     tables = [sensitivity_panel(t, report.sites) for t in report.tables]
     figures = [point_figures(p, front_data.unit) for p in front_data.points] if front_data else []
     data = {

@@ -80,7 +80,7 @@ class RunReport(Value, kind="report", version=3):
         alternatives: policies that were chosen for the other budgets.
         front: the candidates of the search; measured ones carry their verdict.
         tables: sensitivity tables, one for each method.
-        agreements: predictions against measurements, one for each method; made from the front when empty.
+        agreements: predictions against measurements, one for each method.
         exported: the name of the exported file, or "" when nothing was exported.
         file_bytes: its size, 0 when nothing was exported.
         float_file_bytes: the float model's in the same format.
