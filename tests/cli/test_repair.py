@@ -116,3 +116,9 @@ def test_options_are_read_as_json_else_as_text() -> None:
     assert ranges.options == {"name": "ranges", "sites": {"fc.weight": "output"}, "activations": "minmax"}
     with pytest.raises(InvalidInput, match="repairs reads NAME or NAME,NAME, got ','"):
         actions(",", [])
+
+
+@pytest.mark.parametrize(("text", "sites"), [("1", ["1"]), ("1,fc", ["1", "fc"]), ('["1"]', ["1"]), ("fc", ["fc"])])
+def test_sites_are_names_even_where_these_are_numbers(text: str, sites: list[str]) -> None:
+    (found,) = actions("put", [f"put.sites={text}"])
+    assert found.options["sites"] == sites

@@ -49,6 +49,14 @@ def test_search_gives_one_candidate_for_each_budget(run, digits_flags, tmp_path:
     assert "proven optimal" in out
 
 
+def test_search_counts_what_the_runtime_of_the_job_stores(run, digits_flags, tmp_path: Path) -> None:
+    (tmp_path / "bitwright.toml").write_text('runtime = "none"\n')
+    words = ("search", *digits_flags, *QUICK, "--score-samples", 16, "--bits", "3,8", "--points", 3)
+    assert run(*words) == 0
+    for candidate in Front.from_json((tmp_path / "bitwright-out" / "front.json").read_text()):
+        assert candidate.costs["size"] == candidate.costs["packed"]
+
+
 def test_search_without_a_budget_gives_the_front(run, digits_flags, tmp_path: Path, capsys) -> None:
     words = ("search", *digits_flags, *QUICK, "--score-samples", 16, "--bits", "2,4,8", "--cost", "size", "--points", 5)
     assert run(*words) == 0

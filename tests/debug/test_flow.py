@@ -9,7 +9,7 @@ import torch
 import bitwright as bw
 from bitwright.debug import STEPS, debug
 from bitwright.errors import InvalidInput, PolicyMismatch
-from bitwright.repair import apply_recipe
+from bitwright.repair import REPAIRS, Repair, RepairReport, apply_recipe
 from bitwright.session import Samples, Session
 from bitwright.store import Memory
 from bitwright.tasks import Classification, evaluate
@@ -197,6 +197,33 @@ def test_a_stopped_flow_goes_on_where_it_was(graph, digits_task, whole_flow, dig
     assert [s.conclusion for s in findings.steps] == [s.conclusion for s in whole_flow.steps]
     assert run() == findings  # nothing is measured again
     assert len(store.steps) == 8
+
+
+def test_a_repair_that_was_edited_is_tried_anew(graph, digits_task, request):
+    """The store keeps steps under when a repair is tried and with which options, not under its name alone."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(step):
+        if step.number == 3:
+            tried.append([row.label for row in step.measured if "mine" in row.label])
+            raise Stop
+
+    store, tried = Memory(), []
+    samples = Samples.of(digits_task.calibration, digits_task.evaluation, 64)
+    request.addfinalizer(lambda: REPAIRS.remove("mine"))
+    for options, worthwhile in (({}, lambda graph: False), ({}, lambda graph: True), ({"a": 2}, lambda graph: True)):
+        about = {"function": unchanged, "mends": {"weights": options}, "worthwhile": worthwhile}
+        REPAIRS.register(Repair(name="mine", does="x.", **about))
+        session = Session(graph, digits_task, samples, store=store)
+        with pytest.raises(Stop):
+            debug(session, target_drop=0.0, weights=2, repairs=("mine",), on_step=stop)
+    assert tried == [[], ["repair mine"], ["repair mine (a=2)"]]
+
+
+def unchanged(graph, batches=None, *, a: int = 1):
+    return RepairReport("nothing")
 
 
 def test_start_at_any_step_and_from_a_recipe(graph, digits_task, whole_flow):

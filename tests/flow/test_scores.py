@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from bitwright.sensitivity.method import Method, Scores
 from bitwright.session import Session, Steps
 from bitwright.settings import Settings
 from bitwright.store import RunStore
+from bitwright.tasks import Task
 
 QUICK = Settings(
     calibration_samples=32,
@@ -112,4 +114,24 @@ def test_a_method_that_was_edited_scores_anew(tmp_path, request, monkeypatch) ->
     first = scored(1.0)
     assert scored(1.0) == first
     assert scored(2.0) == pytest.approx(2 * first)
+    assert len(calls) == 2
+
+
+def test_a_method_whose_gradients_are_of_something_else_scores_anew(tmp_path, request, monkeypatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    data = as_data((pixels(60), pixels(40)))
+    request.addfinalizer(lambda: METHODS.remove("mine"))
+    calls: list[int] = []
+    make = sensitivities
+    monkeypatch.setattr("bitwright.flow.scores.sensitivities", lambda *a, **k: calls.append(0) or make(*a, **k))
+    for power in (1, 1, 2):
+
+        def taken(task: Task, outputs: Any, targets: Any, count: int, power: int = power) -> torch.Tensor:
+            return task.scores(outputs, targets, count) ** power
+
+        about = {"name": "mine", "does": "x.", "unit": "u", "function": lambda evidence: Scores(evidence.noise)}
+        METHODS.register(Method(**about, score=taken))
+        with RunStore(tmp_path) as store:
+            score(Session.open(model, data, QUICK, store, Steps()), ("mine",))
     assert len(calls) == 2

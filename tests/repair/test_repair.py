@@ -201,3 +201,9 @@ def test_blocks_are_the_residual_ones(graph):
     (block,) = blocks_of(graph, {layer.node: layer for layer in layers_of(graph)})
     assert block.name == "conv1 to conv2"
     assert block.end.target == torch.ops.aten.relu.default
+
+
+def test_a_repair_that_reports_nothing_is_refused_by_name(graph, images):
+    mine = Repair(name="mine", does="x.", function=lambda graph, batches=None: None)
+    with pytest.raises(InvalidInput, match="the repair 'mine' must return a RepairReport, got NoneType"):
+        mine(graph, images)

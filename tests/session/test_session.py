@@ -9,6 +9,8 @@ import torch
 from bitwright.data import as_data
 from bitwright.errors import InvalidInput, InvalidPolicy
 from bitwright.graph import calibrate
+from bitwright.quantizers.kind import QUANTIZERS, QuantizerKind
+from bitwright.quantizers.uniform import WeightQuantizer
 from bitwright.repair import apply_recipe
 from bitwright.session import Samples, Session, Steps
 from bitwright.settings import Settings
@@ -18,6 +20,7 @@ from bitwright.values import FLOAT, Policy
 from bitwright.values.recipe import Action, Recipe
 
 BIAS = Action("repair", {"name": "bias"})
+PUT = Action("repair", {"name": "put", "quantizer": "mine"})
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +145,20 @@ def test_other_ranges_are_calibrated_anew(session, digits_graph, batches) -> Non
     policy = Policy.uniform(session.sites, 4, 4)
     graph = calibrate(digits_graph.copy(), batches[:2], ranges="minmax")
     assert session.under(Recipe(policy, "minmax")).measure() == evaluate(graph, policy, batches[:2])
+
+
+def test_a_quantizer_that_was_edited_is_measured_anew(digits_graph, batches, request) -> None:
+    """A repair that names a quantizer is known by what that computes, not by its name."""
+    store = Memory()
+    recipe = Recipe(Policy.uniform(digits_graph.sites, 3, 8), "mse", (PUT,))
+    request.addfinalizer(lambda: QUANTIZERS.remove("mine"))
+
+    def measured(ranges: str) -> Session:
+        function = lambda site: WeightQuantizer(site, torch.zeros(site.shape), ranges)  # noqa: E731
+        QUANTIZERS.register(QuantizerKind(name="mine", does="x.", function=function))
+        plain = Session(digits_graph, Classification(), Samples.of(batches[:2], batches[2:]), store=store)
+        under = plain.under(recipe)
+        under.measure()
+        return plain
+
+    assert [(s.measured, s.reused) for s in map(measured, ("mse", "mse", "minmax"))] == [(1, 0), (0, 1), (1, 0)]

@@ -5,6 +5,7 @@ import torch
 
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.tasks import Classification
+from bitwright.tasks.columns import Columns
 
 
 def test_data_can_be_read_more_than_once():
@@ -21,3 +22,10 @@ def test_bad_input_is_one_line():
         Classification([batch], [batch], metric=0.5)
     with pytest.raises(InvalidInput, match="loss must be a function"):
         Classification([batch], [batch], loss="mse")
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_task_that_gives_no_value_for_each_sample_is_refused_with_the_name(shape):
+    message = r"a task must give one value of 'right' for each sample, shape \(5, ...\), got shape"
+    with pytest.raises(InvalidInput, match=message):
+        Columns().add({"right": torch.zeros(shape)}, 5)

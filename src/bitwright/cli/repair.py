@@ -121,9 +121,12 @@ def actions(names: str, settings: Sequence[str]) -> tuple[Action, ...]:
 
 def _value(option: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except json.JSONDecodeError:
-        return [part.strip() for part in text.split(",")] if option == "sites" else text
+        found = text
+    if option == "sites" and not isinstance(found, (list, dict)):  # a site can be called 1, too
+        return [part.strip() for part in text.split(",")]
+    return found
 
 
 def catalogue() -> str:

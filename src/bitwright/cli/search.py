@@ -26,6 +26,7 @@ def search(job: Job) -> None:
     from rich.console import Console
 
     from bitwright.cli.load import work
+    from bitwright.cost import costs_for
     from bitwright.flow import constraints, gave_way, score
     from bitwright.report.terminal import front_table
     from bitwright.search import search as find
@@ -42,6 +43,7 @@ def search(job: Job) -> None:
                 budgets=job.budget or None,
                 points=job.points,
                 constraints=constraints(job.settings()),
+                costs=costs_for(job.runtime),
             )
         front.save(job.output / files.FRONT)
         if job.budget:

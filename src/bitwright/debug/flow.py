@@ -27,13 +27,13 @@ from bitwright.debug.steps_whole import float_sanity, weights_or_activations, wh
 from bitwright.debug.words import drop_of, listed, target_of
 from bitwright.errors import InvalidInput, nearest
 from bitwright.graph.graph import Graph
-from bitwright.repair import flow_repairs, functions_of
+from bitwright.repair import REPAIRS, flow_repairs, functions_of
 from bitwright.session import Samples, Session
 from bitwright.settings import DEFAULT_DROP, DEFAULTS, Settings
 from bitwright.tasks import Task
 from bitwright.values import Policy
 from bitwright.values.findings import Findings, Step
-from bitwright.values.recipe import Recipe
+from bitwright.values.recipe import Action, Recipe
 from bitwright.values.verdict import Outcome
 
 STEPS: tuple[Callable[[Case, State], Step], ...] = (
@@ -193,7 +193,8 @@ def _taken(case: Case, state: State, number: int, model: nn.Module | None) -> St
             swept=state.sweep is not None,
             target_drop=case.target_drop,
             repairs=dict(case.repairs),
-            functions=functions_of(case.repairs),
+            functions=functions_of(Action("repair", {"name": n, **o}) for n, o in case.repairs.items()),
+            tried={name: [REPAIRS[name].mends, REPAIRS[name].worthwhile] for name in case.repairs},
             model=model is not None,
             evaluation=session.samples.evaluation_identity,
         )

@@ -95,6 +95,6 @@ def repair_policy(session: Session, begin: Recipe, added: Sequence[Action]) -> R
         done = Repaired(recipe, tuple(reports), **verdicts, pass_seconds=session.float_seconds)
         return {"done": done.to_dict(), "fitted": fitted.to_dict()}
 
-    functions = functions_of(recipe.repairs)
+    functions = functions_of(recipe.actions)
     found = first.remember("repairs", compute, added=[dict(action.options) for action in added], functions=functions)
     return replace(Repaired.from_dict(found["done"]), recipe=recipe.with_fitted(Fitted.from_dict(found["fitted"])))

@@ -31,7 +31,7 @@ def score(session: Session, methods: tuple[str, ...]) -> tuple[SensitivityTable,
     if not has_margin(session):
         methods = tuple(dict.fromkeys(METHODS[m].instead if METHODS[m].margin else m for m in methods))
     samples = batches.samples
-    functions = {method: METHODS[method].function for method in methods}
+    functions = {method: [METHODS[method].function, METHODS[method].score] for method in methods}
     keys = {
         method: content_key(graph=session.identity, method=method, function=function, bits=bits, samples=samples)
         for method, function in functions.items()

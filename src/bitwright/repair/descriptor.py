@@ -12,6 +12,7 @@ from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.registry import Descriptor, Registry
 from bitwright.repair.report import RepairReport
+from bitwright.values.recipe import Action
 
 Moves = Literal["scales", "weight grids", "activation grids", "rounding"]
 Leaves = Literal["learned rounding", "found rounding", "bias correction", "ranges"]
@@ -45,6 +46,7 @@ class Repair(Descriptor):
         mends: the sides that the debugging flow tries it on, ``"weights"`` (step 3) and ``"activations"`` (step 4),
             each with the options that it has there.
         worthwhile: whether the flow has a reason to try it on a graph.
+        named: options that name something else that is registered, each with its registry.
     """
 
     function: Callable[..., RepairReport]
@@ -55,6 +57,7 @@ class Repair(Descriptor):
     fits: int = 0
     mends: Mapping[Side, Mapping[str, Any]] = field(default_factory=dict)
     worthwhile: Callable[[Graph], bool] = field(default=lambda graph: True)
+    named: Mapping[str, Registry[Any]] = field(default_factory=dict)
 
     def __call__(self, graph: Graph, batches: Any = None, *policy: Any, **options: Any) -> RepairReport:
         """Mend a graph; options as those of the function.
@@ -65,6 +68,8 @@ class Repair(Descriptor):
         check_order(graph.repairs, self.name)
         wall, processor = time.perf_counter(), time.process_time()
         report = self.function(graph, batches, *policy, **options)
+        if not isinstance(report, RepairReport):
+            raise InvalidInput(f"the repair '{self.name}' must return a RepairReport, got {type(report).__name__}")
         graph.note_repair(self.name, self.lasting)
         seconds, processor_seconds = time.perf_counter() - wall, time.process_time() - processor
         return replace(report, name=self.name, seconds=seconds, processor_seconds=processor_seconds)
@@ -108,9 +113,21 @@ def flow_repairs(side: Side | None = None) -> list[Repair]:
     return sorted(found, key=lambda repair: (repair.fits, repair.order, repair.name))
 
 
-def functions_of(names: Iterable[Any]) -> list[Callable[..., RepairReport]]:
-    """The functions of repairs, for keys of what they were measured to do; unknown names are left out."""
-    return [REPAIRS[str(name)].function for name in names if str(name) in REPAIRS]
+def functions_of(actions: Iterable[Action]) -> list[Callable[..., Any]]:
+    """What the repairs among some actions compute with, for keys of what they were measured to do.
+
+    The functions of the repairs and of what their options name; unknown names are left out.
+    """
+    found: list[Callable[..., Any]] = []
+    for action in actions:
+        known = REPAIRS.get(str(action.options.get("name"))) if action.kind == "repair" else None
+        if known is None:
+            continue
+        found.append(known.function)
+        for option, registry in known.named.items():
+            other = registry.get(str(action.options.get(option, known.options[option])))
+            found += [] if other is None else [other.function]
+    return found
 
 
 def check_order(done: Iterable[str], name: str) -> None:

@@ -20,6 +20,7 @@ from bitwright.repair.report import Change, RepairReport
     changes="the grids of all weights, or of the sites that are named; the float network stays what it is",
     lasting=True,
     moves=("weight grids", "activation grids"),
+    named={"quantizer": QUANTIZERS},
 )
 def put(
     graph: Graph, batches: Any = None, *, quantizer: str = "uniform", sites: Iterable[str] | None = None

@@ -113,7 +113,7 @@ class Session:
                 device=str(self._source.device),
                 task=self.task.identity,
             )
-        functions = functions_of(self.recipe.repairs)
+        functions = functions_of(self.recipe.actions)
         return content_key(
             session=self.plain.identity, recipe=self.recipe.digest, functions=functions, fitted=self._given
         )

@@ -22,8 +22,18 @@ class Columns:
         self.samples = 0
 
     def add(self, values: Mapping[str, Any], count: int) -> None:
-        """Take in one batch: (N,) tensors, or lists of N things of any kind."""
+        """Take in one batch: (N,) tensors, or lists of N things of any kind.
+
+        Raises:
+            InvalidInput: a task that gives no value for each sample.
+        """
         self._parts.append({name: _array(value) for name, value in values.items()})
+        for name, found in self._parts[-1].items():
+            if found.shape[:1] != (count,):
+                raise InvalidInput(
+                    f"a task must give one value of '{name}' for each sample, shape ({count}, ...), got shape "
+                    f"{found.shape}"
+                )
         self.samples += count
 
     def all(self) -> dict[str, Array]:
