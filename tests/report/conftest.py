@@ -28,11 +28,10 @@ from bitwright.values import (
     Sites,
     Verdict,
 )
+from bitwright.values.table import FLIPS
 
 ODD = "head.<b>x</b>&\"'.weight"
 """A site name that must never reach the page as markup."""
-
-FLIPS = "share of predictions that flip"
 
 
 def verdict(correct: float, agreement: float, name: str = "", samples: int = 200) -> Verdict:

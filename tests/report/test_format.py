@@ -7,6 +7,7 @@ import pytest
 from bitwright.report import format as text
 from bitwright.testing.tasks import classified
 from bitwright.values import Interval
+from bitwright.values.table import FLIPS
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,8 @@ def test_whether_a_target_holds_in_words() -> None:
     )
     one = classified(change=Interval(-0.02, -0.02, -0.02, method="none"))
     assert text.target_sentence(one, 0.5) == "The target of 0.5 points does not hold."
+
+
+def test_a_predicted_share_is_in_percent_by_its_unit_not_by_a_word_in_it() -> None:
+    assert text.predicted(0.0123, FLIPS) == "1.23%"
+    assert text.predicted(12.3, "bits that flip") == "12.3"

@@ -142,7 +142,6 @@ def test_the_page_gets_the_panels(report: RunReport, without_plotly: None) -> No
     assert data["chosen"] == [8, 4, 8, 4, 8, 8, 8]
     assert [p["label"] for p in data["front"]["points"]] == ["mixed 2/4", "W4A4", "mixed 4/4", "mixed 4/8", "mixed 8/8"]
     assert data["front"]["points"][0]["figures"]["accuracy"]["value"] == 0.7
-    assert data["flips"] is True
     assert [t["method"] for t in data["sensitivity"]] == ["margin-fit", "fit"]
     assert data["sensitivity"][1]["standard_error"] is None
     assert len(data["agreement"]) == 1

@@ -8,6 +8,7 @@ from typing import Any
 
 from bitwright.cost import COSTS
 from bitwright.values import Figure, Interval, Measure, Parity, Policy, Verdict
+from bitwright.values.table import FLIPS
 from bitwright.values.verdict import outcome_of, samples_to_decide
 
 _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
@@ -37,6 +38,11 @@ def percent(share: float, digits: int = 1) -> str:
     if share < 1 and float(text) >= 100:
         text = f"{100 - 10**-digits:.{digits}f}"
     return f"{text}%"
+
+
+def predicted(value: float, unit: str) -> str:
+    """A predicted harm in its unit, without the unit's name."""
+    return percent(value, 2) if unit == FLIPS else significant(value)
 
 
 def percent_interval(interval: Interval) -> str:

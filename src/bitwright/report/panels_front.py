@@ -23,7 +23,6 @@ class FrontPoint:
         predicted: in the panel's unit, or None.
         verdict: what was measured, or None.
         figures: name -> interval of each figure measured, for plots.
-        measured: the measured counterpart of ``predicted`` in the same unit, where there is one.
         bits: of each site in the order of execution; None is float.
         search: one sentence on the search: budget, share used, proven optimal or the gap; or "".
         mean_weight_bits: per element, float counted as 32; None without weight sites.
@@ -38,7 +37,6 @@ class FrontPoint:
     predicted: float | None
     verdict: Verdict | None
     figures: Mapping[str, Interval]
-    measured: Interval | None
     bits: tuple[int | None, ...]
     search: str
     mean_weight_bits: float | None
@@ -102,22 +100,6 @@ class AgreementPanel:
     sentence: str
 
 
-def is_flip_rate(unit: str) -> bool:
-    """Whether this unit is the share of predictions that change."""
-    return "flip" in unit.lower() or "disagree" in unit.lower()
-
-
-def flip_rate(verdict: Verdict) -> Interval:
-    """The measured share of predictions that flip: one minus the agreement, with its interval."""
-    return verdict.agreement.mapped(lambda share: 1 - share)
-
-
-def _flips(verdict: Verdict | None, front: Front) -> Interval | None:
-    """The measured counterpart of what the front predicts, where that is flips."""
-    counts = verdict is not None and "agreement" in verdict.figures and is_flip_rate(front.unit)
-    return flip_rate(verdict) if verdict is not None and counts else None
-
-
 def _figures(verdict: Verdict | None) -> dict[str, Interval]:
     return {} if verdict is None else {name: figure.value for name, figure in verdict.figures.items()}
 
@@ -152,7 +134,6 @@ def _point(item: Candidate | Measured, role: str, label: str, front: Front, site
         predicted=item.predicted,
         verdict=verdict,
         figures=_figures(verdict),
-        measured=_flips(verdict, front),
         bits=tuple(policy[name] for name in sites.names),
         search=_search_sentence(item) if isinstance(item, Candidate) else "",
         mean_weight_bits=_mean(sites, policy, "weight"),
@@ -185,9 +166,7 @@ def front_panel(
         if not found and wanted is not None and dict(candidate.policy.bits) == wanted:
             found = True
             verdict = candidate.verdict or (chosen.verdict if chosen else None)
-            point = replace(
-                point, role="chosen", verdict=verdict, figures=_figures(verdict), measured=_flips(verdict, front)
-            )
+            point = replace(point, role="chosen", verdict=verdict, figures=_figures(verdict))
         points.append(point)
     if chosen is not None and not found and front.cost in chosen.costs:
         points.append(_point(chosen, "chosen", text.policy_label(chosen.policy, "chosen policy"), front, sites))
@@ -236,8 +215,7 @@ def point_figures(point: FrontPoint, unit: str) -> tuple[tuple[str, str], ...]:
     else:
         rows.append(("Figures", "not measured"))
     if point.predicted is not None:
-        value = text.percent(point.predicted, 2) if is_flip_rate(unit) else text.significant(point.predicted)
-        rows.append((f"Predicted ({unit})", value))
+        rows.append((f"Predicted ({unit})", text.predicted(point.predicted, unit)))
     return (*rows, *point.costs)
 
 
@@ -252,7 +230,5 @@ def agreement_panel(agreement: Agreement) -> AgreementPanel:
             f"Spearman's rank correlation over {n} measured policies: {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
             f" ({100 * rho.level:g}%, {rho.method})."
         )
-    same = agreement.unit == agreement.measured_unit or (
-        is_flip_rate(agreement.unit) and is_flip_rate(agreement.measured_unit)
-    )
+    same = agreement.unit == agreement.measured_unit
     return AgreementPanel(agreement.method, agreement.unit, agreement.measured_unit, agreement.pairs, same, sentence)

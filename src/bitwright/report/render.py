@@ -18,7 +18,6 @@ from bitwright.report.panels_debug import debug_panel
 from bitwright.report.panels_front import (
     agreement_panel,
     front_panel,
-    is_flip_rate,
     point_figures,
 )
 from bitwright.report.panels_runtime import latency_panel, parity_panel
@@ -60,7 +59,6 @@ def render(report: RunReport) -> str:
         "chosen": [row.bits for row in sites.rows] if chosen else None,
         "front": front_data,
         "figures": figures,
-        "flips": bool(front_data and is_flip_rate(front_data.unit)),
         "agreement": agreement_panels,
         "sensitivity": tables,
     }

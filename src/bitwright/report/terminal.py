@@ -18,7 +18,7 @@ from bitwright.report.panels import (
     start_width,
     target_line,
 )
-from bitwright.report.panels_front import front_panel, is_flip_rate
+from bitwright.report.panels_front import front_panel
 from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.report.run_report import Measured, RunReport
 from bitwright.values import (
@@ -90,7 +90,6 @@ def front_table(
 ) -> RenderableType:
     """The Pareto front: cost, prediction and what was measured of each policy, the chosen one starred."""
     panel = front_panel(front, sites, baselines, chosen)
-    flips = is_flip_rate(panel.unit)
     table = plain_table("Pareto front", f"Predicted by {panel.method}: {panel.unit}. {panel.measured_points} measured.")
     table.add_column("Policy", overflow="fold", min_width=6)
     table.add_column(panel.axis.replace("Cost per input ", "").strip("()"), justify="right", no_wrap=True)
@@ -100,10 +99,7 @@ def front_table(
     table.add_column("Change, points" if first.endswith("%") else "Change", justify="right", no_wrap=True)
     for point in panel.points:
         figure = point.verdict.primary if point.verdict else None
-        if point.predicted is None:
-            predicted = "-"
-        else:
-            predicted = text.percent(point.predicted, 2) if flips else text.significant(point.predicted)
+        predicted = "-" if point.predicted is None else text.predicted(point.predicted, panel.unit)
         table.add_row(
             Text(f"{point.label} *" if point.role == "chosen" else point.label),
             text.significant(point.cost / panel.divisor),

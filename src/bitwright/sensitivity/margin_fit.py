@@ -12,6 +12,7 @@ from bitwright.sensitivity.evidence import Evidence, standard_error, white
 from bitwright.sensitivity.method import METHODS, Method, Scores
 from bitwright.tasks import Task
 from bitwright.values import MarginModel
+from bitwright.values.table import FLIPS
 
 
 def margins(task: Task, outputs: Any, targets: Any, count: int) -> Tensor:
@@ -67,7 +68,7 @@ METHODS.register(
         does="The share of predictions that flip, from the margin's gradients and the rounding errors.",
         needs="one decision for each input; no targets",
         costs="two to three float passes",
-        unit="share of predictions that flip",
+        unit=FLIPS,
         score=margins,
         margin=True,
         instead="fit",

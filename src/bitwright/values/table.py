@@ -37,6 +37,8 @@ def _unpacked(data: dict[str, Any]) -> Array:
 
 
 Packed = Annotated[npt.NDArray[np.float64], As(_unpacked, "an array of 32-bit floats in base64 with its shape")]
+FLIPS = "share of predictions that flip"
+"""The unit of what a margin model predicts; the only one that is a share."""
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,10 @@ const roles = [
   ["baseline", "to compare with", "diamond", "orange", 10],
   ["chosen", "chosen", "star", "green", 15],
 ];
-const whiskers = (intervals, factor, colour, floor = -Infinity) => ({
+const whiskers = (intervals, factor, colour) => ({
   type: "data", symmetric: false, thickness: 1.3, width: 3, color: colour,
   array: intervals.map((v) => (v.high - v.value) * factor),
-  arrayminus: intervals.map((v) => Math.max(0, (v.value - Math.max(v.low, floor)) * factor)),
+  arrayminus: intervals.map((v) => Math.max(0, (v.value - v.low) * factor)),
 });
 
 if (data.front) {
@@ -64,40 +64,32 @@ if (data.front) {
     const measured = indexed.filter((p) => p.figures[kind] && p.figures[kind].value !== null);
     const path = measured.filter((p) => p.role !== "baseline");
     if (path.length > 1) out.push({ x: path.map(x), y: path.map((p) => p.figures[kind].value * factorOf), mode: "lines", line: { color: colours.blue, width: 1, dash: "dot" }, hoverinfo: "skip", showlegend: false });
-    const factor = data.flips ? 100 : 1;
     const dearest = Math.max(...front.points.map(x));
-    const positive = indexed.flatMap((p) => [p.predicted, p.measured && p.measured.value]).filter((v) => v > 0);
+    const positive = indexed.map((p) => p.predicted).filter((v) => v > 0);
     const floor = positive.length ? Math.min(...positive) / 2 : 0;
     const lower = indexed.filter((p) => p.predicted !== null);
     const line = lower.filter((p) => p.role !== "baseline");
-    if (line.length > 1) out.push({ x: line.map(x), y: line.map((p) => p.predicted * factor), yaxis: "y2", mode: "lines", line: { color: colours.blue, width: 1, dash: "dot" }, hoverinfo: "skip", showlegend: false });
+    if (line.length > 1) out.push({ x: line.map(x), y: line.map((p) => p.predicted), yaxis: "y2", mode: "lines", line: { color: colours.blue, width: 1, dash: "dot" }, hoverinfo: "skip", showlegend: false });
     for (const [role, name, symbol, colour, size] of roles) {
       const marker = { symbol, size, color: colours[colour], line: { width: 1, color: colours.surface } };
       const upper = measured.filter((p) => p.role === role);
       const under = lower.filter((p) => p.role === role);
       const label = role === "baseline" && !narrow() ? { mode: "markers+text", textposition: upper.map((p) => (x(p) > 0.7 * dearest ? "middle left" : "middle right")), textfont: { color: colours.orange, size: 11 } } : { mode: "markers" };
       if (upper.length) out.push({ x: upper.map(x), y: upper.map((p) => p.figures[kind].value * factorOf), customdata: upper.map((p) => p.i), ...label, text: upper.map((p) => escapeText(p.label)), name, legendgroup: role, marker, error_y: whiskers(upper.map((p) => p.figures[kind]), factorOf, colours[colour]), hovertemplate: upper.map((p) => `${hover(p.i)}<extra></extra>`) });
-      if (under.length) out.push({ x: under.map(x), y: under.map((p) => p.predicted * factor), customdata: under.map((p) => p.i), yaxis: "y2", mode: "markers", name, legendgroup: role, showlegend: !upper.length, marker, hovertemplate: under.map((p) => `${hover(p.i)}<extra></extra>`) });
-    }
-    if (data.flips) {
-      const flips = indexed.filter((p) => p.measured);
-      if (flips.length) out.push({
-        x: flips.map(x), y: flips.map((p) => Math.max(p.measured.value, floor) * factor), customdata: flips.map((p) => p.i), yaxis: "y2", mode: "markers", name: "measured share of flips",
-        marker: { symbol: "line-ew-open", size: narrow() ? 9 : 13, color: colours.text, line: { width: 2 } }, error_y: whiskers(flips.map((p) => ({ ...p.measured, value: Math.max(p.measured.value, floor) })), factor, colours.text, floor), hovertemplate: flips.map((p) => `${hover(p.i)}<extra></extra>`),
-      });
+      if (under.length) out.push({ x: under.map(x), y: under.map((p) => p.predicted), customdata: under.map((p) => p.i), yaxis: "y2", mode: "markers", name, legendgroup: role, showlegend: !upper.length, marker, hovertemplate: under.map((p) => `${hover(p.i)}<extra></extra>`) });
     }
     const point = front.points[selected];
     const ring = { symbol: "circle-open", size: 24, color: colours.text, line: { width: 2 } };
     out.push({ x: [x(point)], y: [point.figures[kind] ? point.figures[kind].value * factorOf : null], mode: "markers", marker: ring, hoverinfo: "skip", name: "shown below", showlegend: false });
-    out.push({ x: [x(point)], y: [point.predicted === null ? null : point.predicted * factor], yaxis: "y2", mode: "markers", marker: ring, hoverinfo: "skip", showlegend: false });
-    return { out, anyMeasured: measured.length > 0, logarithmic: spread(positive) > 20, values: positive.map((v) => v * factor), floor: floor * factor };
+    out.push({ x: [x(point)], y: [point.predicted], yaxis: "y2", mode: "markers", marker: ring, hoverinfo: "skip", showlegend: false });
+    return { out, anyMeasured: measured.length > 0, logarithmic: spread(positive) > 20, values: positive, floor };
   }
 
   function draw() {
     const colours = palette();
     const measure = front.measures[Number(byId("measure").value)];
     const made = traces(colours, measure);
-    const unit = data.flips ? (narrow() ? "Predictions that flip (%)" : "Share of predictions that flip (%), predicted and measured") : `Predicted by ${escapeText(front.method)} (${escapeText(front.unit)})`;
+    const unit = `Predicted by ${escapeText(front.method)} (${escapeText(front.unit)})`;
     const shapes = [], annotations = [heading(unit, made.anyMeasured ? 0.41 : 1.0)];
     if (made.anyMeasured) annotations.push(heading(`Measured: ${escapeText(measure.heading)}`, 1.0));
     if (made.anyMeasured && measure === front.measures[0] && front.reference) {
@@ -106,7 +98,6 @@ if (data.front) {
       shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: a.value * scale, y1: a.value * scale, line: { color: colours.grey, width: 1.3 }, layer: "below" });
       annotations.push({ text: scale === 100 ? `float ${(a.value * 100).toFixed(1)}%` : `float ${significant(a.value)}`, xref: "paper", x: 0, xanchor: "left", y: a.value * scale, yanchor: "bottom", showarrow: false, font: { size: 11, color: colours.muted } });
     }
-    byId("zero-note").hidden = !(data.flips && made.logarithmic && front.points.some((p) => p.measured && p.measured.value === 0));
     const costs = front.points.map(x);
     const across = front.logarithmic ? { type: "log", ...ticks(costs) } : {};
     const up = made.logarithmic ? { type: "log", ...ticks(made.values), range: [Math.log10(made.floor * 0.9), Math.log10(Math.max(...made.values) * 1.6)] } : { rangemode: "tozero" };
