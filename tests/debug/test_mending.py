@@ -10,6 +10,7 @@ from bitwright.debug import debug
 from bitwright.debug.case import Case
 from bitwright.debug.mending import Mending, fits, without_replaced
 from bitwright.debug.state import State
+from bitwright.debug.steps_whole import float_sanity
 from bitwright.debug.words import listed, named, outliers_of, points
 from bitwright.session import Samples, Session
 from bitwright.settings import Settings
@@ -180,12 +181,15 @@ def test_a_float_network_that_only_guesses_is_named_in_step_1(digits_model, digi
     with torch.no_grad():
         model.linear.weight.zero_()
         model.linear.bias.copy_(torch.arange(10.0))
-    graph = bw.capture(model, digits_data[0][0][:2])
     task = Classification(digits_task.calibration[:1], digits_task.evaluation)
-    said = debug(graph, task, 0.5, model=model).step(1).conclusion
-    assert "is hardly better than naming the most frequent class every time" in said
-    sound = debug(bw.capture(digits_model, digits_data[0][0][:2]), task, 5.0).step(1).conclusion
-    assert "most frequent class" not in sound
+
+    def concluded(network):
+        graph = bw.capture(network, digits_data[0][0][:2])
+        mine = mending(graph, task, Policy.uniform(graph.sites, 8, 8))
+        return float_sanity(mine.case, State(mine.recipe), network).conclusion
+
+    assert "is hardly better than naming the most frequent class every time" in concluded(model)
+    assert "most frequent class" not in concluded(digits_model)
 
 
 def test_what_a_later_fit_finds_anew_is_left_out():
