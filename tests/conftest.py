@@ -11,6 +11,12 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    """The same random numbers whatever ran before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits_model():
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")

@@ -26,11 +26,6 @@ def untouched():
     return fingerprint
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 class Branches(nn.Module):
     """Two branches of different length, a concatenation that shares one grid, a residual sum, a layer used twice."""
 
