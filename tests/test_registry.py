@@ -85,7 +85,7 @@ def test_packages_bring_theirs_by_entry_points(room: str) -> None:
     [
         ("import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("Y = 1", "AttributeError: module 'other' has no attribute 'X'"),
-        ("X = 1", "'other:X' has no name, so it is no thing"),
+        ("X = 1", "'other:X' has no name, so it is not a thing"),
         ("raise ValueError('no luck\\nat all')", "ValueError: no luck"),
         (
             "from types import SimpleNamespace\nX = SimpleNamespace(name='pear', does='mine')",
@@ -114,7 +114,7 @@ def test_a_program_adds_its_own_and_cannot_take_a_name(room: str) -> None:
     assert things["mine"] is again
     things.remove("mine")
     assert "mine" not in things
-    with pytest.raises(InvalidInput, match="the thing 'pear' is not of this program, so it stays"):
+    with pytest.raises(InvalidInput, match="'pear' was not registered by this program, so it cannot be removed"):
         things.remove("pear")
     with pytest.raises(InvalidInput, match="the name 'pear' is taken by another thing"):
         things.register(Thing("pear"))

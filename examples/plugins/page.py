@@ -12,18 +12,18 @@ HERE = Path(__file__).parent
 INTRODUCTION = """# Extending Bitwright
 
 A sensitivity method, a repair, a cost, a runtime, a data set, a placement, a quantizer or a task of your own is one
-object in one file. Once it is registered, it is there wherever Bitwright's own are: in the Python functions, on the
-command line and in its help, in the search, in the debugging flow, in reports, recipes and the run store. Nothing in
-Bitwright has to be changed for it.
+object in one file. Once it is registered, you can use it wherever you use Bitwright's own: in the Python functions, on
+the command line and in its help, in the search, in the debugging flow, in reports, recipes and the run store. Nothing
+in Bitwright has to be changed.
 
 There are two ways to register one:
 
 - in a program, call `register` of the kind's registry, e.g. `bitwright.repair.REPAIRS.register(SHRINK)`;
 - in a package, name it in an entry point. Bitwright finds it when a name of its kind is first asked for. A package that
-  cannot be used costs one warning that names it and its entry point; everything else goes on.
+  cannot be used causes one warning, which names it and its entry point; everything else goes on.
 
-Names that Bitwright or another package has are taken. This page shows one package of each kind, complete. The file
-`pyproject.toml` is much the same for all of them; the one of the repair is:
+You cannot take a name that Bitwright or another package uses. This page shows one complete package of each kind. The
+file `pyproject.toml` is much the same for all of them; this is the repair's:
 
 ```toml
 {project}```

@@ -156,7 +156,9 @@ class Registry(Mapping[str, D], Generic[D]):
         """
         name = descriptor.name
         if not isinstance(name, str) or not name or name != name.strip() or any(c in name for c in ",:=?"):
-            raise InvalidInput(f"a {self.kind}'s name must be text without blanks around it and ',:=?', got {name!r}")
+            raise InvalidInput(
+                f"a {self.kind}'s name must be text without blanks around it and without ',:=?', got {name!r}"
+            )
         caller = str(sys._getframe(1).f_globals.get("__name__", ""))
         if not self._loading and caller.partition(".")[0] != __name__.partition(".")[0]:
             self._load()
@@ -172,7 +174,7 @@ class Registry(Mapping[str, D], Generic[D]):
             InvalidInput: there is none, or it is of Bitwright or of a package.
         """
         if self[name].name in self._fixed:
-            raise InvalidInput(f"the {self.kind} '{name}' is not of this program, so it stays")
+            raise InvalidInput(f"the {self.kind} '{name}' was not registered by this program, so it cannot be removed")
         del self._known[name]
 
     def __getitem__(self, name: str) -> D:
@@ -230,7 +232,7 @@ class Registry(Mapping[str, D], Generic[D]):
             found = entry.load()
             for what in ("name", "does"):
                 if not isinstance(getattr(found, what, None), str):
-                    raise InvalidInput(f"'{entry.value}' has no {what}, so it is no {self.kind}")
+                    raise InvalidInput(f"'{entry.value}' has no {what}, so it is not a {self.kind}")
             self.register(found)
         except Exception as error:
             package = f"the package '{entry.dist.name}'" if entry.dist is not None else "an installed package"

@@ -144,13 +144,13 @@ class Settings(BaseModel):
     repairs: Annotated[tuple[str, ...], BeforeValidator(listed), one_of("repairs"), Flag("LIST")] = ("gptq", "adaround")
     """Repairs that may be tried so that a cheaper policy holds --target-drop, each alone, in this order; or none."""
     cost: Annotated[str, one_of("cost"), Flag("COST")] = "bops"
-    """The cost along the Pareto front."""
+    """The cost that the Pareto front trades against harm."""
     pins: Annotated[dict[str, Bits | Literal["float"]], Flag("SITE=BITS", name="--pin", repeated=True)] = {}
     """Fix the bits of a site or of all sites that match a pattern, e.g. 'fc.*=8' or conv1=float."""
     points: Annotated[int, Field(ge=2), Flag("N")] = 20
     """Points of the Pareto front."""
     rounds: Annotated[Positive, Flag("N")] = 4
-    """The most searches with predictions corrected by measurements."""
+    """The most searches to make; each corrects its predictions by the measurements so far."""
     bits: Annotated[
         tuple[Bits, ...],
         numbers(","),
@@ -178,7 +178,7 @@ class Settings(BaseModel):
     runtime: Annotated[str, one_of("runtime"), Flag("NAME")] = "onnxruntime"
     """What the model is exported for."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Flag("N")] = 0
-    """Of everything drawn at random."""
+    """Seed of everything that is drawn at random."""
     task: Annotated[Any, Flag("NAME", empty="what outputs and targets look like")] = None
     """What the outputs mean: a named task, with options as in dense?ignore=255, or module:Class of your own."""
     loss: Annotated[Function, Flag("MODULE:FUNCTION", empty="the task's own")] = None
@@ -216,7 +216,7 @@ def fault(error: ValidationError, known: Iterable[str], source: Callable[[str], 
     key, rest = str(first["loc"][0]), first["loc"][1:]
     if first["type"] == "extra_forbidden":
         names = tuple(known)
-        hint = nearest(key, names) or f"; there are {', '.join(names)}"
+        hint = nearest(key, names) or f"; the settings are {', '.join(names)}"
         return f"unknown setting '{key}'{source(key)}{hint}"
     wanted = re.sub(r"^(Input|Value) should ", "must ", first["msg"])
     where = key

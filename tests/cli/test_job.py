@@ -90,7 +90,7 @@ def test_paths_in_a_job_file_are_relative_to_it(tmp_path: Path) -> None:
             "seed = 1\nbatchsize = 3",
             r"^unknown setting 'batchsize' \(.*bitwright.toml line 2\); did you mean 'batch_size'\?$",
         ),
-        ("zzzzz = 3", r"^unknown setting 'zzzzz' .*line 1\); there are model, weights, trust, data"),
+        ("zzzzz = 3", r"^unknown setting 'zzzzz' .*line 1\); the settings are model, weights, trust, data"),
         ("bits = [4]\nbatchsize = 3\nseed = -1", r"^unknown setting 'batchsize'"),
         ("\n\nbatch_size = 0", r"^batch_size must be greater than or equal to 1, got 0 \(.*bitwright.toml line 3\)$"),
         ("batch_size = 'many'", r"^batch_size must be a valid integer, .*got 'many' \(.*line 1\)$"),
@@ -127,7 +127,7 @@ def test_required_settings() -> None:
 
 def test_pins_from_flags() -> None:
     assert parse_pins(["conv1.weight=8", "layer*=float", "a=b=4"]) == {"conv1.weight": 8, "layer*": "float", "a=b": 4}
-    with pytest.raises(InvalidJob, match="a pin reads SITE=BITS or SITE=float, got 'conv1'"):
+    with pytest.raises(InvalidJob, match="a pin must have the form SITE=BITS or SITE=float, got 'conv1'"):
         parse_pins(["conv1"])
 
 

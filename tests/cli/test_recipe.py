@@ -17,7 +17,7 @@ def test_run_applies_the_recipe_that_debug_found(run, digits_flags, tmp_path: Pa
     flags = ("--score-samples", 16, "--holdout-samples", 48, "--points", 3, "--bits", "2,4,8", "--runtime", "none")
     assert run("run", *digits_flags, *QUICK, *flags, "--recipe", "found/recipe.json", "-o", "out") == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "Asked: what the recipe found/recipe.json says." in out
+    assert "Asked: apply the recipe found/recipe.json." in out
     report = RunReport.from_json((tmp_path / "out" / "report.json").read_text())
     assert dict(report.chosen.policy.bits) == dict(found.policy.bits)
     assert Recipe.load(tmp_path / "out" / "recipe.json") == found

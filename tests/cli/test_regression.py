@@ -40,7 +40,7 @@ def flags(tmp_path: Path) -> tuple[str, ...]:
 def test_search_evaluate_and_export(run, flags, tmp_path: Path, capsys) -> None:
     pytest.importorskip("onnxruntime")
     assert run("search", *flags, "--budget", "bops=W4A4") == 0
-    assert "FIT took the place of Margin-FIT" in capsys.readouterr().out
+    assert "FIT was used instead of Margin-FIT" in capsys.readouterr().out
     assert run("evaluate", *flags, "--json") == 0
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["samples"] == 40

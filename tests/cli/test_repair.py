@@ -86,9 +86,12 @@ def test_list_names_every_repair_with_what_it_needs_changes_and_costs(run, capsy
         (("bais",), "got 'bais'; did you mean 'bias'"),
         (("bias,bias",), "repair 'bias' is named twice"),
         (("bias", "--set", "bias.methd=analytic"), "has no option 'methd'; did you mean 'method'"),
-        (("bias", "--set", "method=analytic"), "--set reads REPAIR.OPTION=VALUE"),
+        (("bias", "--set", "method=analytic"), "--set must have the form REPAIR.OPTION=VALUE"),
         (("bias", "--set", "cle.absorb=false"), "is for the repair 'cle', which is not among bias"),
-        (("bias", "--set", "bias.policy=W4A8"), "the widths of a repair are those of --policy"),
+        (
+            ("bias", "--set", "bias.policy=W4A8"),
+            "leave out --set bias.policy=W4A8",
+        ),
         (("fold", "--set", "fold.x=1"), "repair 'fold' has no option 'x' (it has none)"),
     ],
 )
@@ -106,7 +109,7 @@ def test_recipe_and_policy_exclude_each_other(run, digits_flags, tmp_path: Path,
     Recipe(Policy({"linear.weight": 4})).save(path)
     for verb in ("repair bias", "evaluate", "export"):
         assert run(*verb.split(), *digits_flags, *QUICK, "--recipe", path, "--policy", "W4A8") == 2
-        assert "a recipe brings its own policy" in capsys.readouterr().err
+        assert "a recipe has its own policy" in capsys.readouterr().err
 
 
 def test_options_are_read_as_json_else_as_text() -> None:
@@ -114,7 +117,7 @@ def test_options_are_read_as_json_else_as_text() -> None:
     assert clip.options == {"name": "clip", "sites": ["a", "b"], "samples": 16}
     (ranges,) = actions(" ranges ", ['ranges.sites={"fc.weight": "output"}', "ranges.activations=minmax"])
     assert ranges.options == {"name": "ranges", "sites": {"fc.weight": "output"}, "activations": "minmax"}
-    with pytest.raises(InvalidInput, match="repairs reads NAME or NAME,NAME, got ','"):
+    with pytest.raises(InvalidInput, match="repairs must have the form NAME or NAME,NAME, got ','"):
         actions(",", [])
 
 

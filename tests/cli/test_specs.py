@@ -68,8 +68,8 @@ def test_weights_are_loaded_and_the_model_is_then_in_evaluation_mode(tmp_path: P
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("mynet", r"^a model reads package.module:factory or FILE.pt2, got 'mynet'$"),
-        ("mynet:", r"^a model reads package.module:factory"),
+        ("mynet", r"^a model must have the form package.module:factory or FILE.pt2, got 'mynet'$"),
+        ("mynet:", r"^a model must have the form package.module:factory"),
         ("mynt:build", r"^there is no module 'mynt' \(the model 'mynt:build'\) in '.*; did you mean 'mynet'\?"),
         ("mynet.sub:build", r"^there is no module 'mynet.sub'"),
         ("mynet:buld", r"^'mynet' has no 'buld' \(the model 'mynet:buld'\); did you mean 'build'\?$"),

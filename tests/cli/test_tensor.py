@@ -78,7 +78,7 @@ def test_bad_input_is_one_line(run, digits_flags, capsys) -> None:
         ((), "name the sites, e.g. `bitwright tensor conv1.weight"),
         (("liner.weight",), "did you mean 'linear.weight'"),
         (("layer1.relu1", "--samples", "0"), "samples must be at least 1"),
-        (("linear.weight", "--policy", "W4A8", "--recipe", "x.json"), "a recipe brings its own policy"),
+        (("linear.weight", "--policy", "W4A8", "--recipe", "x.json"), "a recipe has its own policy"),
     ):
         assert run("tensor", *words, *digits_flags, *QUICK) == 2
         error = capsys.readouterr().err

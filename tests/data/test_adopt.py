@@ -175,7 +175,7 @@ def test_a_stream_of_samples_needs_a_loader():
         ([X], r"a batch of p must be a pair \(inputs, targets\), got Tensor"),
         ([(X, Y, Y)], "must be a pair .* got 3 values"),
         ([{"x": X}], "must be a pair .* got dict"),
-        ([((X, X[:4]), Y)], "the inputs of p must have as many samples each, got 10 and 4"),
+        ([((X, X[:4]), Y)], "the inputs of p must all have the same number of samples, got 10 and 4"),
         ([(X[:0], Y[:0])], "a batch of p has no samples"),
         ([(X, Y[:3])], "a batch of p has 10 inputs and 3 targets"),
         ([(X, Y > 3)], "the targets of p must be integers .* got bool"),

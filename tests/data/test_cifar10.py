@@ -67,7 +67,7 @@ def test_a_batch_that_would_run_code_is_refused(tmp_path):
     trace = tmp_path / "code was run"
     (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Harmful(trace), b"labels": [1]}))
     data = load_data(f"cifar10:{tmp_path}")
-    with pytest.raises(InvalidData, match=r"cannot read .*test_batch: it is no batch of the python version"):
+    with pytest.raises(InvalidData, match=r"cannot read .*test_batch: it is not a batch of the python version"):
         len(data.evaluation)
     assert not trace.exists()
     assert len(data.calibration) == 20
@@ -82,7 +82,7 @@ def test_broken_batches(content, tmp_path):
 
 
 def test_neither_layout(tmp_path):
-    with pytest.raises(InvalidData, match=r"holds no CIFAR-10: it must hold train\.npz and test\.npz, or data_batch_1"):
+    with pytest.raises(InvalidData, match=r"does not hold CIFAR-10: it must hold train\.npz"):
         load_data(f"cifar10:{tmp_path}")
 
 

@@ -44,7 +44,7 @@ def test_indexing():
     data = numbered(10)
     x, y = data[-1]
     assert (x.tolist(), y.item()) == ([9.0], 9)
-    with pytest.raises(IndexError, match="numbers has 10 samples, index 10 is outside"):
+    with pytest.raises(IndexError, match="numbers has 10 samples, so index 10 is out of range"):
         data[10]
     assert len(list(iter(data))) == 10  # the old protocol of __getitem__ until IndexError
 
@@ -180,7 +180,7 @@ def test_unknown_classes_still_refuse_negative_targets():
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((3, 2)), np.zeros(2, int), "d has 3 inputs and 2 targets: they must be as many"),
+        (np.zeros((3, 2)), np.zeros(2, int), "d has 3 inputs and 2 targets: there must be one target for each input"),
         (np.zeros((0, 2)), np.zeros(0, int), "d has no samples"),
         (np.zeros(3), np.zeros(3, int), r"the inputs of d must be \(samples, ...\), got shape \(3,\)"),
         (torch.zeros(1, 2, dtype=torch.complex64), [0], "the inputs of d must be real numbers, got torch.complex64"),

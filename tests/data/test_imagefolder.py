@@ -112,7 +112,7 @@ def test_a_damaged_image_is_named_when_it_is_read(folder):
     file.write_bytes(file.read_bytes()[:40])
     data = load_data(f"imagefolder:{folder}?size=8")
     assert len(data.evaluation) == 2
-    with pytest.raises(InvalidData, match=r"cannot read the image .*val/dog/1\.png: it is damaged or no image"):
+    with pytest.raises(InvalidData, match=r"cannot read the image .*val/dog/1\.png: it is damaged or not an image"):
         list(data.evaluation.batches(2))
 
 
@@ -121,7 +121,7 @@ def test_missing_folders(tmp_path):
         load_data(f"imagefolder:{tmp_path}")
     (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
-    with pytest.raises(InvalidData, match=r"train must hold one folder of images for each class, it holds none"):
+    with pytest.raises(InvalidData, match=r"train must hold one folder of images for each class, and it has none"):
         load_data(f"imagefolder:{tmp_path}")
     (tmp_path / "train" / "a").mkdir()
     with pytest.raises(InvalidData, match=r"train holds no images \(\.png, \.jpg, \.jpeg\) in its class folders"):

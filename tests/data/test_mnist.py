@@ -61,7 +61,7 @@ def test_own_normalisation(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     write_idx(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(InvalidData, match=r"holds no MNIST: .* \(t10k-labels-idx1-ubyte is missing\)"):
+    with pytest.raises(InvalidData, match=r"does not hold MNIST: .* \(t10k-labels-idx1-ubyte is missing\)"):
         load_data(f"mnist:{tmp_path}")
 
 
@@ -69,9 +69,9 @@ def test_a_missing_file_is_named(tmp_path):
     ("content", "message"),
     [
         (idx(X)[:-3], r"train-images-idx3-ubyte is cut short: 3917 values for the shape \(5, 28, 28\)"),
-        (b"rubbish that is long enough", r"is no idx file of 8-bit values"),
-        (b"\x00\x00\x08\x03\x00", r"is no idx file"),
-        (b"", r"is no idx file"),
+        (b"rubbish that is long enough", r"is not an idx file of 8-bit values"),
+        (b"\x00\x00\x08\x03\x00", r"is not an idx file"),
+        (b"", r"is not an idx file"),
         (idx(X[:, :14]), r"must be uint8 \(N, 28, 28\), got uint8 \(5, 14, 28\)"),
         (idx(X[:4]), r"mnist calibration has 4 inputs and 5 targets"),
         (idx(X[:0]), r"mnist calibration has 0 inputs and 5 targets"),
@@ -88,7 +88,7 @@ def test_a_broken_gzip_file(tmp_path):
     write_idx(tmp_path, zipped=True)
     file = tmp_path / "train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(InvalidData, match=r"cannot read .*idx3-ubyte\.gz: it is no complete gzip file"):
+    with pytest.raises(InvalidData, match=r"cannot read .*idx3-ubyte\.gz: it is not a complete gzip file"):
         len(load_data(f"mnist:{tmp_path}").calibration)
 
 

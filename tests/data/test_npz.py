@@ -65,7 +65,7 @@ def test_targets_of_pixels(tmp_path):
     [
         ({"x": np.zeros((2, 1))}, r"must hold x_calibration, .*, or x and y; it holds x"),
         ({}, r"it holds nothing"),
-        ({"x": np.zeros((1, 1)), "y": np.zeros(1, int)}, r"has one sample: two are the least"),
+        ({"x": np.zeros((1, 1)), "y": np.zeros(1, int)}, r"has one sample, and at least two are needed"),
         ({"x": np.zeros((0, 1)), "y": np.zeros(0, int)}, r"d\.npz has no samples"),
         ({"x": np.zeros((3, 1)), "y": np.zeros(2, int)}, r"d\.npz has 3 inputs and 2 targets"),
         ({"x": np.zeros((3, 1)), "y": np.zeros(3)}, r"the targets of d\.npz must be integers"),

@@ -82,7 +82,7 @@ def test_a_repair_that_refuses_is_said_and_passed_over(policies, session) -> Non
     refused = (Action("limits", {"site": "conv1.weight", "low": 0, "high": 1}),)
     found = cheapest_recipe(session, policies[:1], 0.0, ladder=((), refused))
     assert found.tried[-1].verdict is None
-    assert "limits can be set at activations" in found.tried[-1].note
+    assert "limits can be set only at activations" in found.tried[-1].note
     assert found.recipe.actions == ()
 
 

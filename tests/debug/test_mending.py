@@ -11,7 +11,7 @@ from bitwright.debug.case import Case
 from bitwright.debug.mending import Mending, fits, without_replaced
 from bitwright.debug.state import State
 from bitwright.debug.steps_whole import float_sanity
-from bitwright.debug.words import listed, named, outliers_of, points
+from bitwright.debug.words import change, listed, named, outliers_of
 from bitwright.session import Samples, Session
 from bitwright.settings import Settings
 from bitwright.tasks import Classification
@@ -147,7 +147,7 @@ def test_uneven_channels_in_front_of_the_activations_end_in_equalization_alone(d
     assert findings.step(2).verdict.accuracy_change.value < -0.02
     assert findings.outcome == "holds"
     assert [str(action) for action in findings.recipe.actions] == ["repair cle (activations=True)"]
-    assert "The channels were uneven, most from layer" in findings.step(4).conclusion
+    assert "The channels were uneven, most of all at layer" in findings.step(4).conclusion
 
 
 def test_outliers_are_described_where_there_are_any(outlier_model, digits_task, digits_data):
@@ -160,11 +160,12 @@ def test_outliers_are_described_where_there_are_any(outlier_model, digits_task, 
 
 
 def test_a_drop_is_told_with_enough_digits_to_see_whether_the_target_holds():
-    assert points(0.4321, 0.5, ACCURACY) == "0.43 points below"
-    assert points(100 * 3 / 597, 0.5, ACCURACY) == "0.503 points below"
-    assert points(0.5, 0.5, ACCURACY) == "0.50 points below"
-    assert points(-0.17, 0.0, ACCURACY) == "0.17 points above"
-    assert points(2.0, 0.5, LOSS) == "2.00 % above"
+    assert change(0.4321, 0.5, ACCURACY) == "-0.43 points"
+    assert change(100 * 3 / 597, 0.5, ACCURACY) == "-0.503 points"
+    assert change(0.5, 0.5, ACCURACY) == "-0.50 points"
+    assert change(-0.17, 0.0, ACCURACY) == "+0.17 points"
+    assert change(2.0, 0.5, LOSS) == "+2.00 %"
+    assert change(0.0, 0.5, ACCURACY) == "0 points"
 
 
 def test_actions_in_words():

@@ -48,7 +48,7 @@ def test_repairs_make_it_no_dearer_and_are_said(plain, repaired) -> None:
     assert report.chosen.costs["bops"] <= plain.chosen.costs["bops"]
     if not (folder / "recipe.json").exists():
         assert report.chosen.policy == plain.chosen.policy
-        assert "Repairs make no cheaper one hold" in report.notes[0]
+        assert "With repairs, too, no cheaper policy holds the target" in report.notes[0]
         return
     recipe = Recipe.load(folder / "recipe.json")
     assert recipe.policy.bits == report.chosen.policy.bits
@@ -80,7 +80,7 @@ def test_a_repaired_run_goes_on_from_the_store(digits_model, data, repaired, mon
 
 def test_bad_input_is_one_line(digits_model, data, tmp_path) -> None:
     settings = QUICK.model_copy(update={"target_drop": None, "budget": ("size=30%",)})
-    with pytest.raises(InvalidInput, match="a recipe brings its own policy.*got size=30%"):
+    with pytest.raises(InvalidInput, match="a recipe has its own policy.*got size=30%"):
         run(digits_model, data, tmp_path, settings, recipe=Recipe(Policy({"linear.weight": 4})))
     with pytest.raises(PolicyMismatch, match="made for graph other"):
         run(digits_model, data, tmp_path, QUICK, recipe=Recipe(Policy({"linear.weight": 4}, "other")))

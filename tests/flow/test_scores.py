@@ -56,7 +56,7 @@ def test_a_network_with_several_inputs(tmp_path) -> None:
     torch.manual_seed(0)
     report = run(Text().eval(), as_data((text(60), text(40))), tmp_path, QUICK)
     assert [table.method for table in report.tables] == ["margin-fit", "fit"]
-    assert not any("took the place" in note for note in report.notes)
+    assert not any("was used instead" in note for note in report.notes)
     assert report.parity is not None
     assert report.parity.exact_agreement == 1
     assert report.parity.samples == 40
@@ -68,7 +68,7 @@ def test_a_network_with_a_prediction_for_each_pixel_is_scored_by_fit(tmp_path) -
     report = run(model, as_data((pixels(60), pixels(40))), tmp_path, QUICK)
     assert [table.method for table in report.tables] == ["fit"]
     assert report.chosen.verdict.agreement.value > 0.5
-    assert any("FIT took the place of Margin-FIT" in note for note in report.notes)
+    assert any("FIT was used instead of Margin-FIT" in note for note in report.notes)
 
 
 def test_that_margin_fit_gave_way_is_said_only_where_it_was_asked_for() -> None:

@@ -109,7 +109,7 @@ def test_every_command_works_on_every_task(kind: str, tmp_path) -> None:
     verdict = report.chosen.verdict
     assert (verdict.task, verdict.primary_name, verdict.distance_name) == (kind, primary, distance)
     assert [table.method for table in report.tables] == ["fit"]
-    assert any("FIT took the place of Margin-FIT" in note for note in report.notes)
+    assert any("FIT was used instead of Margin-FIT" in note for note in report.notes)
     eight = next(m for m in report.baselines if m.policy.name == "W8A8")
     assert eight.verdict.distance.value < verdict.distance.value
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -114,7 +114,7 @@ class TestCut:
     def test_what_does_not_say_where_its_samples_are(self):
         with pytest.raises(InvalidData, match=r"Tensor of shape \(3, 2\) in a batch of 5 samples.*make its first axis"):
             self.taken({"a": torch.zeros(3, 2)})
-        with pytest.raises(InvalidData, match="list of 5 entries in a batch of 5 samples.*as a dictionary"):
+        with pytest.raises(InvalidData, match="list of 5 entries in a batch of 5 samples.*a dictionary by output"):
             self.taken([self.y] * 5)
         with pytest.raises(InvalidData, match="targets hold a object in a batch of 5 samples"):
             self.taken(object())

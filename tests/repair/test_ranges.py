@@ -100,7 +100,7 @@ def test_bad_input(residual, images, calibrated):
         set_ranges(graph)
     with pytest.raises(InvalidInput, match="method must be one of minmax, .*, got 'best'"):
         set_ranges(graph, weights="best")
-    with pytest.raises(InvalidInput, match="'output' is for the weights of layers, site 'x' holds none"):
+    with pytest.raises(InvalidInput, match="'output' is for the weights of layers, and site 'x' does not hold one"):
         set_ranges(graph, [(images, None)], policy, sites={"x": "output"})
     with pytest.raises(InvalidInput, match=r"site 'conv1.weigth' is not in this graph.*conv1.weight"):
         set_ranges(graph, sites={"conv1.weigth": "mse"})

@@ -1,4 +1,4 @@
-"""Tied weights: repairs that rescale leave them alone, so that the float function stays what it is."""
+"""Tied weights: repairs that rescale leave them alone, so that the float function stays the same."""
 
 from __future__ import annotations
 

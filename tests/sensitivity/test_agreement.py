@@ -50,7 +50,7 @@ def test_resamples_of_one_policy_are_left_out():
     ("x", "y", "message"),
     [
         ([1, 2], [1, 2], "at least 3 policies, got 2"),
-        ([1, 2, 3], [1, 2], "as many, got 3 and 2"),
+        ([1, 2, 3], [1, 2], "as many scores as measured values, got 3 and 2"),
         ([1, 2, np.nan], [1, 2, 3], "scores must be finite"),
         ([1, 2, 3], [5, 5, 5], "measured must differ between policies"),
     ],

@@ -136,7 +136,7 @@ def test_a_recipe_that_brings_fitted_values_is_not_taken_for_one_that_was_fitted
 def test_an_action_that_refuses_leaves_the_session_as_it_is(session) -> None:
     under = session.under(Recipe(Policy.uniform(session.sites, 4, 8)))
     before = under.measure()
-    with pytest.raises(InvalidInput, match="limits can be set at activations"):
+    with pytest.raises(InvalidInput, match="limits can be set only at activations"):
         under.then(Action("limits", {"site": "conv1.weight", "low": 0, "high": 1}))
     assert under.measure() == before
 

@@ -128,7 +128,7 @@ def test_data_that_comes_in_another_order_each_time_is_fine_without_a_reference(
     assert evaluate(digits_graph, policy, Shuffled()).kl.value == pytest.approx(
         evaluate(digits_graph, policy, [(inputs, targets)]).kl.value, rel=1e-4
     )
-    with pytest.raises(InvalidData, match="batch 0 has other targets than the reference"):
+    with pytest.raises(InvalidData, match="batch 0 differs in its targets from the reference"):
         evaluate(digits_graph, policy, Shuffled(), reference=reference(digits_graph, Shuffled()))
 
 
@@ -262,7 +262,7 @@ class TestBadInput:
 
     def test_a_reference_of_less_data(self, digits_graph, batches):
         floats = reference(digits_graph, batches[:2])
-        with pytest.raises(InvalidData, match="batch 2 has other targets"):
+        with pytest.raises(InvalidData, match="batch 2 differs in its targets"):
             evaluate(digits_graph, FLOAT, batches, reference=floats)
 
     def test_a_loss_of_the_wrong_shape(self, digits_graph, batches):

@@ -147,7 +147,7 @@ def test_intervals_hold_their_value():
         (lambda: bootstrap_mean(range(50), resamples=3), InvalidInput, "resamples must be at least 100, got 3"),
         (lambda: bootstrap_mean([0, 1], resamples=3), InvalidInput, "resamples must be at least 100, got 3"),
         (lambda: bootstrap_mean([0, 1], level=95), InvalidInput, "level must be between 0 and 1, got 95"),
-        (lambda: paired_bootstrap([0, 1], [0, 1, 1]), InvalidData, "as many on both sides, got 2 and 3"),
+        (lambda: paired_bootstrap([0, 1], [0, 1, 1]), InvalidData, "must have the same length, got 2 and 3"),
     ],
 )
 def test_what_has_no_interval_is_refused(call, error, message):

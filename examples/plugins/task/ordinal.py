@@ -11,7 +11,7 @@ from bitwright.values import Measure
 
 
 class Ordinal(Classification):
-    """Decides by the share of samples that are at most so many classes off.
+    """Decides by the share of samples whose prediction is at most ``slack`` classes off.
 
     Args:
         slack: classes that a prediction may be off.

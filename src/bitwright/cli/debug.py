@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bitwright.values.recipe import Recipe
 
 Target = Annotated[
-    str, typer.Option("--policy", metavar="POLICY", help="What is to be reached: a policy file, or e.g. W4A8.")
+    str, typer.Option("--policy", metavar="POLICY", help="The policy to reach: a policy file, or e.g. W4A8.")
 ]
 StartAt = Annotated[int, typer.Option("--start-at", metavar="STEP", help="The step to begin with, 1 to 8.")]
 Repairs = Annotated[

@@ -70,7 +70,7 @@ def fail(error: BaseException) -> NoReturn:
         say(f"error: the disk is full{place}; free some space, then run the same command again")
         raise SystemExit(EXIT_BAD_INPUT) from None
     if isinstance(error, MemoryError):
-        say("error: not enough memory; take a smaller batch_size, or fewer score_samples")
+        say("error: not enough memory; use a smaller batch_size or fewer score_samples")
         raise SystemExit(EXIT_ERROR) from None
     say(f"error: {type(error).__name__}: {_one_line(error)} (unexpected; run with --debug to see where)")
     raise SystemExit(EXIT_ERROR) from None

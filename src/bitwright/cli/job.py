@@ -175,7 +175,7 @@ def parse_pins(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         site, equals, width = (part.strip() for part in text.rpartition("="))
         if not equals or not site or not width:
-            raise InvalidJob(f"a pin reads SITE=BITS or SITE=float, got '{text}'")
+            raise InvalidJob(f"a pin must have the form SITE=BITS or SITE=float, got '{text}'")
         pins[site] = int(width) if width.isdecimal() else width
     return pins
 

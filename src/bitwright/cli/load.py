@@ -154,6 +154,6 @@ def load_target(session: Session, policy: str | None, recipe: str | None, folder
     if recipe is None:
         return load_policy(policy, folder, session.sites), session
     if policy is not None:
-        raise InvalidInput(f"a recipe brings its own policy, so --policy cannot be given, too, got {policy}")
+        raise InvalidInput(f"a recipe has its own policy; leave out --policy, got {policy}")
     wanted = load_recipe(recipe)
     return wanted.policy, session.under(wanted)

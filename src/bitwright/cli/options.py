@@ -15,14 +15,14 @@ from bitwright.cli.job import JOB_FILE, fields, load_job, made
 from bitwright.settings import NAMED, default_of, flag_name, flag_of, names_of
 
 JobFile = Annotated[
-    Path | None, typer.Option("--job", metavar="FILE", help=f"Job file. [default: {JOB_FILE}, where there is one]")
+    Path | None, typer.Option("--job", metavar="FILE", help=f"Job file. [default: {JOB_FILE}, if there is one]")
 ]
 RecipeFile = Annotated[
     str | None,
     typer.Option(
         "--recipe",
         metavar="FILE",
-        help="A recipe: policy, repairs and ranges together. What the .npz file beside it holds is not fitted again.",
+        help="A recipe: policy, repairs and ranges together. Nothing in the .npz file beside it is fitted again.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -54,7 +54,7 @@ def meaning(name: str) -> str:
     words = description(name)
     if name not in NAMED:
         return words
-    start = "Named are" if name in ("data", "task") else "One of" if fields()[name].annotation is str else "Any of"
+    start = "The names are" if name in ("data", "task") else "One of" if fields()[name].annotation is str else "Any of"
     return f"{words} {start} {', '.join(names_of(name))}."
 
 

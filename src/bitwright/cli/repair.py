@@ -68,10 +68,10 @@ def repair(
         print(catalogue())
         return
     if not repairs:
-        raise InvalidInput("name the repairs, e.g. `bitwright repair gptq`; --list shows what there is")
+        raise InvalidInput("name the repairs, e.g. `bitwright repair gptq`; --list shows them all")
     begin: Recipe | None = load_recipe(recipe) if recipe is not None else None
     if begin is not None and policy is not None:
-        raise InvalidInput(f"a recipe brings its own policy, so --policy cannot be given, too, got {policy}")
+        raise InvalidInput(f"a recipe has its own policy; leave out --policy, got {policy}")
     added = actions(repairs, options or ())
     check_repairs(begin.actions if begin is not None else (), added)
     job.require("model", "data")
@@ -104,17 +104,19 @@ def actions(names: str, settings: Sequence[str]) -> tuple[Action, ...]:
 
     wanted = split_names(names)
     if not all(wanted):
-        raise InvalidInput(f"repairs reads NAME or NAME,NAME, got '{names}'; --list shows what there is")
+        raise InvalidInput(f"repairs must have the form NAME or NAME,NAME, got '{names}'; --list shows them all")
     own: dict[str, dict[str, Any]] = {name: {} for name in wanted}
     for setting in settings:
         left, equals, value = setting.partition("=")
         name, dot, option = left.strip().partition(".")
         if not equals or not dot or not option:
-            raise InvalidInput(f"--set reads REPAIR.OPTION=VALUE, e.g. adaround.iterations=500, got '{setting}'")
+            raise InvalidInput(
+                f"--set must have the form REPAIR.OPTION=VALUE, e.g. adaround.iterations=500, got '{setting}'"
+            )
         if name not in own:
             raise InvalidInput(f"--set {setting} is for the repair '{name}', which is not among {', '.join(wanted)}")
         if option == "policy":
-            raise InvalidInput("the widths of a repair are those of --policy; leave out --set of a policy")
+            raise InvalidInput(f"a repair uses the widths of --policy; leave out --set {setting}")
         own[name][option] = _value(option, value.strip())
     return tuple(Action("repair", {"name": name, **own[name]}) for name in wanted)
 

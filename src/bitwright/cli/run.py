@@ -66,7 +66,7 @@ def main_job(job: Job, model: object, data: object, command: str, recipe: str | 
     write_atomically(job.output / JOB_FILE, kept)
     asked = Asked(title(job), settings=job.echo(), command=command, job_file=kept)
     console = Console(highlight=False)
-    console.print(opening(job) if recipe is None else f"Asked: what the recipe {recipe} says.")
+    console.print(opening(job) if recipe is None else f"Asked: apply the recipe {recipe}.")
     with ProgressBars() as bars:
         report = flow(model, data, job.output, job.settings(), asked, bars, wanted)  # type: ignore[arg-type]
     console.print()

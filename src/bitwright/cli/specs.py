@@ -34,7 +34,9 @@ def load_model(spec: str, weights: Path | None = None, trust: bool = False) -> n
     """
     if spec.endswith(".pt2"):
         if weights is not None:
-            raise InvalidInput(f"weights cannot be loaded into the exported file '{spec}', which holds its own")
+            raise InvalidInput(
+                f"weights cannot be loaded into the exported file '{spec}', which holds its own; leave out --weights"
+            )
         from bitwright.graph.exported import load_exported
 
         return load_exported(Path(spec).expanduser(), trust)
@@ -141,7 +143,7 @@ def _find(spec: str, what: str) -> Any:
     module_name, colon, attribute = spec.partition(":")
     if not colon or not _is_path_of_names(module_name) or not _is_path_of_names(attribute):
         extra = " or FILE.pt2" if what == "model" else ""
-        raise InvalidInput(f"a {what} reads package.module:factory{extra}, got '{spec}'")
+        raise InvalidInput(f"a {what} must have the form package.module:factory{extra}, got '{spec}'")
     module = _import(module_name, spec, what)
     found: Any = module
     for name in attribute.split("."):

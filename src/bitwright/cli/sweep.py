@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 PolicyFile = Annotated[str | None, policy_option("W8A8")]
 Blocks = Annotated[
-    int, typer.Option("--blocks", metavar="DEPTH", help="Switch sites together whose names share DEPTH parts. 0: one.")
+    int,
+    typer.Option(
+        "--blocks",
+        metavar="DEPTH",
+        help="Switch together sites that share the first DEPTH parts of their names. 0: one at a time.",
+    ),
 ]
 Top = Annotated[int, typer.Option("--top", metavar="N", help="Sites to show; 0 shows all.")]
 

@@ -24,7 +24,7 @@ Names = Annotated[
     ),
 ]
 PolicyFile = Annotated[str | None, policy_option("W8A8")]
-Samples = Annotated[int, typer.Option("--samples", metavar="N", help="Inputs whose activations are looked at.")]
+Samples = Annotated[int, typer.Option("--samples", metavar="N", help="How many inputs to look at, for activations.")]
 
 
 @takes_job(*BASICS, *CALIBRATION)
@@ -99,5 +99,7 @@ def matching(sites: Sites, names: list[str]) -> list[str]:
         fitting = [site for site in sites.names if fnmatchcase(site, name)]
         wanted |= set(fitting) if fitting else {sites[name].name}  # raises for an unknown one
     if len(wanted) > MOST_SITES:
-        raise InvalidInput(f"{len(wanted)} sites are too many for one page, at most {MOST_SITES}; narrow the pattern")
+        raise InvalidInput(
+            f"{len(wanted)} sites are too many for one page, which shows at most {MOST_SITES}; narrow the pattern"
+        )
     return [site for site in sites.names if site in wanted]

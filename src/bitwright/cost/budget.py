@@ -91,7 +91,9 @@ def parse_budget(text: str | Budget, sites: Sites, costs: Mapping[str, CostModel
     metric, equals, limit = (part.strip() for part in text.partition("="))
     metric = metric.lower()
     if not equals or not metric or not limit:
-        raise InvalidInput(f"a budget reads METRIC=LIMIT, got '{text}'; write it like one of: {BUDGET_EXAMPLES}")
+        raise InvalidInput(
+            f"a budget must have the form METRIC=LIMIT, got '{text}'; write it like one of: {BUDGET_EXAMPLES}"
+        )
     if metric not in known:
         raise InvalidInput(
             f"unknown cost '{metric}' in the budget '{text}'; known are: {', '.join(known)}{nearest(metric, known)}"

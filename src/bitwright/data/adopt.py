@@ -59,7 +59,7 @@ def as_dataset(part: Any, name: str) -> Dataset:
     run. Its workers are not used. An iterator that can be read only once is read at once and kept.
 
     Raises:
-        InvalidInput: ``part`` is none of the forms that this module lists.
+        InvalidInput: ``part`` has none of the forms that this module lists.
     """
     if isinstance(part, Dataset):
         return part

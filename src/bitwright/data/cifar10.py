@@ -53,7 +53,7 @@ def _batches_folder(folder: Path) -> Path:
         if all((place / name).is_file() for name in (*TRAIN_BATCHES, "test_batch")):
             return place
     raise InvalidData(
-        f"{folder} holds no CIFAR-10: it must hold train.npz and test.npz, or data_batch_1 to 5 and test_batch"
+        f"{folder} does not hold CIFAR-10: it must hold train.npz and test.npz, or data_batch_1 to 5 and test_batch"
     )
 
 
@@ -70,7 +70,7 @@ def _read_batches(files: Sequence[Path]) -> tuple[Any, Any]:
             x = np.asarray(content[b"data"]).reshape(-1, 3, 32, 32)
             y = np.asarray(content[b"labels"])
         except (OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            raise InvalidData(f"cannot read {file}: it is no batch of the python version of CIFAR-10") from error
+            raise InvalidData(f"cannot read {file}: it is not a batch of the python version of CIFAR-10") from error
         images.append(x)
         targets.append(y)
     return _checked(files[0], np.concatenate(images), np.concatenate(targets))

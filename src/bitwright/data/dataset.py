@@ -65,7 +65,7 @@ class Dataset(ABC):
         """Return one sample, without the batch axis."""
         size = len(self)
         if not -size <= index < size:
-            raise IndexError(f"{self.name} has {size} samples, index {index} is outside")
+            raise IndexError(f"{self.name} has {size} samples, so index {index} is out of range")
         inputs, targets = self.read(index % size, index % size + 1)
         return select(inputs, 0), targets[0]
 
@@ -134,7 +134,9 @@ def to_inputs(values: Any, name: str, first: int = 0) -> Inputs:
     tensors = tuple(to_input(value, name, first) for value in values)
     sizes = [len(tensor) for tensor in tensors]
     if len(set(sizes)) > 1:
-        raise InvalidData(f"the inputs of {name} must have as many samples each, got {' and '.join(map(str, sizes))}")
+        raise InvalidData(
+            f"the inputs of {name} must all have the same number of samples, got {' and '.join(map(str, sizes))}"
+        )
     return tensors if len(tensors) > 1 else tensors[0]
 
 
@@ -204,7 +206,9 @@ def check_lengths(inputs: Any, targets: Any, name: str) -> None:
     """Raise `InvalidData` unless both have the same number of samples, at least one."""
     size = samples_in(inputs)
     if size != len(targets):
-        raise InvalidData(f"{name} has {size} inputs and {len(targets)} targets: they must be as many")
+        raise InvalidData(
+            f"{name} has {size} inputs and {len(targets)} targets: there must be one target for each input"
+        )
     if size == 0:
         raise InvalidData(f"{name} has no samples")
 

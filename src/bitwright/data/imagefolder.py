@@ -51,7 +51,7 @@ def load_imagefolder(folder: Path, preparation: Preparation, size: int = 224, re
         raise InvalidData(f"{folder} must hold a folder 'train' and a folder 'test' or 'val'")
     classes = _class_names(train)
     if not classes:
-        raise InvalidData(f"{train} must hold one folder of images for each class, it holds none")
+        raise InvalidData(f"{train} must hold one folder of images for each class, and it has none")
     unknown = sorted(set(_class_names(test)) - set(classes))
     if unknown:
         raise InvalidData(f"{test / unknown[0]} is a class that {train} does not have")
@@ -135,7 +135,7 @@ class ImageFolder(Dataset):
             with image_module.open(file) as opened:
                 image = opened.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
-            raise InvalidData(f"cannot read the image {file}: it is damaged or no image") from error
+            raise InvalidData(f"cannot read the image {file}: it is damaged or not an image") from error
         width, height = image.size
         shorter = min(width, height)
         image = image.resize(

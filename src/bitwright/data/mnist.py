@@ -56,7 +56,7 @@ def _find(folder: Path, stem: str, axes: int) -> Path:
                 if file.is_file():
                     return file
     raise InvalidData(
-        f"{folder} holds no MNIST: it must hold train.npz and test.npz, or idx files "
+        f"{folder} does not hold MNIST: it must hold train.npz and test.npz, or idx files "
         f"({stem}-idx{axes}-ubyte is missing)"
     )
 
@@ -74,9 +74,9 @@ def _read_idx(file: Path) -> Any:
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise InvalidData(f"cannot read {file}: it is no complete gzip file") from error
+        raise InvalidData(f"cannot read {file}: it is not a complete gzip file") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
-        raise InvalidData(f"{file} is no idx file of 8-bit values")
+        raise InvalidData(f"{file} is not an idx file of 8-bit values")
     start = 4 + 4 * content[3]
     shape = tuple(int(size) for size in np.frombuffer(content[4:start], dtype=">u4"))
     values = np.frombuffer(content, dtype=np.uint8, offset=start)

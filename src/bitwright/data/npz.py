@@ -56,7 +56,7 @@ def read_npz(file: Path, name: str) -> Any:
     """Return the array ``name`` of ``file``.
 
     Raises:
-        InvalidData: the file cannot be read, has no such array, or the array is none of numbers.
+        InvalidData: the file cannot be read, has no such array, or the array does not hold numbers.
     """
     if name not in _names(file):
         raise InvalidData(f"{file} has no array '{name}'")
@@ -71,7 +71,7 @@ def _split(file: Path, preparation: Preparation) -> DataSets:
     x, y = read_npz(file, "x"), read_npz(file, "y")
     check_lengths(x, y, file.name)
     if len(x) < 2:
-        raise InvalidData(f"{file} has one sample: two are the least for a calibration and an evaluation part")
+        raise InvalidData(f"{file} has one sample, and at least two are needed: one to calibrate, one to evaluate")
     classes = _classes(file, y)
     order = fixed_order(len(x), replace(preparation, limit=None))
     if order is not None:

@@ -209,14 +209,14 @@ def _findings(case: Case, steps: tuple[Step, ...]) -> Findings:
     if last.status == "failed" or verdict is None:
         words = last.conclusion
     elif case.within(verdict):
-        words = f"With {done}, {name} has" if done else f"{name} as it is has"
+        words = f"With {done}, {name} has" if done else f"Without any repair, {name} has"
         words += f" {drop_of(case, verdict)}. {target_of(case, verdict)}"
         words += "" if done or outcome == "undecided" else " Nothing needs to be changed."
     else:
         tried = f"With {done}, {name} loses too much." if done else f"{name} loses too much, and no repair helped."
         words = f"{target_of(case, verdict)} {tried} {last.advice}".rstrip()
     primary = case.task.measure(case.task.primary).name
-    why = f": {primary} on data that a network was trained on is saturated, and ranks nothing"
+    why = f", since {primary} is saturated on data that a network was trained on"
     notes = (
         f"Choices are ranked by {case.distance} on calibration data{'' if case.task.compares else why}.",
         "The evaluation data only decided when to stop.",

@@ -31,7 +31,7 @@ CLIPPING = tuple(2.0**-k for k in range(1, 17))
 FINER = (0.6, 0.7, 0.84, 1.19, 1.4)
 """Then, of the best of them."""
 UNEVEN = 2.0
-"""Equalization is said to have found uneven channels when some use at least so many times as much of their ranges."""
+"""Equalization is said to have found uneven channels when some use at least this many times as much of their ranges."""
 
 
 def fits(action: Action) -> int:
@@ -196,8 +196,8 @@ class Mending:
             worst = max(changes, key=lambda change: change.after - change.before)
             if worst.after >= UNEVEN * worst.before:
                 return (
-                    f"The channels were uneven, most from {worst.site}: they used {worst.before:.1%} of their "
-                    f"ranges, and use {worst.after:.0%} now. "
+                    f"The channels were uneven, most of all at {worst.site}: they used {worst.before:.1%} of their "
+                    f"ranges on average, and now use {worst.after:.0%}. "
                 )
         return ""
 

@@ -20,7 +20,7 @@ SATURATED = 0.99
 OVERFITTED = 0.02
 """Step 1: the same of one that lies so far above the one on evaluation data."""
 FAULT_SHARE = 0.2
-"""Step 2: a side is at fault from this share of the distance that both sides alone add up to."""
+"""Step 2: a side is at fault if it makes up this share or more of the distance that both sides alone add up to."""
 IMPROVEMENT = 0.05
 """Steps 3, 4, 7: a change is kept when it lowers the distance to float by at least this share."""
 CONCENTRATED = 0.8

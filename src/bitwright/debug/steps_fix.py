@@ -13,15 +13,16 @@ from bitwright.values.recipe import Action
 
 
 def fix_quantizers(case: Case, state: State) -> Step:
-    """Step 7: the worst sites one by one: an own range, then more bits, as long as it helps.
+    """Step 7: the worst sites one by one: a range of its own, then more bits, as long as it helps.
 
     What was fitted to the grids (biases, learned rounding) is set aside meanwhile, and fitted again after one, two,
     four and eight sites have changed.
     """
     title = "Can single quantizers be fixed?"
     rule = (
-        f"worst first by one-site distance, at most {MOST_FIXES} sites, none below {NEGLIGIBLE:.0%} of all: an own "
-        f"range, then more bits; each is kept when it lowers the {case.distance} by {IMPROVEMENT:.0%} or more"
+        f"worst first by one-site distance, at most {MOST_FIXES} sites, and none with less than "
+        f"{NEGLIGIBLE:.0%} of the sum: first a range of its own, then more bits; each is kept when it "
+        f"lowers the {case.distance} by {IMPROVEMENT:.0%} or more"
     )
     analysis = state.sweep
     if analysis is None:

@@ -43,7 +43,7 @@ def look_at_worst(case: Case, state: State) -> Step:
     """Step 6: the tensors of the worst sites with their grids."""
     title = "What do the worst tensors look like?"
     rule = (
-        f"worth a word: more than {CLIPS_MUCH:.0%} clipped, more than {ROUNDS_MUCH_TO_ZERO:.0%} rounded to zero, a "
+        f"reported: more than {CLIPS_MUCH:.0%} clipped, more than {ROUNDS_MUCH_TO_ZERO:.0%} rounded to zero, a "
         f"slice that reaches {SPREAD_MUCH:g} times the median slice, a kurtosis above {TAILS_LONG:g} (normal: 3)"
     )
     graph = case.graph(state.recipe)

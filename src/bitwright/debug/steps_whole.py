@@ -57,7 +57,11 @@ def float_sanity(case: Case, state: State, model: nn.Module | None = None) -> St
             rows.append(measurement(f"every {kind} at 16 bits", verdict))
             worst = max(worst, verdict.distance.value)
     sound = worst <= SANE_DISTANCE
-    compared = "computes what the model computes" if model is not None else "runs; without model= it is not compared"
+    compared = (
+        "computes what the model computes"
+        if model is not None
+        else "runs (it was not compared with the model, since model= was not given)"
+    )
     conclusion = (
         f"The float graph {compared}, and 16 bits change nothing ({told(case, worst)}): whatever is lost is lost to "
         "fewer bits."
@@ -72,7 +76,7 @@ def _told(reference: Reference, test: Reference) -> str:
     """The float network's primary figure on both parts of the data."""
     here, there = reference.figure, test.figure
     if here is None or there is None:
-        return "compared with itself, it has no figure of its own"
+        return "no figure of its own: it would be compared with itself"
     form = ".2%" if here.measure.unit == "share" else ".4g"
     name = here.measure.name
     return (
@@ -94,7 +98,7 @@ def _doubts(case: Case, reference: Reference, test: Reference) -> str:
         )
     if here >= SATURATED or here - there > OVERFITTED:
         said += (
-            f" The {name} on the calibration data ({here:.1%}) is saturated: it ranks nothing, so all choices are "
+            f" The {name} on the calibration data ({here:.1%}) is saturated, so all choices are "
             f"ranked by {case.distance}."
         )
     return said
@@ -137,8 +141,8 @@ def weights_or_activations(case: Case, state: State) -> Step:
     """Step 2: is anything lost at all, and by which side?"""
     title = "Weights or activations?"
     rule = (
-        f"the target is a drop of at most {allowed(case)} on the evaluation data; a side is at fault from "
-        f"{FAULT_SHARE:.0%} of the {case.distance} that both sides alone add up to"
+        f"the target is a drop of at most {allowed(case)} on the evaluation data; a side is at fault if it makes "
+        f"up {FAULT_SHARE:.0%} or more of the {case.distance} that both sides alone add up to"
     )
     verdict = case.judge(state.recipe)
     whole = case.measure(state.recipe)

@@ -77,7 +77,7 @@ def _activation(graph: Graph, quantizer: Quantizer, batches: Any, samples: int) 
             if sum(len(part) for part in parts) >= wanted:
                 break
     if not parts:
-        raise InvalidData(f"nothing passes site '{quantizer.site.name}'")
+        raise InvalidData(f"no value passes site '{quantizer.site.name}'")
     tensor = torch.cat(parts)[:wanted] if parts[0].dim() else torch.stack(parts)
     if not bool(torch.isfinite(tensor).all()):
         raise InvalidData(f"the activations at '{quantizer.site.name}' are not finite; check weights and inputs")

@@ -13,7 +13,7 @@ from bitwright.values.recipe import Action
 
 MOST = 0.9
 FAR = 20.0
-"""An activation is said to have outliers when it reaches so many times as far as most of its values."""
+"""An activation is said to have outliers when it reaches this many times as far as most of its values."""
 
 
 def named(action: Action) -> str:
@@ -56,20 +56,23 @@ def share(part: float, whole: float) -> str:
 
 
 def drop_of(case: Case, verdict: Verdict) -> str:
-    """The primary figure and what is lost of it on the evaluation data, with its interval where there is one."""
+    """The primary figure on the evaluation data, float's, and the change, with its interval where there is one."""
     figure = verdict.primary
     measure, lost = figure.measure, figure.lost
-    value = f"{figure.value.value:.2%}" if measure.unit == "share" else f"{figure.value.value:.4g}"
-    apart = f"{measure.name} {value}, {points(lost.value, case.target_drop, measure)} float's"
+    assert figure.reference is not None  # or it would have no change
+    form = ".2%" if measure.unit == "share" else ".4g"
+    alone = case.task.compares and not case.task.metrics  # float compared with itself says nothing
+    beside = "" if alone else f"float {figure.reference.value:{form}}, "
+    told = f"{measure.name} {figure.value.value:{form}} ({beside}{change(lost.value, case.target_drop, measure)}"
     if lost.method == "none":
-        return apart
+        return f"{told})"
     sign = -1 if measure.larger else 1
     low, high = sorted((sign * lost.low, sign * lost.high))
-    return f"{apart} ({low:+.2f} to {high:+.2f} at {lost.level:.0%})"
+    return f"{told} [{low:+.2f}, {high:+.2f}])"
 
 
 def allowed(case: Case) -> str:
-    """The target: so many points, or percent of a figure such as a loss."""
+    """The target: points, or percent of a figure such as a loss."""
     return text.points(case.target_drop, case.task.measure(case.task.primary))
 
 
@@ -78,10 +81,10 @@ def target_of(case: Case, verdict: Verdict) -> str:
     return text.target_sentence(verdict, case.target_drop)
 
 
-def points(lost: float, target: float, measure: Measure) -> str:
-    """A loss in points or percent, with as many digits as it takes to see on which side of the target it lies."""
+def change(lost: float, target: float, measure: Measure) -> str:
+    """A change in points or percent, with as many digits as it takes to see on which side of the target it lies."""
     digits = 2
     while digits < 6 and lost > target >= round(lost, digits):
         digits += 1
-    below = lost >= 0 if measure.larger else lost < 0
-    return f"{abs(lost):.{digits}f} {'%' if measure.relative else 'points'} {'below' if below else 'above'}"
+    gained = -lost if measure.larger else lost
+    return f"{f'{gained:+.{digits}f}' if gained else '0'} {'%' if measure.relative else 'points'}"

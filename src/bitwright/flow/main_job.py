@@ -93,7 +93,7 @@ def run(
     settings, asked, steps = settings or Settings(), asked or Asked(), Steps(progress)
     outputs.check_extras(settings)
     if recipe is not None and settings.budget:
-        raise InvalidInput(f"a recipe brings its own policy, so budget cannot be given, too, got {settings.budget[0]}")
+        raise InvalidInput(f"a recipe has its own policy; leave out budget, got {settings.budget[0]}")
     with RunStore(output) as store:
         session = Session.open(model, data, settings, store, steps)
         final = session if recipe is None else session.under(recipe)
@@ -300,7 +300,8 @@ def no_smaller(session: Session, table: SensitivityTable, budgets: Iterable[tupl
         if small >= large:
             words = ", ".join(budget.text for budget in mine)
             found.append(
-                f"The budget {words} makes the file no smaller: with it and without it, {human(small, 'bytes')} are "
+                f"The budget {words} does not make the file smaller: with it and "
+                f"without it, {human(small, 'bytes')} are "
                 "stored for the parameters."
             )
     return tuple(found)

@@ -54,7 +54,7 @@ def check_repairs(begin: Sequence[Action], added: Sequence[Action]) -> None:
         REPAIRS[name].check_options("repair", [option for option in action.options if option != "name"])
     for position, name in enumerate(names):
         if name in names[:position]:
-            raise InvalidInput(f"repair '{name}' is named twice; once is enough")
+            raise InvalidInput(f"repair '{name}' is named twice; name it once")
     check_sequence([str(a.options.get("name")) for a in begin if a.kind == "repair"] + names)
 
 

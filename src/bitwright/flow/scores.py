@@ -54,7 +54,7 @@ def gave_way(asked: Iterable[str], tables: Iterable[SensitivityTable]) -> tuple[
     made = [table.method for table in tables]
     lost = [METHODS[name] for name in asked if name not in made]
     return tuple(
-        f"{METHODS[method.instead].called} took the place of {method.called}, which needs a task with one decision "
+        f"{METHODS[method.instead].called} was used instead of {method.called}, which needs a task with one decision "
         "for each input."
         for method in lost
     )

@@ -186,9 +186,9 @@ def _cut_sequence(targets: Any, part: slice, count: int) -> Any:
         return targets[part]
     if len(targets) == count:
         raise InvalidData(
-            f"targets hold a {type(targets).__name__} of {count} entries in a batch of {count} samples, each of which "
-            "could be for all samples; pass those of several outputs as a dictionary, and those of samples as a list "
-            "of dictionaries"
+            f"targets hold a {type(targets).__name__} of {count} entries in a batch of {count} samples, which "
+            "could be one for each sample or one for each output; pass a dictionary by output, or a list of "
+            "dictionaries by sample"
         )
     return type(targets)(_cut(entry, part, count) for entry in targets)
 

@@ -75,7 +75,7 @@ class Graph:
 
     @property
     def policy(self) -> Policy:
-        """The policy in force."""
+        """The current policy."""
         return self._policy
 
     @property
@@ -94,7 +94,7 @@ class Graph:
         return self.sites.graph_hash
 
     def apply(self, policy: Policy) -> Graph:
-        """Put a policy in force; ``bw.FLOAT`` undoes it, and the outputs are bit for bit those of before.
+        """Make a policy the current one; ``bw.FLOAT`` undoes it, and the outputs are bit for bit those of before.
 
         Args:
             policy: sites that it doesn't name go to float.
@@ -119,7 +119,7 @@ class Graph:
 
     @contextlib.contextmanager
     def applied(self, policy: Policy) -> Iterator[Graph]:
-        """Put a policy in force within a ``with`` block, then the one of before again."""
+        """Make a policy the current one within a ``with`` block, then the one before it again."""
         before = self._policy
         try:
             yield self.apply(policy)
@@ -148,7 +148,7 @@ class Graph:
             The one that stood there, to be put back.
 
         Raises:
-            InvalidInput: an unknown site or one of the other kind, or a range that the policy in force needs is
+            InvalidInput: an unknown site or one of the other kind, or a range that the current policy needs is
                 missing; the graph is then as it was.
         """
         before = self.quantizers[self.sites[site].name]

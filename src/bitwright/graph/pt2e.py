@@ -120,7 +120,7 @@ def named_quantizer(name: str) -> Any:
         InvalidInput: there is none of this name.
         MissingExtra: the backend's package is not installed.
     """
-    placement = PLACEMENTS[name]  # outside of quiet(): a package that cannot be used is told of
+    placement = PLACEMENTS[name]  # outside of quiet(): a package that cannot be used is reported
     with quiet():
         return placement.function()
 

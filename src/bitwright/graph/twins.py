@@ -128,7 +128,7 @@ class Twins:
         return value.shape if isinstance(value, Tensor) else None
 
     def bias(self, layer: Layer) -> Tensor | None:
-        """(outputs,) a layer's bias in force, a repair's correction included, before it is rounded; None without."""
+        """(outputs,) a layer's current bias, a repair's correction included, before it is rounded; None without."""
         if layer.bias_node is None:
             return None
         found: Tensor = self.float.constant(layer.bias_node).detach()

@@ -67,7 +67,7 @@ class Values(dict[Node, Any]):
     """The values at one place of a walk, for one batch; those of constants appear when they are asked for.
 
     Attributes:
-        hooks: in force for this batch.
+        hooks: of this batch.
         held: nodes whose values are kept until they are taken out.
     """
 
@@ -247,7 +247,7 @@ def free(values: Values, step: Step) -> None:
 
 
 def unrounded(module: GraphModule) -> Hooks:
-    """Hooks with which the float network runs, whatever policy is in force."""
+    """Hooks with which the float network runs, whatever the current policy is."""
     return {node: _pass for node in module.graph.nodes if quantizer_at(module, node) or bias_at(module, node)}
 
 

@@ -168,7 +168,7 @@ class Quantizer(nn.Module):
         )
 
     def settle(self, affine: Affine | None) -> None:
-        """Use this grid while the present width is in force; None for one's own. Only where :attr:`settling` says so.
+        """Use this grid at the present width only; None for one's own. Only where :attr:`settling` says so.
 
         See :mod:`bitwright.graph.additions`.
         """

@@ -119,11 +119,11 @@ class ActivationQuantizer(UniformQuantizer):
         self._settled = None
 
     def settle(self, affine: Affine | None) -> None:
-        """Use this grid while the present width is in force; None for the one that the range method chose."""
+        """Use this grid at the present width only; None for the one that the range method chose."""
         self._settled = None if affine is None else (self.bits, affine)
 
     def grid(self, bits: int) -> Affine:
-        """The grid at a width: at the one in force the one that simulation and export use."""
+        """The grid at a width: at the current one, the one that simulation and export use."""
         if self._settled is not None and bits == self.bits == self._settled[0]:
             return self._settled[1]
         return super().grid(bits)

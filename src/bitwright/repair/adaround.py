@@ -31,9 +31,9 @@ ELEMENTS = 1 << 25  # of them held at once, at most: 128 MiB
 @registered(
     name="adaround",
     order=80,
-    does="AdaRound: it is learned, layer by layer, which weights are rounded up and which down.",
+    does="AdaRound: learns, layer by layer, which weights to round up and which to round down.",
     needs="calibration data and a policy",
-    changes="integers and biases of weights at the policy's widths; the float network stays what it is",
+    changes="integers and biases of weights at the policy's widths; the float network stays the same",
     costs="tens to hundreds of float passes, in proportion to the iterations",
     called="AdaRound",
     leaves="learned rounding",
@@ -66,7 +66,7 @@ def adaround(
     Args:
         graph: calibrated; its policy is left as it was, its weights get the learned rounding at the policy's widths.
         batches: calibration data; targets aren't looked at.
-        policy: the widths; None for the policy in force.
+        policy: the widths; None for the current policy.
         iterations: steps of the optimizer for each layer or block.
         unit: ``"layer"``, or ``"block"`` to fit residual blocks as a whole (BRECQ, Li et al., ICLR 2021).
         steps: ``"output"``: first choose each channel's step by the output error under sequential rounding (where a
@@ -118,7 +118,7 @@ def adaround(
     order=85,
     does="BRECQ: as adaround, with each residual block fitted as a whole.",
     needs="calibration data and a policy",
-    changes="integers and biases of weights at the policy's widths; the float network stays what it is",
+    changes="integers and biases of weights at the policy's widths; the float network stays the same",
     costs="more than adaround",
     called="AdaRound by blocks",
     given=("graph", "batches", "unit"),

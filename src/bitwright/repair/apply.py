@@ -73,7 +73,7 @@ def keep_fitted(graph: Graph, recipe: Recipe) -> Recipe:
 
 
 def apply_action(graph: Graph, action: Action, batches: Any) -> RepairReport | None:
-    """Do what one line of a recipe says, to a calibrated graph with a policy in force.
+    """Do what one line of a recipe says, to a calibrated graph with a current policy.
 
     Returns:
         What the repair reports, else None.
@@ -104,7 +104,9 @@ def _limits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
     quantizer = graph.quantizers[graph.sites[options["site"]].name]
     seen = quantizer.observed
     if seen is None:
-        raise InvalidInput(f"limits can be set at activations with a range, site '{options['site']}' is none")
+        raise InvalidInput(
+            f"limits can be set only at activations that have a range, and site '{options['site']}' is not one"
+        )
     low, high = float(options["low"]), float(options["high"])
     if low >= high:
         raise InvalidInput(f"limits need low < high, got {low} and {high} for site '{options['site']}'")

@@ -28,9 +28,9 @@ METHODS = ("empirical", "analytic")
 @registered(
     name="bias",
     order=90,
-    does="Bias correction: biases take back what quantization shifts the mean outputs by.",
+    does="Bias correction: biases make up for the shift of mean outputs that quantization causes.",
     needs="calibration data and a policy",
-    changes="biases at the policy's widths; the float network stays what it is",
+    changes="biases at the policy's widths; the float network stays the same",
     costs="five to ten float passes",
     called="bias correction",
     leaves="bias correction",
@@ -57,7 +57,7 @@ def bias_correction(
     Args:
         graph: calibrated; its policy is left as it was. A layer without a bias gets one.
         batches: calibration data; targets aren't looked at.
-        policy: the widths; None for the policy in force.
+        policy: the widths; None for the current policy.
         method: ``"empirical"`` or ``"analytic"``.
         samples: calibration samples used, at most.
 

@@ -79,7 +79,7 @@ class Present:
         grid: of its weight.
         state: of what stands at its weight.
         weight: its rounded weight.
-        bias: the one in force, not rounded, or None.
+        bias: the current one, not rounded, or None.
     """
 
     layer: Layer
@@ -90,7 +90,7 @@ class Present:
 
     @classmethod
     def of(cls, layer: Layer, twins: Twins) -> Present:
-        """At the width in force."""
+        """At the current width."""
         bits, weight = layer.weight.bits, layer.weight
         assert bits is not None
         return cls(layer, weight.grid(bits), weight.state((bits,)), weight.rounded(bits), twins.bias(layer))
@@ -149,7 +149,7 @@ def learn_block(
     generator: torch.Generator,
     round_inside: bool,
 ) -> tuple[float, float]:
-    """Learn the rounding of all layers of a block, on the grids that they have, and put it in force.
+    """Learn the rounding of all layers of a block, on the grids that they have, and apply it.
 
     Args:
         graph: under the policy in question.

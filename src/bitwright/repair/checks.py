@@ -11,7 +11,7 @@ from bitwright.values import Policy
 
 
 def checked_policy(graph: Graph, name: str, policy: Policy | None) -> Policy:
-    """The policy that a repair works for: the one given, or the one in force.
+    """The policy that a repair works for: the one given, or the current one.
 
     Raises:
         InvalidInput: there is none, or some of its activations have no range yet.

@@ -27,7 +27,7 @@ from bitwright.values import Policy
     order=70,
     does="GPTQ: weights are rounded one after the other, each error made good in those still to come.",
     needs="calibration data and a policy",
-    changes="integers and biases of weights at the policy's widths; the float network stays what it is",
+    changes="integers and biases of weights at the policy's widths; the float network stays the same",
     costs="about ten float passes",
     called="GPTQ",
     moves=("rounding",),
@@ -65,7 +65,7 @@ def gptq(
     Args:
         graph: calibrated; its policy is left as it was. A layer without a bias gets one.
         batches: calibration data; targets aren't looked at.
-        policy: the widths; None for the policy in force.
+        policy: the widths; None for the current policy.
         refit: fit the weights to the float network's outputs first; False for plain GPTQ.
         learn_bias: also set the bias that the layer has at this width.
         damping: d, as a share of the mean of E[x x^T]'s diagonal.

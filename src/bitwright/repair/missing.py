@@ -27,7 +27,9 @@ def ensure_biases(graph: Graph, layers: Iterable[Layer]) -> list[str]:
         position = layer.role.bias
         grouped = layer.transposed and layer.groups > 1
         if layer.bias_node is not None or inputs is None or position is None or grouped:
-            notes.append(f"{layer.name} is left alone: it has a bias in float, or none that could be rounded")
+            notes.append(
+                f"{layer.name} is left alone: its bias stays in float, or it cannot have a bias that is rounded"
+            )
             continue
         _insert(graph, layer, BiasQuantizer(_name(layer), graph.quantizers, inputs.site.name, layer.weight.site.name))
         changed = True

@@ -33,7 +33,7 @@ SHARES = tuple(2.0 ** (-k / 2) for k in range(0, 21))
 @registered(
     name="clip",
     order=60,
-    does="A search for how much of each activation's range to keep.",
+    does="Searches for how much of each activation's range to keep.",
     needs="calibration data and a policy",
     changes="ranges of activations",
     costs="about twenty float passes",
@@ -54,7 +54,7 @@ def clip(
     Args:
         graph: calibrated.
         batches: calibration data.
-        policy: the widths; None for the policy in force.
+        policy: the widths; None for the current policy.
         sites: activation sites; None for all.
         samples: calibration samples used, at most.
 
@@ -145,7 +145,7 @@ def _read(twins: Twins, readers: list[Layer], value: Tensor) -> list[Tensor]:
     order=30,
     does="SmoothQuant: outliers of activations move into the weights of the linear layers that read them.",
     needs="calibration data; layer norms in front of linear layers",
-    changes="layer norms and linear weights; the float function stays what it is",
+    changes="layer norms and linear weights; the float function stays the same",
     costs="five to ten float passes",
     called="SmoothQuant",
     lasting=True,

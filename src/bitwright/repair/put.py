@@ -15,9 +15,9 @@ from bitwright.repair.report import Change, RepairReport
 @registered(
     name="put",
     order=45,
-    does="Another quantizer is put at sites, one of those that packages bring.",
+    does="Puts another quantizer at sites, by the name that it is registered under.",
     needs="its name: --set put.quantizer=NAME",
-    changes="the grids of all weights, or of the sites that are named; the float network stays what it is",
+    changes="the grids of all weights, or of the sites that are named; the float network stays the same",
     lasting=True,
     moves=("weight grids", "activation grids"),
     named={"quantizer": QUANTIZERS},
@@ -25,7 +25,7 @@ from bitwright.repair.report import Change, RepairReport
 def put(
     graph: Graph, batches: Any = None, *, quantizer: str = "uniform", sites: Iterable[str] | None = None
 ) -> RepairReport:
-    """Put a quantizer at sites; the policy in force stays.
+    """Put a quantizer at sites; the current policy stays.
 
     Args:
         graph: calibrated, for activations.

@@ -35,7 +35,7 @@ FACTORS = tuple(2.0 ** (-k / 8) for k in range(-2, 15))  # of the present step t
 @registered(
     name="ranges",
     order=50,
-    does="Ranges are set by another method: minmax, percentile, mse, output, cross-entropy.",
+    does="Sets ranges by another method: minmax, percentile, mse, output, cross-entropy.",
     needs="calibration data; a policy for the fitted methods",
     changes="the grids of all sites, of one kind, or of single sites",
     costs="nothing (minmax) to about ten float passes (output)",
@@ -68,7 +68,7 @@ def set_ranges(
     Args:
         graph: calibrated.
         batches: calibration data, for the fitted methods.
-        policy: the widths, for the fitted methods; None for the policy in force.
+        policy: the widths, for the fitted methods; None for the current policy.
         weights: method for every weight; None leaves them as they are.
         activations: method for every activation.
         sites: method for single sites, by name; goes before the other two.
@@ -199,7 +199,7 @@ def _wanted(graph: Graph, weights: str | None, activations: str | None, sites: M
             raise InvalidInput(f"method must be one of {', '.join((*METHODS, *FITTED))}, got '{method}'")
         if method == "output" and site.name not in layers:
             if site.name in sites or site.kind == "activation":
-                raise InvalidInput(f"'{method}' is for the weights of layers, site '{site.name}' holds none")
+                raise InvalidInput(f"'{method}' is for the weights of layers, and site '{site.name}' does not hold one")
             continue
         found[site.name] = method
     return found

@@ -13,7 +13,7 @@ WIDEST = 8  # bits; beyond, rounding to nearest loses nothing that could be won 
 
 
 def roundable(graph: Graph) -> tuple[dict[Node, Layer], list[str]]:
-    """The layers whose rounding can be chosen under the policy in force, and notes on those that are left alone.
+    """The layers whose rounding can be chosen under the current policy, and notes on those that are left alone.
 
     A weight that several layers share is fitted at the first of them. One that an operation reads that is no layer, as
     an embedding that is also the output layer, keeps rounding to nearest: it would be fitted to the inputs of the layer

@@ -19,7 +19,7 @@ _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """``value`` with so many significant digits, without trailing exponent noise; ``"not finite"`` for NaN and inf."""
+    """``value`` to this many significant digits, without trailing exponent noise; ``"not finite"`` for NaN and inf."""
     if not math.isfinite(value):
         return "not finite"
     if value == 0:
@@ -68,7 +68,7 @@ def points(value: float, measure: Measure | None = None) -> str:
 
 
 def target_sentence(verdict: Verdict, target: float) -> str:
-    """Whether at most so many points are lost, by the ends of the interval of what is lost."""
+    """Whether at most this many points are lost, by the ends of the interval of what is lost."""
     lost, samples = verdict.lost, verdict.samples
     outcome = outcome_of(lost, target)
     allowed = points(target, verdict.primary.measure)

@@ -58,7 +58,7 @@ class Grid:
 
 
 def stored_grid(quantizer: Quantizer) -> Grid:
-    """The grid in force, moved to an unsigned type.
+    """The current grid, moved to an unsigned type.
 
     x86 kernels are made for unsigned activations; adding 128 to integers and zero point changes no value. Probabilities
     on a grid that ends below 1.0 get a 16-bit type: ONNX Runtime's 8-bit softmax overflows there instead of saturating.

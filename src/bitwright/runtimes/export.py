@@ -25,7 +25,7 @@ _LARGEST_FILE = 2**31 - 2**20  # protobuf holds 2 GiB; a mebibyte is left for th
 
 
 def write(graph: Graph, path: Path, storage: str) -> ExportResult:
-    """Write a graph under the policy in force as an ONNX file.
+    """Write a graph under the current policy as an ONNX file.
 
     Weights are stored as integers of the smallest type that holds them, activations pass through QuantizeLinear and
     DequantizeLinear, biases are int32 as integer kernels need them.

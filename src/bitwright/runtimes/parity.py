@@ -122,7 +122,7 @@ def _task(graph: Graph, batches: Any, task: Task | str | None) -> Task | None:
 
 
 def output_steps(graph: Graph) -> list[float | None]:
-    """Size of one step of each output under the policy in force; None for one that stays in float."""
+    """Size of one step of each output under the current policy; None for one that stays in float."""
     returned = next(node for node in graph.module.graph.nodes if node.op == "output").args[0]
     found = [site_behind(graph.module, value) for value in tree_leaves(returned) if isinstance(value, Node)]
     return [None if site is None or site.bits is None else float(site.grid(site.bits).scale) for site in found]

@@ -80,7 +80,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def export(self, graph: Graph, path: Path) -> ExportResult:
-        """Write the graph under the policy in force; further parameters with defaults are the runtime's options."""
+        """Write the graph under the current policy; further parameters with defaults are the runtime's options."""
 
     @abstractmethod
     def load(self, path: str | Path, optimised: bool = True, threads: int = 1) -> Session:
@@ -132,7 +132,7 @@ def export(
         graph: calibrated; its policy is left as it was.
         path: of the file; it is replaced as a whole or not at all.
         runtime: one of :data:`RUNTIMES`.
-        policy: None for the policy in force.
+        policy: None for the current policy.
         **options: of the runtime. For ONNX Runtime ``storage``: ``"smallest"``: weights to 4 bits as INT4, two in a
             byte; ``"int8"``: no type below INT8, for readers that lack INT4.
 

@@ -27,7 +27,7 @@ def stored_type(bits: int, storage: str) -> str:
 
 
 def weight_integers(quantizer: Quantizer) -> tuple[Affine, Array]:
-    """The grid in force and the integers that the simulation uses, int64, in the weight's shape.
+    """The current grid and the integers that the simulation uses, int64, in the weight's shape.
 
     Raises:
         ExportError: what stands at the site does not round to its grid.

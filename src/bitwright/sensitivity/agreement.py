@@ -32,7 +32,7 @@ def spearman_interval(
     """
     x, y = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (scores, measured))
     if x.size != y.size:
-        raise InvalidInput(f"scores and measured must be as many, got {x.size} and {y.size}")
+        raise InvalidInput(f"there must be as many scores as measured values, got {x.size} and {y.size}")
     if x.size < 3:
         raise InvalidInput(f"a rank correlation needs at least 3 policies, got {x.size}")
     for name, values in (("scores", x), ("measured", y)):

@@ -78,7 +78,7 @@ def sensitivities(
         noise: ``"projected"``, ``"measured"`` or ``"uniform"``.
         task: what the outputs mean, as in :func:`~bitwright.tasks.evaluate`.
         loss: (outputs, targets) -> (N, ...) losses in place of the task's own.
-        samples: stop after so many inputs; None uses all.
+        samples: stop after this many inputs; None uses all.
         tolerance: stop once the relative standard error of every site's trace is below this.
         progress: called with (samples done, samples asked for or None).
 

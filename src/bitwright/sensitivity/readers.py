@@ -30,7 +30,7 @@ ERROR_BYTES = 5 << 20
 DEVICE_BYTES = 1 << 28
 """Memory for either on an accelerator, where few large operations are faster than many in the cache."""
 SLOW_READS = 8
-"""Reading an element of a gradient that is larger than the cache takes as long as so many multiplications."""
+"""Reading an element of a gradient that is larger than the cache takes as long as this many multiplications."""
 
 
 def _bytes(cached: int, device: torch.device) -> int:

@@ -51,7 +51,7 @@ def sweep(
         sites: names to sweep one by one, or label -> names that are switched together (:func:`blocks`); None: all.
         task: what the outputs mean, as in :func:`~bitwright.tasks.evaluate`.
         loss: (outputs, targets) -> (N, ...) losses in place of the task's own.
-        samples: stop after so many inputs; None uses all.
+        samples: stop after this many inputs; None uses all.
         held_bytes: most bytes of activations that are kept while the sweep walks through the graph (one batch is
             kept in any case: what a forward pass on it holds).
         progress: called with (samples done, samples asked for or None), a sample being done when all variants are.
@@ -142,7 +142,7 @@ def _variants(
             if dict(policy.bits) != dict(base.bits):
                 found.append((label, Variant(tuple(names), policy)))
     if not found:
-        raise InvalidInput("there is nothing to sweep: no site would have other bits than in the base policy")
+        raise InvalidInput("there is nothing to sweep: no site would have bits that differ from the base policy's")
     return found
 
 

@@ -122,7 +122,7 @@ class Session:
 
     @property
     def graph(self) -> Graph:
-        """The network under the recipe, calibrated, with the recipe's policy in force when it is first given."""
+        """The network under the recipe, calibrated, with the recipe's policy applied when it is first given."""
         if self._graph is None:
             self._graph = self._made()
         return self._graph

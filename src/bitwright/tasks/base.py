@@ -264,7 +264,7 @@ class Task(ABC):
         if values.dim() == 0 or values.shape[0] != count:
             raise InvalidInput(
                 f"loss must return one number per sample, shape ({count},), got shape {tuple(values.shape)}; "
-                "use reduction='none': the mean's gradient is another, wrong, number"
+                "use reduction='none', since the mean of a batch gives wrong gradients"
             )
         return values.flatten(1).mean(1) if values.dim() > 1 else values
 

@@ -132,7 +132,7 @@ def _checked(found: Any, what: str, *more: str) -> Boxes:
     arrays["boxes"] = arrays["boxes"].reshape(-1, 4)
     if any(len(value) != len(arrays["boxes"]) for value in arrays.values()):
         sizes = ", ".join(f"{len(value)} {name}" for name, value in arrays.items())
-        raise InvalidInput(f"{what} must hold as many boxes, labels and scores for each image, got {sizes}")
+        raise InvalidInput(f"{what} must hold equally many boxes, labels and scores for each image, got {sizes}")
     arrays["labels"] = arrays["labels"].astype(np.int64)
     if not all(np.isfinite(value).all() for value in arrays.values()):
         raise InvalidData(f"{what} holds boxes or scores that are not finite")

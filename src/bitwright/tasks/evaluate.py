@@ -220,5 +220,5 @@ def _on(graph: Graph, outputs: Any) -> Any:
 def _check_same(reference: Reference, position: int, targets: Any) -> None:
     if position >= len(reference.targets) or not same_targets(reference.targets[position], targets):
         raise InvalidData(
-            f"batch {position} has other targets than the reference; use the same data, without shuffling"
+            f"batch {position} differs in its targets from the reference; use the same data, without shuffling"
         )

@@ -84,7 +84,7 @@ def paired_bootstrap(first: Any, second: Any, resamples: int = 1000, seed: int =
     """
     one, two = _checked_values(first), _checked_values(second)
     if one.shape != two.shape:
-        raise InvalidData(f"paired values must be as many on both sides, got {one.size} and {two.size}")
+        raise InvalidData(f"paired values must have the same length, got {one.size} and {two.size}")
     change = one - two
     drawn_from = change
     if np.isin(one, (0.0, 1.0)).all() and np.isin(two, (0.0, 1.0)).all():

@@ -61,5 +61,5 @@ class MethodContract(ABC):
         inputs = batches()[0][0]
         before = graph(inputs)
         method.function(Evidence(graph, batches(), (2, 8), (method,), Classification()))
-        assert graph.policy == Policy.uniform(graph.sites, 4, 8), "the policy in force must stay"
+        assert graph.policy == Policy.uniform(graph.sites, 4, 8), "the current policy must stay"
         assert torch.equal(graph(inputs), before), "the outputs must stay"

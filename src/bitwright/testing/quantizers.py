@@ -70,7 +70,7 @@ class QuantizerContract(ABC):
         assert quantizer.expected_bits is None, "in float no width is counted"
 
     def test_forward_gives_integers_on_the_grid(self) -> None:
-        """To the last bit, whatever width was in force before."""
+        """To the last bit, whatever the width was before."""
         if self.mixes:
             return
         quantizer = self.make()

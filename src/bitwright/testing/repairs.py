@@ -72,7 +72,7 @@ class RepairContract(ABC):
     def test_the_graph_knows_of_it_and_keeps_its_policy(self) -> None:
         """And forgets it with the next calibration, unless it lasts."""
         graph, policy, _ = self._mended()
-        assert graph.policy == policy, "the policy in force must stay"
+        assert graph.policy == policy, "the current policy must stay"
         assert graph.repairs == [self.make().name]
         calibrate(graph, batches())
         assert graph.repairs == ([self.make().name] if self.make().lasting else [])
