@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,6 +50,7 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
     from bitwright.store import folder as files
     from bitwright.store import write_atomically
     from bitwright.values import FLOAT, Policy
+    from bitwright.values.json import lines
     from bitwright.values.sweep import Sweep
 
     if recipe is None and policy is None:
@@ -69,8 +69,8 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
             return Sweep.from_dict(under.remember("sweep", compute, name=name, policy=chosen, blocks=blocks))
 
         on, off = measured("alone on", chosen, FLOAT), measured("alone off", (None,), chosen)
-        text = json.dumps({"alone on": on.to_dict(), "alone off": off.to_dict()}, indent=1) + "\n"
-        write_atomically(job.output / files.SWEEP, text)
+        data = {"alone on": on.to_dict(), "alone off": off.to_dict()}
+        write_atomically(job.output / files.SWEEP, lines(data) + "\n")
         write_atomically(job.output / files.SWEEP_PAGE, render_sweep(on, off, f"{title(job)} at {chosen.name}"))
     Console(highlight=False).print(table(sweep_panel(on, off), top or None))
     print(f"{job.output / files.SWEEP_PAGE}: every site; {job.output / files.SWEEP}: the same as data")
