@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 import bitwright as bw
 from bitwright.debug import STEPS, debug
+from bitwright.debug.state import measurement
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.repair import REPAIRS, Repair, RepairReport, apply_recipe
+from bitwright.report.panels_sweep import sweep_panel
+from bitwright.sensitivity import sweep
 from bitwright.session import Samples, Session
 from bitwright.store import Memory
 from bitwright.tasks import Classification, evaluate
+from bitwright.values import FLOAT, Policy
 from bitwright.values.findings import Findings
 
 WITHOUT_REPAIRS = ()
@@ -269,3 +274,29 @@ def test_bad_input_is_one_line(graph, digits_task):
         debug(graph, digits_task, ranges="mes")
     with pytest.raises(PolicyMismatch, match="made for graph other"):
         debug(graph, digits_task, policy=bw.Policy({"linear.weight": 4}, "other"))
+
+
+class Kept(Classification):
+    """Calls the share of equal predictions otherwise."""
+
+    measures = tuple(replace(m, name="kept") if m.name == "agreement" else m for m in Classification.measures)
+    agreement = bound = "kept"
+
+    def against(self, answer, expected):
+        values = super().against(answer, expected)
+        return {**values, "kept": values.pop("agreement")}
+
+
+def test_decisions_are_counted_under_the_name_that_the_task_has_for_them(digits_graph, digits_task):
+    data = [next(iter(digits_task.calibration))]
+    calibrated = bw.calibrate(digits_graph, data)
+    policy = Policy.uniform(calibrated.sites, 3, 8)
+    plain, own = (evaluate(calibrated, policy, data, task) for task in (Classification(), Kept()))
+    assert own.decided.value == plain.agreement
+    assert measurement("x", own) == measurement("x", plain)
+    assert measurement("x", own).agreement is not None
+    on, off = (
+        sweep(calibrated, data, bits, sites=["conv1.weight"], base=base, task=Kept())
+        for bits, base in (((3,), FLOAT), ((None,), policy))
+    )
+    assert f"the kept with float {100 * off.base_row.kept:.1f}%" in sweep_panel(on, off).sentence

@@ -374,7 +374,18 @@ def test_the_pages_of_debugging_fit_a_phone_and_say_nothing_on_the_console(show:
     )
     view = replace(view, axes=(axis,))
     row = SweepRow(site, (site,), (4,), 0.4, 0.1, 10.0, {"kl": 0.4, "agreement": 0.9, "accuracy": 0.5}, {})
-    sweep = Sweep((row,), {}, row, (site,), 64, Classification.measures, "kl", "accuracy", {"accuracy": 0.9})
+    sweep = Sweep(
+        (row,),
+        {},
+        row,
+        (site,),
+        64,
+        Classification.measures,
+        "kl",
+        "accuracy",
+        {"accuracy": 0.9},
+        agreement="agreement",
+    )
     recipe = Recipe(Policy({site: 4}, "", "W4A4")).then("limits", site=site, low=0.0, high=2.0)
     notes = (Measurement(f"range of {site}: 0 to 2", 0.1, 0.9, True, f"refused: {site}"),)
     step = Step(

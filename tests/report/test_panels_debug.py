@@ -73,7 +73,18 @@ def findings() -> Findings:
         SweepRow(label, (label,), (4,), kl, kl / 10, sqnr, {"kl": kl, "agreement": 0.9}, {})
         for label, kl, sqnr in (("relu", 0.4, 10.0), ("conv.weight", 0.1, math.inf))
     )
-    sweep = Sweep(rows, {}, rows[0], ("conv.weight", "relu"), 64, Classification.measures, "kl", "accuracy", {})
+    sweep = Sweep(
+        rows,
+        {},
+        rows[0],
+        ("conv.weight", "relu"),
+        64,
+        Classification.measures,
+        "kl",
+        "accuracy",
+        {},
+        agreement="agreement",
+    )
     mended = PLAIN.then("ranges", site="relu", method="percentile", percentile=99.9)
     steps = (
         measured(1, "Sound?", PLAIN, (HARMLESS,), "Yes."),

@@ -13,7 +13,9 @@ def row(label, kl, bits=4, sqnr=20.0):
 
 
 def made(rows, base, base_row, labels, samples):
-    return Sweep(rows, base, base_row, labels, samples, Classification.measures, "kl", "accuracy", {})
+    return Sweep(
+        rows, base, base_row, labels, samples, Classification.measures, "kl", "accuracy", {}, agreement="agreement"
+    )
 
 
 def sweeps():

@@ -52,8 +52,8 @@ class State:
 
 def measurement(label: str, verdict: Verdict, kept: bool | None = None, note: str = "") -> Measurement:
     """A row from a verdict on the calibration data."""
-    agreement = verdict.figures.get("agreement")
-    return Measurement(label, verdict.distance.value, agreement.value.value if agreement else None, kept, note)
+    decided = verdict.decided
+    return Measurement(label, verdict.distance.value, decided.value.value if decided else None, kept, note)
 
 
 def better(new: float, old: float) -> bool:

@@ -33,7 +33,7 @@ def layer_by_layer(case: Case, state: State) -> Step:
         f"sum); {most} of {len(analysis)} sites make up 80 % of it."
     )
     rows = tuple(
-        Measurement(f"{row.label} alone at {row.width} bits", row.distance, row.figures.get("agreement"))
+        Measurement(f"{row.label} alone at {row.width} bits", row.distance, row.figures.get(case.task.agreement))
         for row in analysis
     )
     return Step(5, title, "done", rows, rule, conclusion, "", state.recipe, at_fault=state.at_fault, sweep=analysis)

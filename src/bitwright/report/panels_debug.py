@@ -132,8 +132,8 @@ def _step(step: Step) -> StepPanel:
             f"{first.measure.name} {text.interval(first.measure, first.value)}",
             f"{text.change(first)} against float",
         ]
-        if "agreement" in step.verdict.figures:
-            told.append(f"agreement {text.percent(step.verdict.agreement.value)}")
+        if (decided := step.verdict.decided) is not None:
+            told.append(f"{decided.measure.name} {text.percent(decided.value.value)}")
         verdict = f"On the evaluation data: {', '.join(told)}."
     return StepPanel(
         step.number,

@@ -68,8 +68,8 @@ def sweep_panel(on: Sweep, off: Sweep) -> SweepPanel:
     base = off.base_row
     measure = off.measure(off.distance)
     sentence = f"All together the {measure.words} is {text.significant(base.distance)} {measure.unit}".rstrip()
-    if "agreement" in base.figures:
-        sentence += f", the agreement with float {text.percent(base.figures['agreement'])}"
+    if off.agreement in base.figures:
+        sentence += f", the {off.agreement} with float {text.percent(base.figures[off.agreement])}"
     sentence += ". "
     if total > 0:
         mends = max(gains, key=lambda label: gains[label]) if gains else ""

@@ -101,6 +101,7 @@ def sweep(
         graph.graph_hash,
         time.perf_counter() - started,
         (note,),
+        meant.agreement,
     )
 
 

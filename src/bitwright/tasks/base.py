@@ -293,7 +293,8 @@ class Task(ABC):
         if evidence.samples < 2:
             raise InvalidData(f"evaluation needs at least 2 samples for an interval, got {evidence.samples}")
         figures = self.measured(evidence, draws)
-        return Verdict(self.name, evidence.samples, figures, self.primary, self.distance, self.bound, policy_name)
+        names = (self.primary, self.distance, self.bound, policy_name, self.agreement)
+        return Verdict(self.name, evidence.samples, figures, *names)
 
 
 class Vectors(Task):

@@ -130,4 +130,4 @@ def classified(
     draws = Draws()
     for key, (value, exact) in (own or {}).items():
         figures[key] = draws.given(key, value, exact)
-    return Verdict("classification", samples, figures, "accuracy", "kl", "agreement", name)
+    return Verdict("classification", samples, figures, "accuracy", "kl", "agreement", name, "agreement")

@@ -73,6 +73,7 @@ class Sweep(Value, kind="sweep", version=3):
         graph_hash: the graph it was made for.
         seconds: what it took.
         notes: sentences that qualify the numbers.
+        agreement: the name of the share of decisions equal to float's; empty where nothing is decided.
     """
 
     rows: tuple[SweepRow, ...]
@@ -87,6 +88,7 @@ class Sweep(Value, kind="sweep", version=3):
     graph_hash: str = ""
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    agreement: str = ""
 
     def measure(self, name: str) -> Measure:
         """What is known of a figure."""

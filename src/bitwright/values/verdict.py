@@ -143,6 +143,7 @@ class Verdict(Value, kind="verdict", version=2):
         bound_name: the figure, a share, whose distance from 1 bounds what the primary one can lose; empty where
             there is none. On data that a network was trained on, the primary one is saturated, and this one is not.
         policy_name: the policy measured.
+        agreement_name: the figure that is the share of decisions equal to float's; empty where nothing is decided.
     """
 
     task: str
@@ -152,6 +153,7 @@ class Verdict(Value, kind="verdict", version=2):
     distance_name: str
     bound_name: str = ""
     policy_name: str = ""
+    agreement_name: str = ""
 
     @property
     def primary(self) -> Figure:
@@ -167,6 +169,11 @@ class Verdict(Value, kind="verdict", version=2):
     def lost(self) -> Interval:
         """How much worse the primary figure is than float's; see :attr:`Figure.lost`."""
         return self.primary.lost
+
+    @property
+    def decided(self) -> Figure | None:
+        """The share of decisions equal to float's; None where the task makes none."""
+        return self.figures.get(self.agreement_name)
 
     @property
     def may_lose(self) -> float:
