@@ -389,6 +389,20 @@ class TestNames:
         assert capture(model, x).graph_hash != original
         assert capture(model, x, "x86").graph_hash != capture(model, x).graph_hash
 
+    def test_the_hash_tells_outputs_by_their_names(self):
+        """Outputs that changed their names are other outputs to a task that reads one by name."""
+
+        class Named(torch.nn.Module):
+            def __init__(self, *names):
+                super().__init__()
+                self.names = names
+
+            def forward(self, x):
+                return dict(zip(self.names, (x + 1, x * 2), strict=True))
+
+        hashes = {capture(Named(*names).eval(), torch.ones(2, 3)).graph_hash for names in ("ab", "ba", "ab")}
+        assert len(hashes) == 2
+
     def test_the_hash_is_the_same_in_another_process(self, tmp_path):
         model = nn.Sequential(conv(4, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()).eval()
         torch.save(model, tmp_path / "model.pt")

@@ -375,8 +375,11 @@ def _round_biases(module: GraphModule, table: dict[str, Quantizer]) -> None:
 
 
 def _hash(module: GraphModule) -> str:
-    """Identifies structure and float weights, 16 hexadecimal digits."""
+    """Identifies structure, float weights and, of several outputs, which is called what; 16 hexadecimal digits."""
     digest = hashlib.sha256()
+    outputs = str(module.graph._codegen.pytree_info.out_spec)  # type: ignore[attr-defined]
+    if outputs != "*":
+        digest.update(outputs.encode())
     for node in module.graph.nodes:
         digest.update(f"{node.op}|{node.name}|{node.target}|{node.args}|{node.kwargs}\n".encode())
     for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
