@@ -22,7 +22,9 @@ Each message names the parameter, its value and the way out, on one line.
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "BitwrightError",
@@ -102,6 +104,20 @@ class MissingExtra(BitwrightError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+def told(error: BaseException) -> str:
+    """An error of the user's own code on one line: its kind, its text, and the file and line it came from."""
+    lines = str(error).strip().splitlines()
+    here = Path(__file__).parent
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if here not in Path(f.filename).parents]
+    own = [f for f in frames if "importlib" not in f.filename]
+    own = [f for f in own if "site-packages" not in f.filename] or own
+    where = f" ({own[-1].filename} line {own[-1].lineno})" if own else ""
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f" ({error.filename} line {error.lineno})"
+        lines = [error.msg]
+    return f"{type(error).__name__}: {lines[0]}{where}" if lines else f"{type(error).__name__}{where}"
 
 
 def first_line(error: BaseException) -> str:

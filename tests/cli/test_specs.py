@@ -97,6 +97,7 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, spec: str, messa
             r"importing 'wrong' \(the model 'wrong:build'\) failed: ModuleNotFoundError: .* \(.*wrong.py line 1\)$",
         ),
         ("x = 1\ny = x +\n", r"failed: SyntaxError: invalid syntax \(.*wrong.py line 2\)$"),
+        ("import sys\nsys.exit(0)\n", r"failed: SystemExit: 0 \(.*wrong.py line 2\)$"),
         ("\n1 / 0\n", r"failed: ZeroDivisionError: division by zero \(.*wrong.py line 2\)$"),
     ],
 )

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from bitwright.errors import InvalidInput
 from bitwright.graph import calibrate, capture
 from bitwright.tasks import Dense, evaluate
+from bitwright.tasks.dense import overlap
+from bitwright.tasks.infer import named_task
 from bitwright.values import FLOAT, Policy
 
 
@@ -61,3 +64,27 @@ def test_the_interval_of_mean_iou_is_that_of_samples_drawn_again(network):
     values = [brute(graph, policy, [(inputs[index], targets[index])]) for index in drawn]
     found = evaluate(graph, policy, data, Dense(), resamples=5000).figures["mean-iou"].value
     assert (found.low, found.high) == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.02)
+
+
+def test_one_position_a_sample_is_dense_too():
+    """Logits (N, K) are dense prediction at a single position: the same figures as for (N, K, 1)."""
+    logits, targets = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 2])
+    flat, wide = (
+        overlap(Dense().head(z, y)) for z, y in ((logits, targets), (logits.unsqueeze(-1), targets.unsqueeze(-1)))
+    )
+    assert torch.equal(flat, wide)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dense?ignore=x", "ignore must be a whole number, got 'x'"),
+        ("dense?ignore=1.5", "ignore must be a whole number, got 1.5"),
+        ("language?ignore=true", "ignore must be a whole number, got True"),
+        ("embedding?neighbours=0", "neighbours must be a whole number, at least 1, got 0"),
+        ("embedding?neighbours=x", "neighbours must be a whole number, at least 1, got 'x'"),
+    ],
+)
+def test_options_that_are_no_whole_numbers_are_refused(name, message):
+    with pytest.raises(InvalidInput, match=message):
+        named_task(name)

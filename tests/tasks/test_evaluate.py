@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bitwright.errors import InvalidData, InvalidInput, InvalidPolicy, PolicyMismatch
+from bitwright.errors import BitwrightError, InvalidData, InvalidInput, InvalidPolicy, PolicyMismatch
 from bitwright.graph import calibrate, capture
 from bitwright.tasks import evaluate, reference, wilson
 from bitwright.values import FLOAT, Policy, Verdict
@@ -152,7 +152,7 @@ def test_the_policy_in_force_stays_in_force_also_after_an_error(digits_graph, ba
     assert digits_graph.policy == before
     reference(digits_graph, batches)
     assert digits_graph.policy == before
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(InvalidInput, match="ZeroDivisionError"):
         evaluate(digits_graph, FLOAT, batches, loss=lambda outputs, targets: 1 / 0)
     assert digits_graph.policy == before
 
@@ -272,3 +272,23 @@ class TestBadInput:
     def test_a_loss_that_is_not_finite(self, digits_graph, batches):
         with pytest.raises(InvalidData, match="the loss is not finite"):
             evaluate(digits_graph, FLOAT, batches, loss=lambda outputs, targets: outputs.sum(1) * float("nan"))
+
+
+def _broken(*_):
+    raise ValueError("no such key\nmore")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss": _broken}, r"the function that was given as loss failed: ValueError: no such key \(.*line \d+\)$"),
+        ({"metric": _broken}, r"the function that was given as metric failed: ValueError: no such key \(.*line \d+\)$"),
+        ({"loss": lambda z, y: "low"}, "loss must return one number per sample, got str"),
+        ({"metric": lambda z, y: None}, "metric must return one number, got NoneType"),
+        ({"metric": lambda z, y: z}, "metric must return one number, got Tensor"),
+        ({"metric": lambda z, y: float("nan")}, "metric must return a finite number, got nan"),
+    ],
+)
+def test_what_is_wrong_with_a_users_function_is_said(digits_graph, batches, given, message):
+    with pytest.raises(BitwrightError, match=message):
+        evaluate(digits_graph, FLOAT, batches, **given)

@@ -6,11 +6,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitwright.errors import BitwrightError, InvalidInput, nearest
+from bitwright.errors import BitwrightError, InvalidInput, nearest, told
 
 if TYPE_CHECKING:
     from torch import nn
@@ -135,8 +134,8 @@ def _make(spec: str, what: str, ready: type | tuple[()] = ()) -> Any:
         return found()
     except BitwrightError:
         raise
-    except Exception as error:
-        raise InvalidInput(f"the {what} factory '{spec}' failed: {_told(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise InvalidInput(f"the {what} factory '{spec}' failed: {told(error)}") from error
 
 
 def _find(spec: str, what: str) -> Any:
@@ -163,15 +162,15 @@ def _import(name: str, spec: str, what: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise InvalidInput(f"importing '{name}' (the {what} '{spec}') failed: {_told(error)}") from error
+            raise InvalidInput(f"importing '{name}' (the {what} '{spec}') failed: {told(error)}") from error
         hint = nearest(name, [path.stem for path in Path(here).glob("*.py")])
         raise InvalidInput(
             f"there is no module '{error.name}' (the {what} '{spec}') in '{here}' or on the Python path{hint}"
         ) from None
     except BitwrightError:
         raise
-    except Exception as error:
-        raise InvalidInput(f"importing '{name}' (the {what} '{spec}') failed: {_told(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise InvalidInput(f"importing '{name}' (the {what} '{spec}') failed: {told(error)}") from error
 
 
 def _required_arguments(factory: Any) -> list[str]:
@@ -194,15 +193,3 @@ def _exists(module: str) -> bool:
     if (here / f"{root}.py").exists() or (here / root).is_dir():
         return True
     return importlib.util.find_spec(root) is not None
-
-
-def _told(error: BaseException) -> str:
-    """An error of the user's own code on one line: its kind, its text, and the file and line it came from."""
-    lines = str(error).strip().splitlines()
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "importlib" not in f.filename and Path(f.filename) != Path(__file__)]
-    where = f" ({own[-1].filename} line {own[-1].lineno})" if own else ""
-    if isinstance(error, SyntaxError) and error.filename:
-        where = f" ({error.filename} line {error.lineno})"
-        lines = [error.msg]
-    return f"{type(error).__name__}: {lines[0]}{where}" if lines else f"{type(error).__name__}{where}"

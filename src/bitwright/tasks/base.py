@@ -21,13 +21,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bitwright.errors import InvalidData, InvalidInput
+from bitwright.errors import BitwrightError, InvalidData, InvalidInput, told
 from bitwright.graph.batches import as_batches
 from bitwright.registry import Registry
 from bitwright.tasks.intervals import Array, Draws
@@ -260,7 +260,11 @@ class Task(ABC):
             InvalidInput: the function does not give one number for each sample.
         """
         assert self.loss is not None
-        values = torch.as_tensor(self.loss(outputs, targets))
+        given = called("loss", self.loss, outputs, targets)
+        try:
+            values = torch.as_tensor(given)
+        except (TypeError, ValueError, RuntimeError):
+            raise InvalidInput(f"loss must return one number per sample, got {type(given).__name__}") from None
         if values.dim() == 0 or values.shape[0] != count:
             raise InvalidInput(
                 f"loss must return one number per sample, shape ({count},), got shape {tuple(values.shape)}; "
@@ -295,6 +299,35 @@ class Task(ABC):
         figures = self.measured(evidence, draws)
         names = (self.primary, self.distance, self.bound, policy_name, self.agreement)
         return Verdict(self.name, evidence.samples, figures, *names)
+
+
+Whole = TypeVar("Whole", int, int | None)
+
+
+def whole(option: str, value: Whole, least: int | None = None) -> Whole:
+    """An option of a task that must be a whole number, checked; None stays None.
+
+    Raises:
+        InvalidInput: it is something else, or below ``least``.
+    """
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)):
+        return value
+    limit = "" if least is None else f", at least {least}"
+    raise InvalidInput(f"{option} must be a whole number{limit}, got {value!r}")
+
+
+def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """What a function of the user returns.
+
+    Raises:
+        InvalidInput: it fails; says how, and in which line.
+    """
+    try:
+        return function(*args)
+    except BitwrightError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"the function that was given as {what} failed: {told(error)}") from error
 
 
 class Vectors(Task):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.tasks.base import TASKS, Answer, Evidence, Values
+from bitwright.tasks.base import TASKS, Answer, Evidence, Values, whole
 from bitwright.tasks.classification import IGNORED, Classes, Head, check_classes
 from bitwright.tasks.intervals import Array, Draws
 from bitwright.values import Figure, Measure
@@ -36,7 +36,7 @@ class Dense(Classes):
 
     def __init__(self, *data: Any, ignore: int | None = None, **options: Any) -> None:
         super().__init__(*data, **options)
-        self.ignore = ignore
+        self.ignore = whole("ignore", ignore)
 
     def head(self, logits: Tensor, targets: Any) -> Head:
         """Logits (N, K, ...) with class numbers (N, ...)."""
@@ -77,8 +77,8 @@ def overlap(head: Head) -> Tensor:
     """(N, 2, K) positions of each class that are predicted and true, and that are one of the two at least."""
     assert head.targets is not None
     samples, classes = head.logits.shape[:2]
-    predicted, wanted = head.predicted.flatten(1), head.targets.long().flatten(1)
-    counted = torch.ones_like(wanted, dtype=torch.bool) if head.counted is None else head.counted.flatten(1)
+    predicted, wanted = head.predicted.reshape(samples, -1), head.targets.long().reshape(samples, -1)
+    counted = torch.ones_like(wanted, dtype=torch.bool) if head.counted is None else head.counted.reshape(samples, -1)
     place = torch.arange(samples, device=wanted.device)[:, None] * classes
 
     def counts(values: Tensor, where: Tensor) -> Tensor:

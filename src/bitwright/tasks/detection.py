@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput, MissingExtra
-from bitwright.tasks.base import TASKS, Answer, Evidence, Values, Vectors
+from bitwright.tasks.base import TASKS, Answer, Evidence, Values, Vectors, called
 from bitwright.tasks.embedding import projected
 from bitwright.tasks.intervals import Array, Draws, ends
 from bitwright.tasks.outputs import Named, flatten
@@ -77,7 +77,7 @@ class Detection(Vectors):
 
     def details(self, answer: Answer) -> dict[str, Any]:
         """The boxes found, and those that there are."""
-        found = [_checked(boxes, "decode", "scores") for boxes in self.decode(answer.raw)]
+        found = [_checked(boxes, "decode", "scores") for boxes in called("decode", self.decode, answer.raw)]
         if len(found) != answer.count:
             raise InvalidInput(f"decode must give one entry for each of {answer.count} images, got {len(found)}")
         known = {} if answer.targets is None else {"known": truths(answer.targets)}

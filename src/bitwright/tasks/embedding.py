@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bitwright.tasks.base import TASKS, Answer, Evidence, Task, Values
+from bitwright.tasks.base import TASKS, Answer, Evidence, Task, Values, whole
 from bitwright.tasks.intervals import Array, Draws
 from bitwright.tasks.outputs import Named, flatten
 from bitwright.values import Figure, Interval, Measure
@@ -44,7 +44,7 @@ class Embedding(Task):
 
     def __init__(self, *data: Any, neighbours: int = 10, **options: Any) -> None:
         super().__init__(*data, **options)
-        self.neighbours = neighbours
+        self.neighbours = whole("neighbours", neighbours, least=1)
 
     def read(self, outputs: Named, targets: Any) -> list[Tensor]:
         """Vectors of length 1, float64."""

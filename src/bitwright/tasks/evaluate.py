@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from bitwright.errors import InvalidData, PolicyMismatch
+from bitwright.errors import InvalidData, InvalidInput, PolicyMismatch
 from bitwright.graph.batches import Batch, as_batches, iterate
 from bitwright.graph.graph import Graph
-from bitwright.tasks.base import Answer, Evidence, Loss, Metric, Task
+from bitwright.tasks.base import Answer, Evidence, Loss, Metric, Task, called
 from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.infer import task_for
 from bitwright.tasks.intervals import Array, Draws
@@ -168,7 +169,16 @@ def evaluate(
 def _metrics(task: Task, outputs: Any, targets: Any) -> dict[str, float]:
     """The user's metrics of all batches together."""
     whole, wanted = joined(outputs), joined(targets)
-    return {name: float(function(whole, wanted)) for name, function in task.metrics.items()}
+    found: dict[str, float] = {}
+    for name, function in task.metrics.items():
+        value = called(name, function, whole, wanted)
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise InvalidInput(f"{name} must return one number, got {type(value).__name__}") from None
+        if not math.isfinite(found[name]):
+            raise InvalidData(f"{name} must return a finite number, got {found[name]}")
+    return found
 
 
 def _pairs(

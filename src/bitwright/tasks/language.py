@@ -9,7 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.tasks.base import TASKS, Answer, Evidence, Values
+from bitwright.tasks.base import TASKS, Answer, Evidence, Values, whole
 from bitwright.tasks.classification import AGREEMENT, KL, LOSS, Classes, Head, check_classes
 from bitwright.tasks.dense import counting
 from bitwright.tasks.intervals import Array, Draws, Statistic
@@ -39,7 +39,7 @@ class Language(Classes):
 
     def __init__(self, *data: Any, shifted: bool = True, ignore: int | None = None, **options: Any) -> None:
         super().__init__(*data, **options)
-        self.shifted, self.ignore = shifted, ignore
+        self.shifted, self.ignore = shifted, whole("ignore", ignore)
 
     def _chosen(self, outputs: Named, targets: Any) -> list[tuple[str, Tensor, Any]]:
         if self.output is None:  # what such networks return beside their logits, e.g. keys and values, is not compared
