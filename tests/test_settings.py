@@ -21,6 +21,7 @@ from bitwright.settings import DEFAULT_DROP, DEFAULTS, NAMED, Settings, names_of
         ({"repairs": "gptq,,bias"}, r"^repairs must be names with commas between them, or none, got 'gptq,,bias'$"),
         ({"repairs": 3}, r"^repairs must be a valid tuple, got 3$"),
         ({"cost": "bop"}, r"^cost must be one of size, bops, packed; did you mean 'bops'\?, got 'bop'$"),
+        ({"task": 5}, r"^task must be the name of a task, module:Class, or a task, got 5$"),
         ({"quantizer": 3}, r"^quantizer must be a name or a PT2E Quantizer, got 3$"),
         ({"loss": 3}, r"^loss must be a function, or module:function, got 3$"),
         ({"pointz": 3}, r"^unknown setting 'pointz'; did you mean 'points'\?$"),

@@ -179,7 +179,11 @@ class Settings(BaseModel):
     """What the model is exported for."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Flag("N")] = 0
     """Seed of everything that is drawn at random."""
-    task: Annotated[Any, Flag("NAME", empty="what outputs and targets look like")] = None
+    task: Annotated[
+        Any,
+        with_attribute("judged_by", "the name of a task, module:Class, or a task"),
+        Flag("NAME", empty="what outputs and targets look like"),
+    ] = None
     """What the outputs mean: a named task, with options as in dense?ignore=255, or module:Class of your own."""
     loss: Annotated[Function, Flag("MODULE:FUNCTION", empty="the task's own")] = None
     """(outputs, targets) -> one loss for each sample."""

@@ -172,7 +172,7 @@ def test_a_stream_of_samples_needs_a_loader():
     ("batches", "message"),
     [
         ([], "p has no samples"),
-        ([X], r"a batch of p must be a pair \(inputs, targets\), got Tensor"),
+        ([X], r"a batch of p must be a pair \(inputs, targets\), \(inputs, None\) without targets, got Tensor"),
         ([(X, Y, Y)], "must be a pair .* got 3 values"),
         ([{"x": X}], "must be a pair .* got dict"),
         ([((X, X[:4]), Y)], "the inputs of p must all have the same number of samples, got 10 and 4"),

@@ -36,6 +36,21 @@ def test_verdict_table_at_80_columns_keeps_every_interval(report: RunReport) -> 
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+def test_wide_figures_move_on_to_the_next_table_instead_of_being_cut(report: RunReport) -> None:
+    """A cut unit is another one: 33.8 MB for 33.8 MBOPs."""
+    perplexity = Measure("perplexity", "Perplexity", larger=False, relative=True)
+    near = Interval(123456.7, 123455.1, 123457.9, 0.95, "bootstrap")
+    change = Interval(-0.00889, -0.02773, 0.00861, 0.95, "paired bootstrap")
+    figure = Figure(perplexity, near, near, change)
+    wide = Verdict("language", 100, {"perplexity": figure}, "perplexity", "perplexity")
+    assert report.chosen is not None
+    alone = replace(report, baselines=(), alternatives=(), chosen=replace(report.chosen, verdict=wide))
+    text = shown(terminal.verdict_table(alone))
+    assert "1.60 MBOPs" in text
+    assert "-0.00889 [-0.02773, +0.00861]" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
 def test_unmeasured_policies_are_said_to_be_unmeasured(empty: RunReport, report: RunReport) -> None:
     assert "float" in shown(terminal.verdict_table(empty))
     assert "Latency was not measured." in shown(terminal.latency_lines([]))

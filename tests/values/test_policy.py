@@ -119,6 +119,7 @@ class TestFiles:
         ("text", "message"),
         [
             ("{", "policy is not valid JSON"),
+            ("[" * 100_000, "policy is not valid JSON"),
             ("[]", r"the policy must be an object, got \[\]"),
             ('{"name": "W4A4"}', "bits must be an object that maps site names to bit widths, got nothing"),
             ('{"bits": [4]}', r"bits must be an object that maps site names to bit widths, got \[4\]"),

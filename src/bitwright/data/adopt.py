@@ -222,7 +222,9 @@ class BatchStream(Dataset):
 def _checked(batch: Any, name: str, first: int) -> Batch:
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         got = f"{len(batch)} values" if isinstance(batch, list | tuple) else type(batch).__name__
-        raise InvalidData(f"a batch of {name} must be a pair (inputs, targets), got {got}")
+        raise InvalidData(
+            f"a batch of {name} must be a pair (inputs, targets), (inputs, None) without targets, got {got}"
+        )
     inputs = to_inputs(batch[0], name, first)
     if batch[1] is None:
         return inputs, torch.empty(samples_in(inputs), 0)

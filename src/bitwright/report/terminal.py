@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
 from bitwright.report.panels import (
+    FiguresPanel,
     figures_panel,
     headline,
     sensitivity_rows,
@@ -29,7 +31,11 @@ from bitwright.values import (
     Sites,
 )
 
+WIDTH = 80
+_LABEL = 13
 _BAR = 16
+_Column = tuple[str, tuple[str, ...]]
+"""Heading and cells."""
 _KIND_STYLE = {"weight": "blue", "activation": "dark_orange3"}
 _MARKS = {"chosen": "*", "alternative": "+"}
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -57,28 +63,50 @@ def _bar(share: float) -> str:
     return ("█" * (eighths // 8) + rest).ljust(_BAR)
 
 
+def _figures_table(panel: FiguresPanel, columns: Sequence[_Column], title: str) -> Table:
+    table = plain_table(title, panel.intervals if title else "")
+    table.add_column("Policy", min_width=5, overflow="fold")
+    for heading, _ in columns:
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    for number, row in enumerate(panel.rows):
+        label = Text(f"{row.label} {_MARKS[row.role]}" if row.role in _MARKS else row.label)
+        cells = (Text(values[number].replace("–", "-")) for _, values in columns)
+        table.add_row(label, *cells, style="bold" if row.role == "chosen" else "")
+    return table
+
+
+def _width(table: Table) -> int:
+    """Characters that a table takes when nothing is cut and the names of policies are folded to a legible width."""
+    table.columns[0].max_width = _LABEL
+    console = Console(width=1000)
+    return Measurement.get(console, console.options, table).maximum
+
+
 def verdict_table(report: RunReport) -> RenderableType:
     """Float and all policies: the figures of the task with intervals, and the costs."""
     panel = figures_panel(report)
     shown = panel.cost_metrics
-    # At 80 columns: the primary figure, its change and two costs, then two figures at a time, then further costs.
-    groups = [panel.headings[:2], *(panel.headings[i : i + 2] for i in range(2, len(panel.headings), 2))]
+    cells = [
+        (heading, tuple(row.cells[i] if i < len(row.cells) else "–" for row in panel.rows))
+        for i, heading in enumerate(panel.headings)
+    ]
+    costs: list[_Column] = []
+    for metric in shown:
+        values = tuple(text.cost(metric, row.costs[metric]) if metric in row.costs else "–" for row in panel.rows)
+        costs.append((text.metric_name(metric).replace(" per input", ""), values))
+    # The primary figure, its change and two costs, then two figures at a time, then further costs. What does not fit
+    # moves on into the next table: a cut number, or a cut unit, is another one.
+    groups = [[*cells[:2], *costs[:2]], *(cells[i : i + 2] for i in range(2, len(cells), 2))]
+    groups = [*groups[:-1], [*groups[-1], *costs[2:]]]
     parts: list[RenderableType] = []
-    for number, headings in enumerate(groups):
-        table = plain_table("", "") if number else plain_table("Figures", panel.intervals)
-        table.add_column("Policy", min_width=5, overflow="fold")
-        for name in headings:
-            table.add_column(Text(name), justify="right", no_wrap=True)
-        costs = shown[:2] if number == 0 else shown[2:] if number == len(groups) - 1 else ()
-        for metric in costs:
-            table.add_column(text.metric_name(metric).replace(" per input", ""), justify="right", no_wrap=True)
-        for row in panel.rows:
-            style = "bold" if row.role == "chosen" else ""
-            label = Text(f"{row.label} {_MARKS[row.role]}" if row.role in _MARKS else row.label)
-            cells = list(row.cells[2 * number : 2 * number + 2])
-            cells += [text.cost(m, row.costs[m]) if m in row.costs else "–" for m in costs]
-            table.add_row(label, *(Text(cell.replace("–", "-")) for cell in cells), style=style)
-        parts.append(table)
+    while groups:
+        columns = groups.pop(0)
+        left: list[_Column] = []
+        while len(columns) > 1 and _width(_figures_table(panel, columns, "")) > WIDTH:
+            left.insert(0, columns.pop())
+        parts.append(_figures_table(panel, columns, "" if parts else "Figures"))
+        if left:
+            groups[:1] = [left + (groups[0] if groups else [])]
     marks = ["* the chosen policy"] if report.chosen else []
     marks += ["+ chosen for another budget"] if report.alternatives else []
     parts += [Text(", ".join(marks), style="dim")] if marks else []

@@ -125,7 +125,7 @@ class Value:
         source = source or f"the {cls._kind or cls.__name__}"
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise cls._error(f"{source} is not valid JSON: {error}") from None
         return cls.from_dict(data, source)
 
