@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.cli.demo import WEIGHTS
 from bitwright.cli.job import Job
 from bitwright.report import format as text
 from bitwright.store import folder as files
@@ -25,7 +24,7 @@ _FILES = (
     (files.FRONT, "the Pareto front"),
     (files.SENSITIVITY_CSV, "sensitivity of every site at every width"),
     (files.JOB, "these settings, as a job file"),
-    (WEIGHTS, "the weights of the network that was trained"),
+    (files.WEIGHTS, "the weights of the network that was trained"),
 )
 
 

@@ -18,7 +18,6 @@ _PRESET = {
     "output": "bitwright-demo",
     "threads": 1,
 }
-WEIGHTS = "digits.pt"
 
 
 @takes_job("budget", "output", "seed", preset=_PRESET)
@@ -37,6 +36,7 @@ def demo(job: Job) -> None:
     from bitwright.cli.load import load_data
     from bitwright.cli.progress import ProgressBars
     from bitwright.cli.run import called, main_job
+    from bitwright.store import folder as files
     from bitwright.store import write_atomically
     from bitwright.zoo import train_digits_network
 
@@ -47,5 +47,5 @@ def demo(job: Job) -> None:
         model = train_digits_network(job.seed, lambda done, total: bars("train the network", done, total))
     weights = io.BytesIO()
     torch.save(model.state_dict(), weights)
-    write_atomically(job.output / WEIGHTS, weights.getvalue())
-    main_job(job.model_copy(update={"weights": job.output / WEIGHTS}), model, data, command=called())
+    write_atomically(job.output / files.WEIGHTS, weights.getvalue())
+    main_job(job.model_copy(update={"weights": job.output / files.WEIGHTS}), model, data, command=called())

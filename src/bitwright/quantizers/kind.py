@@ -11,7 +11,7 @@ from bitwright.registry import Descriptor, Registry
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuantizerKind(Descriptor):
-    """A function ``(site, **options) -> Quantizer`` for a site of the kind that it is made for.
+    """A function ``(site) -> Quantizer`` for a site of the kind that it is made for.
 
     ``graph.put`` gives the quantizer the float weight; the repair ``put`` what calibration saw of an activation.
     """
