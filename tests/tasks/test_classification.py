@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.tasks import Classification, infer
 from bitwright.tasks.classification import check_classes
 
 TWO = torch.zeros(2, 3)
@@ -49,3 +50,21 @@ def test_classes_along_the_last_axis_are_told():
     with pytest.raises(InvalidInput, match=r"classes must be axis 1 .* got shape \(4, 7, 20\) .*movedim\(-1, 1\)"):
         check_classes(outputs, targets)
     check_classes(outputs.movedim(-1, 1), targets)
+
+
+def test_outputs_of_different_widths_are_not_taken_for_one_another():
+    outputs = {"features": torch.randn(4, 16), "logits": torch.randn(4, 3)}
+    targets = torch.tensor([0, 1, 2, 0])
+    with pytest.raises(InvalidInput, match=r"different numbers of classes: 'features' \(16\), 'logits' \(3\); name"):
+        Classification().score(outputs, targets)
+    chosen = Classification(output="logits").score(outputs, targets)
+    assert torch.equal(chosen, Classification().score(outputs["logits"], targets))
+
+
+def test_one_hot_targets_are_no_regression():
+    logits, classes = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+    one_hot = torch.nn.functional.one_hot(classes, 3).float()
+    with pytest.raises(InvalidInput, match=r"look like one-hot classes, of shape \(5, 3\); give class numbers"):
+        infer(logits, one_hot)
+    assert infer(logits, one_hot + 0.1).name == "regression"
+    assert infer(logits, classes).name == "classification"

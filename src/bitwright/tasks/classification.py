@@ -95,6 +95,14 @@ class Classes(Task):
         if self.output is not None and self.output not in outputs:
             raise InvalidInput(f"output must be one of {', '.join(outputs)}, got '{self.output}'")
         names = [self.output] if self.output is not None else list(outputs)
+        widths = {name: outputs[name].shape[1] if outputs[name].dim() > 1 else 1 for name in names}
+        if len(set(widths.values())) > 1 and not isinstance(targets, Mapping):
+            told = ", ".join(f"'{name}' ({width})" for name, width in widths.items())
+            raise InvalidInput(
+                f"the network's outputs have different numbers of classes: {told}; name the one that holds the logits, "
+                f"e.g. --task {self.name}?output={names[-1]} (output= in Python), or give the targets as a dictionary "
+                "by the outputs' names"
+            )
         known = targets if isinstance(targets, Mapping) else {names[0]: targets}
         unknown = [name for name in known if name not in names]
         if unknown:

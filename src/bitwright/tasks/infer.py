@@ -41,6 +41,11 @@ def infer(outputs: Any, targets: Any, loss: Loss | None = None) -> Task:
     logits = next(iter(named.values()), None)
     if logits is None:
         raise InvalidInput("the network returns no tensor, so there is nothing to compare; wrap the model")
+    if isinstance(first, Tensor) and _one_hot(first, logits):
+        raise InvalidInput(
+            f"the targets look like one-hot classes, {_told(first)}; give class numbers instead, targets.argmax(1), or "
+            "name the task with --task regression (task= in Python)"
+        )
     if isinstance(first, Tensor) and (first.is_floating_point() or (loss is not None and not _classes(logits))):
         return Regression()
     if isinstance(first, Tensor) and _classes(logits):
@@ -58,6 +63,13 @@ def infer(outputs: Any, targets: Any, loss: Loss | None = None) -> Task:
 
 def _classes(logits: Tensor) -> bool:
     return logits.dim() > 1 and logits.shape[1] > 1
+
+
+def _one_hot(targets: Tensor, logits: Tensor) -> bool:
+    """Whether there is a 1 for each sample in a float target, and zeros elsewhere."""
+    if not targets.is_floating_point() or targets.shape != logits.shape or not _classes(logits):
+        return False
+    return bool(((targets == 0) | (targets == 1)).all()) and bool((targets.sum(1) == 1).all())
 
 
 def _told(value: Any) -> str:
