@@ -292,3 +292,13 @@ def _broken(*_):
 def test_what_is_wrong_with_a_users_function_is_said(digits_graph, batches, given, message):
     with pytest.raises(BitwrightError, match=message):
         evaluate(digits_graph, FLOAT, batches, **given)
+
+
+def test_without_targets_the_inputs_tell_a_reference_from_one_of_other_data(digits_graph, batches):
+    bare = [(inputs, None) for inputs, _ in batches]
+    assert len(bare) > 1
+    floats = reference(digits_graph, bare, "embedding")
+    policy = Policy.uniform(digits_graph.sites, 4, 8)
+    assert evaluate(digits_graph, policy, bare, reference=floats) == evaluate(digits_graph, policy, bare, "embedding")
+    with pytest.raises(InvalidData, match="batch 0 differs in its inputs from the reference"):
+        evaluate(digits_graph, policy, [bare[1], bare[0], *bare[2:]], reference=floats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Reference:
         outputs: of each batch, on the CPU; None when they were too large to keep (the float model then runs again
             beside each policy).
         targets: of each batch, on the CPU.
+        marks: what tells the inputs of each batch without targets from others; empty for those with targets.
         columns: name -> (N,) values of the samples.
         spread: output -> variance, see :class:`~bitwright.tasks.base.Evidence`.
         figure: the task's primary figure; None where it compares with float, or without targets.
@@ -43,6 +45,7 @@ class Reference:
     task: Task
     outputs: tuple[Any, ...] | None
     targets: tuple[Any, ...]
+    marks: tuple[str, ...]
     columns: dict[str, Array]
     spread: dict[str, float]
     figure: Figure | None
@@ -77,12 +80,14 @@ def reference(
     floats = FloatSide(meant)
     outputs: list[Any] = []
     targets: list[Any] = []
+    marks: list[str] = []
     size, metrics = 0, {}
     with graph.applied(FLOAT), torch.no_grad():
         for inputs, wanted in iterate(data, graph.device, "evaluation"):
             answer = Answer(meant, graph(*inputs), wanted, len(inputs[0]))
             floats.add(answer, details=True)
             targets.append(on_cpu(wanted))
+            marks.append(_mark(inputs, wanted))
             size += sum(value.numel() * value.element_size() for value in answer.outputs.values())
             outputs = [*outputs, on_cpu(answer.raw)] if size <= KEEP_BYTES or meant.metrics else []
             if progress is not None:
@@ -94,7 +99,8 @@ def reference(
     if floats.columns.samples > 1:
         figure = meant.measured(Evidence(columns, columns, {}, spread, metrics), Draws()).get(meant.primary)
     kept = tuple(outputs) if size <= KEEP_BYTES else None
-    return Reference(meant, kept, tuple(targets), columns, spread, figure, floats.columns.samples, graph.graph_hash)
+    count = floats.columns.samples
+    return Reference(meant, kept, tuple(targets), tuple(marks), columns, spread, figure, count, graph.graph_hash)
 
 
 def evaluate(
@@ -189,8 +195,8 @@ def _pairs(
     outputs = reference.outputs if reference is not None else None
     for group in _groups(iterate(batches, graph.device, "evaluation"), alone=outputs is not None):
         if reference is not None:
-            for i, (_, targets) in enumerate(group):
-                _check_same(reference, count + i, targets)
+            for i, batch in enumerate(group):
+                _check_same(reference, count + i, *batch)
         if outputs is None:
             expected = _run(graph, FLOAT, group)
         else:
@@ -227,8 +233,24 @@ def _on(graph: Graph, outputs: Any) -> Any:
     return torch.utils._pytree.tree_map(lambda v: v.to(graph.device) if isinstance(v, torch.Tensor) else v, outputs)
 
 
-def _check_same(reference: Reference, position: int, targets: Any) -> None:
-    if position >= len(reference.targets) or not same_targets(reference.targets[position], targets):
+def _mark(inputs: tuple[Any, ...], targets: Any) -> str:
+    """A digest of the inputs of a batch without targets: with targets, these tell it from others."""
+    if targets is not None:
+        return ""
+    found = hashlib.sha256()
+    for value in inputs:
+        found.update(str((value.dtype, tuple(value.shape))).encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _check_same(reference: Reference, position: int, inputs: tuple[Any, ...], targets: Any) -> None:
+    known = position < len(reference.targets)
+    if not known or not same_targets(reference.targets[position], targets):
         raise InvalidData(
             f"batch {position} differs in its targets from the reference; use the same data, without shuffling"
+        )
+    if reference.marks[position] != _mark(inputs, targets):
+        raise InvalidData(
+            f"batch {position} differs in its inputs from the reference; use the same data, without shuffling"
         )
