@@ -24,7 +24,7 @@ demo: install
 	@$(BIN)/bitwright demo
 
 test: install-dev
-	$(BIN)/python -m pytest --ignore=tests/test_docs.py
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/test_docs.py
 
 lint: install-dev
 	$(BIN)/ruff check .
