@@ -55,7 +55,7 @@ def test_bad_input_is_one_line(graph, data):
     with pytest.raises(PolicyMismatch, match="made for graph other"):
         apply_recipe(graph, Recipe(bw.Policy({weight: 4}, "other")), data)
     for action, message in (
-        (Action("limits", {"site": weight, "low": 0, "high": 1}), "limits can be set only at activations that have a range"),
+        (Action("limits", {"site": weight, "low": 0, "high": 1}), "limits can be set only at activations that have"),
         (Action("limits", {"site": relu, "low": 1.0, "high": 1.0}), "limits need low < high"),
         (Action("limits", {"site": relu}), "action 'limits' needs the option 'low'"),
         (Action("bits", {"site": "1.weihgt", "bits": 4}), "which is not among the"),
