@@ -20,13 +20,15 @@ import time  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
-from bitwright.sensitivity.suffix import Variant  # noqa: E402
 
 import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
 from bitwright.data import load_data  # noqa: E402
+from bitwright.graph.variants import Variant  # noqa: E402
 from bitwright.sensitivity import sweep  # noqa: E402
-from bitwright.sensitivity.sweep import Expected, Tally  # noqa: E402
+from bitwright.sensitivity.sweep import Tally, expected_of  # noqa: E402
+from bitwright.tasks import Classification  # noqa: E402
+from bitwright.tasks.columns import FloatSide  # noqa: E402
 from bitwright.zoo import resnet20, resnet20_cifar10  # noqa: E402
 
 IMAGES, BATCH, ROUNDS, WIDTH = 512, 64, 3, 4
@@ -34,14 +36,17 @@ IMAGES, BATCH, ROUNDS, WIDTH = 512, 64, 3, 4
 
 def naive(graph: Any, batches: list[Any], policies: dict[str, Any]) -> dict[str, Any]:
     """Every policy through the whole network, with the same measures."""
-    expected = [Expected(graph, (inputs,), targets, None) for inputs, targets in batches]
-    rows = {}
+    task = Classification()
+    floats, rows = FloatSide(task), {}
+    expected = [expected_of(graph, task, (inputs,), targets) for inputs, targets in batches]
+    for one in expected:
+        floats.add(one)
     for name, policy in policies.items():
-        tally = Tally()
+        tally = Tally(task)
         with graph.applied(policy), torch.no_grad():
             for one, (inputs, _) in zip(expected, batches, strict=True):
                 tally.add(one, graph(inputs))
-        rows[name] = tally.row(name, Variant((name,), policy))
+        rows[name] = tally.row(name, Variant((name,), policy), floats)
     return rows
 
 
@@ -98,7 +103,7 @@ def main() -> None:
         "same_figures_as_naive": same,
         "analysis_over_float_processor_time": ratio(cpu, "analysis", "float"),
         "analysis_evaluations": 2 * len(graph.sites),
-        "worst_site": {"site": worst.label, "kl": worst.kl, "agreement": worst.agreement},
+        "worst_site": {"site": worst.label, "kl": worst.distance, **worst.figures},
     }
     write("sweep", figures, arguments.output)
 
