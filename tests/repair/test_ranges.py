@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.layers import layers_of
-from bitwright.repair import set_granularity, set_ranges
+from bitwright.repair import apply_action, set_granularity, set_ranges
 from bitwright.values import Policy
+from bitwright.values.recipe import Action
 
 
 def output_error(graph, policy, network, x):
@@ -53,7 +56,7 @@ def cross_entropy(graph, policy, network, x):
 
 
 @pytest.mark.parametrize("kind", ["weight", "activation"])
-def test_cross_entropy_chooses_the_step_with_the_smallest(images, calibrated, kind):
+def test_distance_of_classes_chooses_the_step_with_the_smallest_cross_entropy(images, calibrated, kind):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4)).eval()
     with torch.no_grad():
@@ -62,8 +65,31 @@ def test_cross_entropy_chooses_the_step_with_the_smallest(images, calibrated, ki
     site = graph.sites.weights[-1].name if kind == "weight" else graph.sites.activations[-1].name
     policy = Policy({site: 3})
     before = cross_entropy(graph, policy, network, images)
-    set_ranges(graph, [(images, None)], policy, sites={site: "cross-entropy"})
+    set_ranges(graph, [(images, None)], policy, sites={site: "distance"}, task="classification")
     assert cross_entropy(graph, policy, network, images) < before
+
+
+def test_distance_is_that_of_the_task(images, calibrated):
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4)).eval()
+    with torch.no_grad():
+        network[3].weight[0].mul_(30)  # large values, which a squared error sees and probabilities hardly do
+    steps = {}
+    for task in ("classification", "regression"):
+        graph = calibrated(network, images, ranges="minmax")
+        site, policy = graph.sites.activations[-1].name, Policy.uniform(graph.sites, None, 3)
+        graph.apply(policy)
+        action = Action("repair", {"name": "ranges", "sites": {site: "distance"}})
+        apply_action(graph, action, [(images, torch.zeros(len(images), 4))] if task == "regression" else [images], task)
+        steps[task] = float(graph.quantizers[site].grid(3).scale)
+    assert steps["classification"] != steps["regression"]
+
+    def error(scale: float) -> float:
+        graph = calibrated(network, images, ranges="minmax")
+        grid = graph.quantizers[site].grid(3)
+        graph.quantizers[site].fix(3, replace(grid, scale=torch.tensor(scale)))
+        return output_error(graph, Policy({site: 3}), network, images)
+
+    assert error(steps["regression"]) <= error(steps["classification"])
 
 
 def test_granularity_changes_site_and_steps(residual, images, calibrated):

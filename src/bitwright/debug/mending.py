@@ -220,7 +220,7 @@ def compared(session: Session, site: str, actions: Sequence[Action]) -> list[flo
         with torch.no_grad():
             lane.to(walk.start(graph.linked(site)))
             for action, tally in zip(actions, tallies, strict=True):
-                apply_action(graph, action, batches)
+                apply_action(graph, action, batches, task)
                 graph.apply(graph.policy)  # the steps of sites that are linked with this one follow
                 for one, outputs in zip(expected, lane.outputs(), strict=True):
                     tally.add(one, outputs)

@@ -22,6 +22,7 @@ from bitwright.repair.roundable import roundable
 from bitwright.repair.rounding import Problem, Settings, learn_rounding
 from bitwright.repair.steps import Feedback, fitted_affine, full_step, gram_of
 from bitwright.repair.tails import Tail, tail_of
+from bitwright.settings import DEFAULTS
 from bitwright.values import Policy
 
 ROWS = 32768  # of each layer's input, from all samples together
@@ -50,11 +51,11 @@ def adaround(
     steps: str = "output",
     learn_bias: bool = True,
     round_inside: bool = False,
-    samples: int = 512,
+    samples: int = DEFAULTS.calibration_samples,
     learning_rate: float = 0.03,
     regularizer: float = 100.0,
     warm_start: float = 0.2,
-    seed: int = 0,
+    seed: int = DEFAULTS.seed,
 ) -> RepairReport:
     """Learn which weights are rounded up and which down (Nagel et al. 2020), for the widths of a policy.
 

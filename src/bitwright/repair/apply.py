@@ -13,6 +13,7 @@ from bitwright.numerics.ranges import Observed
 from bitwright.repair.descriptor import repair
 from bitwright.repair.fitted import put_fitted, take_fitted
 from bitwright.repair.report import RepairReport
+from bitwright.tasks import Task
 from bitwright.values.recipe import Action, Recipe
 
 Told = Callable[[Action, RepairReport | None], None]
@@ -20,7 +21,13 @@ Told = Callable[[Action, RepairReport | None], None]
 
 
 def apply_recipe(
-    graph: Graph, recipe: Recipe, batches: Any = None, told: Told | None = None, *, calibrated: bool = False
+    graph: Graph,
+    recipe: Recipe,
+    batches: Any = None,
+    told: Told | None = None,
+    *,
+    calibrated: bool = False,
+    task: Task | str | None = None,
 ) -> Graph:
     """Turn a captured float graph into the quantized network that a recipe describes.
 
@@ -34,6 +41,7 @@ def apply_recipe(
             values they only watch the ranges of other widths, for policies and repairs that are to follow.
         told: called with each action when it is done.
         calibrated: the graph has its ranges by the recipe's method already.
+        task: what the outputs mean, as in :func:`~bitwright.tasks.evaluate`, for repairs that compare outputs.
 
     Returns:
         The graph itself, its weights and ranges changed, with ``recipe.policy`` applied.
@@ -56,7 +64,7 @@ def apply_recipe(
         calibrate(graph, batches, ranges=recipe.ranges)
     graph.apply(recipe.target)
     for action in recipe.actions:
-        report = apply_action(graph, action, batches)
+        report = apply_action(graph, action, batches, task)
         if told is not None:
             told(action, report)
     return graph
@@ -72,7 +80,7 @@ def keep_fitted(graph: Graph, recipe: Recipe) -> Recipe:
     return recipe.with_fitted(take_fitted(graph, recipe.policy, recipe.digest))
 
 
-def apply_action(graph: Graph, action: Action, batches: Any) -> RepairReport | None:
+def apply_action(graph: Graph, action: Action, batches: Any, task: Task | str | None = None) -> RepairReport | None:
     """Do what one line of a recipe says, to a calibrated graph with a current policy.
 
     Returns:
@@ -82,17 +90,16 @@ def apply_action(graph: Graph, action: Action, batches: Any) -> RepairReport | N
         InvalidInput: options that are missing or cannot be used, or a repair that refuses.
     """
     try:
-        return _HOW[action.kind](graph, action.options, batches)
+        if action.kind == "repair":
+            own = {key: value for key, value in action.options.items() if key != "name"}
+            return repair(graph, action.options["name"], batches, task=task, **own)
+        _HOW[action.kind](graph, action.options)
     except KeyError as error:
         raise InvalidInput(f"the recipe's action '{action.kind}' needs the option {error}") from None
+    return None
 
 
-def _repair(graph: Graph, options: Mapping[str, Any], batches: Any) -> RepairReport:
-    own = {key: value for key, value in options.items() if key != "name"}
-    return repair(graph, options["name"], batches, **own)
-
-
-def _ranges(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
+def _ranges(graph: Graph, options: Mapping[str, Any]) -> None:
     names = [options["site"]] if options.get("site") else [s.name for s in graph.sites]
     for name in names:
         quantizer = graph.quantizers[graph.sites[name].name]
@@ -100,7 +107,7 @@ def _ranges(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
             quantizer.set_ranges(options["method"], options.get("percentile") or 99.99)
 
 
-def _limits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
+def _limits(graph: Graph, options: Mapping[str, Any]) -> None:
     quantizer = graph.quantizers[graph.sites[options["site"]].name]
     seen = quantizer.observed
     if seen is None:
@@ -114,11 +121,11 @@ def _limits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
     quantizer.set_ranges("minmax")
 
 
-def _bits(graph: Graph, options: Mapping[str, Any], batches: Any) -> None:
+def _bits(graph: Graph, options: Mapping[str, Any]) -> None:
     policy = graph.policy
     graph.apply(policy.replaced({options["site"]: options["bits"]}, policy.name.removesuffix("+") + "+"))
 
 
-_HOW: Mapping[str, Callable[[Graph, Mapping[str, Any], Any], RepairReport | None]] = MappingProxyType(
-    {"repair": _repair, "ranges": _ranges, "limits": _limits, "bits": _bits}
+_HOW: Mapping[str, Callable[[Graph, Mapping[str, Any]], None]] = MappingProxyType(
+    {"ranges": _ranges, "limits": _limits, "bits": _bits}
 )

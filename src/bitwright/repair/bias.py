@@ -20,6 +20,7 @@ from bitwright.repair.descriptor import registered
 from bitwright.repair.missing import ensure_biases
 from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.tails import tail_of
+from bitwright.settings import DEFAULTS
 from bitwright.values import Policy
 
 METHODS = ("empirical", "analytic")
@@ -38,7 +39,12 @@ METHODS = ("empirical", "analytic")
     mends={"weights": {}},
 )
 def bias_correction(
-    graph: Graph, batches: Any, policy: Policy | None = None, *, method: str = "empirical", samples: int = 512
+    graph: Graph,
+    batches: Any,
+    policy: Policy | None = None,
+    *,
+    method: str = "empirical",
+    samples: int = DEFAULTS.calibration_samples,
 ) -> RepairReport:
     """Give each layer the bias that makes the mean of its outputs what it is in the float network.
 

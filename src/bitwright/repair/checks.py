@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bitwright.errors import InvalidInput
-from bitwright.graph.batches import as_batches, iterate, limited
+from bitwright.graph.batches import Batch, as_batches, iterate, limited
 from bitwright.graph.graph import Graph
 from bitwright.values import Policy
 
@@ -34,7 +34,14 @@ def checked_policy(graph: Graph, name: str, policy: Policy | None) -> Policy:
 
 
 def checked_inputs(graph: Graph, name: str, batches: Any, samples: int | None = None) -> list[tuple[Any, ...]]:
-    """The inputs of each batch, on the graph's device, at most some number of samples.
+    """The inputs of each batch, as :func:`checked_batches`, whatever the targets are."""
+    return [inputs for inputs, _ in checked_batches(graph, name, batches, samples, False)]
+
+
+def checked_batches(
+    graph: Graph, name: str, batches: Any, samples: int | None = None, targets: bool = True
+) -> list[Batch]:
+    """Inputs and targets (or None) of each batch, on the graph's device, at most some number of samples.
 
     Raises:
         InvalidInput: no batches were given.
@@ -42,9 +49,8 @@ def checked_inputs(graph: Graph, name: str, batches: Any, samples: int | None = 
     """
     if batches is None:
         raise InvalidInput(f"repair '{name}' needs calibration data; pass batches, an iterable of (inputs, targets)")
-    found: list[tuple[Any, ...]] = []
     whole = iterate(as_batches(batches), graph.device, f"repair '{name}'")
-    for inputs, _ in limited(((inputs, None) for inputs, _ in whole), samples):
+    found = list(limited(whole if targets else ((inputs, None) for inputs, _ in whole), samples))
+    for inputs, _ in found:
         graph.check(inputs)
-        found.append(inputs)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.registry import Descriptor, Registry
 from bitwright.repair.report import RepairReport
+from bitwright.tasks import Task
 from bitwright.values.recipe import Action
 
 Moves = Literal["scales", "weight grids", "activation grids", "rounding"]
@@ -33,7 +35,8 @@ _BREAKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 class Repair(Descriptor):
     """A function ``(graph, batches, **options)`` that mends a graph in place and gives a :class:`RepairReport`.
 
-    Calling it checks the order, times the function and notes the repair on the graph.
+    A function with a parameter ``task`` is told what the outputs mean. Calling the repair checks the order, times the
+    function and notes the repair on the graph.
 
     Attributes:
         lasting: it changes the network itself, not what was fitted to its ranges: calibrating again keeps it.
@@ -50,7 +53,7 @@ class Repair(Descriptor):
     """
 
     function: Callable[..., RepairReport]
-    given: tuple[str, ...] = ("graph", "batches")
+    given: tuple[str, ...] = ("graph", "batches", "task")
     lasting: bool = False
     moves: tuple[Moves, ...] = ()
     leaves: Leaves | None = None
@@ -59,13 +62,17 @@ class Repair(Descriptor):
     worthwhile: Callable[[Graph], bool] = field(default=lambda graph: True)
     named: Mapping[str, Registry[Any]] = field(default_factory=dict)
 
-    def __call__(self, graph: Graph, batches: Any = None, *policy: Any, **options: Any) -> RepairReport:
+    def __call__(
+        self, graph: Graph, batches: Any = None, *policy: Any, task: Task | str | None = None, **options: Any
+    ) -> RepairReport:
         """Mend a graph; options as those of the function.
 
         Raises:
             InvalidInput: an earlier repair would be undone, or what the function refuses.
         """
         check_order(graph.repairs, self.name)
+        if "task" in inspect.signature(self.function).parameters:
+            options["task"] = task
         wall, processor = time.perf_counter(), time.process_time()
         report = self.function(graph, batches, *policy, **options)
         if not isinstance(report, RepairReport):
@@ -148,7 +155,9 @@ def check_sequence(names: Sequence[str]) -> None:
         check_order(names[:position], name)
 
 
-def repair(graph: Graph, name: str, batches: Any = None, **options: Any) -> RepairReport:
+def repair(
+    graph: Graph, name: str, batches: Any = None, *, task: Task | str | None = None, **options: Any
+) -> RepairReport:
     """Mend a graph in place with one repair; the model that was captured isn't touched.
 
     ``graph.repairs`` keeps the names of those that were applied. An order in which one would undo another is refused.
@@ -158,6 +167,7 @@ def repair(graph: Graph, name: str, batches: Any = None, **options: Any) -> Repa
         name: one of :data:`REPAIRS`, e.g. ``"cle"``, ``"gptq"``, ``"adaround"`` or ``"bias"``;
             ``bitwright repair --list`` describes them all.
         batches: calibration data, an iterable of (inputs, targets).
+        task: what the outputs mean, as in :func:`~bitwright.tasks.evaluate`, for repairs that compare outputs.
         options: of the repair: ``REPAIRS[name].options``.
 
     Returns:
@@ -167,4 +177,4 @@ def repair(graph: Graph, name: str, batches: Any = None, **options: Any) -> Repa
         InvalidInput: an unknown repair or option, or an order that makes no sense.
     """
     REPAIRS[name].check_options("repair", options)
-    return REPAIRS[name](graph, batches, **options)
+    return REPAIRS[name](graph, batches, task=task, **options)

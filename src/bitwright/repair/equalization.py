@@ -29,6 +29,7 @@ from bitwright.repair.descriptor import registered
 from bitwright.repair.missing import ensure_biases
 from bitwright.repair.observe import forget_ranges, refresh
 from bitwright.repair.report import Change, RepairReport
+from bitwright.settings import DEFAULTS
 from bitwright.values import FLOAT
 
 SPARE = 1.0  # absorbed are values that lie below the smallest one seen by this much of its distance from the mean
@@ -58,7 +59,7 @@ def equalize(
     activations: bool = False,
     absorb: bool = True,
     relu6: str = "auto",
-    samples: int = 512,
+    samples: int = DEFAULTS.calibration_samples,
 ) -> RepairReport:
     """Cross-layer equalization with high-bias absorption (Nagel et al., ICCV 2019, section 4.1).
 

@@ -19,6 +19,7 @@ from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.roundable import roundable
 from bitwright.repair.steps import Feedback, fitted_affine, full_step, sequential_rounding
 from bitwright.repair.tails import tail_of
+from bitwright.settings import DEFAULTS
 from bitwright.values import Policy
 
 
@@ -44,8 +45,8 @@ def gptq(
     learn_bias: bool = True,
     damping: float = 0.01,
     rows: int = 16384,
-    samples: int = 512,
-    seed: int = 0,
+    samples: int = DEFAULTS.calibration_samples,
+    seed: int = DEFAULTS.seed,
 ) -> RepairReport:
     """Round weights one after the other, each error made good in those still to come (GPTQ, Frantar et al., ICLR 2023).
 

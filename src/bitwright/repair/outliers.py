@@ -24,6 +24,7 @@ from bitwright.repair.checks import checked_inputs, checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.observe import forget_ranges, refresh
 from bitwright.repair.report import Change, RepairReport
+from bitwright.settings import DEFAULTS
 from bitwright.values import FLOAT, Policy
 
 SHARES = tuple(2.0 ** (-k / 2) for k in range(0, 21))
@@ -152,7 +153,9 @@ def _read(twins: Twins, readers: list[Layer], value: Tensor) -> list[Tensor]:
     moves=("scales",),
     mends={"activations": {}},
 )
-def smooth(graph: Graph, batches: Any, *, strength: float = 0.5, samples: int = 512) -> RepairReport:
+def smooth(
+    graph: Graph, batches: Any, *, strength: float = 0.5, samples: int = DEFAULTS.calibration_samples
+) -> RepairReport:
     """Move outliers of activations into the weights of linear layers (SmoothQuant, Xiao et al., ICML 2023, eq. 4).
 
     Channel j of an activation is divided by s_j = max|x_j|^a / max|w_j|^(1-a) and the linear layers that read it are

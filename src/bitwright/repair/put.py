@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bitwright.errors import InvalidInput
@@ -23,7 +23,12 @@ from bitwright.repair.report import Change, RepairReport
     named={"quantizer": QUANTIZERS},
 )
 def put(
-    graph: Graph, batches: Any = None, *, quantizer: str = "uniform", sites: Iterable[str] | None = None
+    graph: Graph,
+    batches: Any = None,
+    *,
+    quantizer: str = "uniform",
+    options: Mapping[str, Any] | None = None,
+    sites: Iterable[str] | None = None,
 ) -> RepairReport:
     """Put a quantizer at sites; the current policy stays.
 
@@ -31,15 +36,17 @@ def put(
         graph: calibrated, for activations.
         batches: not needed.
         quantizer: one of :data:`~bitwright.quantizers.kind.QUANTIZERS`.
+        options: of the quantizer, by name.
         sites: names; None for all weights.
 
     Returns:
         For each site with a width its mean step before and after.
 
     Raises:
-        InvalidInput: an unknown quantizer or site, or a quantizer that is made for the other kind of sites.
+        InvalidInput: an unknown quantizer, option or site, or a quantizer that is made for the other kind of sites.
     """
-    kind = QUANTIZERS[quantizer]
+    kind, options = QUANTIZERS[quantizer], options or {}
+    kind.check_options("quantizer", options)
     names = [site.name for site in graph.sites.weights] if sites is None else [graph.sites[name].name for name in sites]
     if not names:
         raise InvalidInput("there is no site to put a quantizer at; name some with sites=")
@@ -47,7 +54,7 @@ def put(
     for name in names:
         before, bits = graph.quantizers[name], policy[name]
         step = 0.0 if bits is None else float(before.grid(bits).scale.mean())
-        after = kind.function(before.site)
+        after = kind.function(before.site, **options)
         if before.site.kind == "activation":
             after.observe(before.observed)
         graph.put(name, after)

@@ -1,9 +1,10 @@
-"""Ranges site by site: other methods, by what they do to outputs or to the logits, and another granularity."""
+"""Ranges site by site: other methods, by what they do to the outputs of a layer or of the network; granularity."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -11,31 +12,36 @@ from torch import Tensor
 from torch.fx import Node
 
 from bitwright.errors import InvalidInput
+from bitwright.graph.batches import Batch
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, Positions, layers_of
 from bitwright.graph.places import site_calls
 from bitwright.graph.twins import Lane, Twins
-from bitwright.graph.walk import Hook, Hooks, Walk, unrounded
+from bitwright.graph.walk import Hook, Walk, unrounded
 from bitwright.numerics.affine import Affine, fake_quantize
 from bitwright.numerics.ranges import METHODS
 from bitwright.numerics.steps import position_of, rounded_up, step_at, stride, tie_free
 from bitwright.quantizers.base import Quantizer
-from bitwright.repair.checks import checked_inputs, checked_policy
+from bitwright.repair.checks import checked_batches, checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.steps import fitted_affine, full_step, gram_of, output_errors
+from bitwright.sensitivity.sweep import Tally
+from bitwright.settings import DEFAULTS
+from bitwright.tasks import Task, task_for
+from bitwright.tasks.base import Answer
+from bitwright.tasks.columns import FloatSide
 from bitwright.values import Policy
 from bitwright.values.site import Granularity
 
-FITTED = ("output", "cross-entropy")
 ROWS = 8192
-FACTORS = tuple(2.0 ** (-k / 8) for k in range(-2, 15))  # of the present step that cross-entropy tries
+FACTORS = tuple(2.0 ** (-k / 8) for k in range(-2, 15))  # of the present step that the method 'distance' tries
 
 
 @registered(
     name="ranges",
     order=50,
-    does="Sets ranges by another method: minmax, percentile, mse, output, cross-entropy.",
+    does="Sets ranges by another method: minmax, percentile, mse, output, distance.",
     needs="calibration data; a policy for the fitted methods",
     changes="the grids of all sites, of one kind, or of single sites",
     costs="nothing (minmax) to about ten float passes (output)",
@@ -51,8 +57,9 @@ def set_ranges(
     activations: str | None = None,
     sites: Mapping[str, str] | None = None,
     percentile: float = 99.99,
-    samples: int = 512,
-    seed: int = 0,
+    samples: int = DEFAULTS.calibration_samples,
+    seed: int = DEFAULTS.seed,
+    task: Task | str | None = None,
 ) -> RepairReport:
     """Set ranges by a method for all weights, all activations, or single sites.
 
@@ -61,9 +68,9 @@ def set_ranges(
 
     - ``"output"`` (weights): each channel's step by the output error (w - q) H (w - q)^T, H the second moments of the
       inputs that the layer meets in the quantized network, rounding to nearest;
-    - ``"cross-entropy"`` (the last layers): the step with the smallest cross-entropy between the float network's
-      probabilities and those with this site alone quantized. The network behind the site is run for each step that is
-      tried, so this is for the last weight, its input, or the logits.
+    - ``"distance"`` (the last layers): the step with the smallest distance to float, as the task has it, of the outputs
+      with this site alone quantized. The network behind the site is run for each step that is tried, so this is for
+      the last weight, its input, or the outputs.
 
     Args:
         graph: calibrated.
@@ -75,6 +82,7 @@ def set_ranges(
         percentile: for ``"percentile"``, in percent.
         samples: calibration samples used, at most.
         seed: of the choice of positions.
+        task: what the outputs mean, for ``"distance"``, as in :func:`~bitwright.tasks.evaluate`.
 
     Returns:
         For each site its mean step before and after.
@@ -87,7 +95,8 @@ def set_ranges(
         raise InvalidInput("ranges need a method: pass weights=, activations= or sites={name: method}")
     fitted = {name: method for name, method in wanted.items() if method in FITTED}
     policy = checked_policy(graph, "ranges", policy) if fitted else (graph.policy if policy is None else policy)
-    inputs = checked_inputs(graph, "ranges", batches, samples) if fitted else []
+    by_distance = "distance" in fitted.values()
+    data = checked_batches(graph, "ranges", batches, samples, by_distance) if fitted else []
     notes: list[str] = []
     in_force = graph.policy
     before = {name: _mean_step(graph.quantizers[name], policy) for name in wanted}
@@ -97,18 +106,17 @@ def set_ranges(
         elif policy[name] is None:
             notes.append(f"{name} is in float under the policy and is left alone")
     fitted = {name: method for name, method in fitted.items() if policy[name] is not None}
-    if fitted:
-        with graph.applied(policy):
-            _fit_weights(graph, inputs, fitted, seed)
-            for name in [n for n, method in fitted.items() if method == "cross-entropy"]:
-                _by_cross_entropy(graph, inputs, name)
+    with graph.applied(policy):
+        for method, fit in FITTED.items():
+            if names := [name for name, wish in fitted.items() if wish == method]:
+                fit(graph, data, names, task, seed)
     graph.apply(in_force)
     changes = tuple(
         Change(name, "step", before[name], after)
         for name in wanted
         if (after := _mean_step(graph.quantizers[name], policy)) != 0
     )
-    count = sum(len(values[0]) for values in inputs)
+    count = sum(len(inputs[0]) for inputs, _ in data)
     needs = f"{count} calibration samples" if fitted else "what calibration saw"
     return RepairReport(needs, changes, tuple(notes), count)
 
@@ -212,20 +220,18 @@ def _mean_step(quantizer: Quantizer, policy: Policy) -> float:
     return float(quantizer.grid(bits).scale.mean())
 
 
-def _fit_weights(graph: Graph, inputs: list[tuple[Any, ...]], methods: Mapping[str, str], seed: int) -> None:
+def _fit_by_output(graph: Graph, data: list[Batch], names: Iterable[str], task: Any, seed: int) -> None:
     """Layer by layer in the order of execution, each with inputs from the network as it is by then."""
     layers: dict[Node, Layer] = {}
     met: set[str] = set()
     for layer in layers_of(graph):
         name = layer.weight.site.name
-        if methods.get(name) == "output" and name not in met:
+        if name in names and name not in met:
             layers[layer.node] = layer
         met.add(name)
-    if not layers:
-        return
     generator = torch.Generator().manual_seed(seed)
-    samples = sum(len(values[0]) for values in inputs)
-    twins = Twins(graph, inputs)
+    samples = sum(len(inputs[0]) for inputs, _ in data)
+    twins = Twins(graph, [inputs for inputs, _ in data])
     for node in twins.stops(layers):
         layer = layers[node]
         bits = layer.weight.bits
@@ -249,32 +255,43 @@ def _nearest_error(layer: Layer, grid: Affine, matrix: Tensor, gram: Tensor) -> 
     return float(output_errors(rounded - matrix, gram).sum())
 
 
-def _by_cross_entropy(graph: Graph, inputs: list[tuple[Any, ...]], name: str) -> None:
-    """Choose among multiples of a site's present step by the cross-entropy at the output, this site alone quantized."""
-    quantizer = graph.quantizers[name]
-    assert quantizer.bits is not None
-    walk, float_hooks = Walk(graph.module), unrounded(graph.module)
-    lane = Lane(walk, inputs, float_hooks)
-    with torch.no_grad():
-        lane.to(walk.start([name]))
-        logits = [_logits(outputs).log_softmax(1) for outputs in lane.outputs()]
-    present = quantizer.grid(quantizer.bits)
-    finest = stride(present.low, present.high)
-    mine = [node for node, site in site_calls(graph.module).items() if site is quantizer]
-    places = {}
+def _fit_by_distance(graph: Graph, data: list[Batch], names: Iterable[str], task: Any, seed: int) -> None:
+    """Choose among multiples of each site's present step by the distance of the outputs, this site alone quantized."""
+    meant = task_for(graph, data, task, purpose="repair 'ranges'")
+    for name in names:
+        quantizer = graph.quantizers[name]
+        assert quantizer.bits is not None
+        present = quantizer.grid(quantizer.bits)
+        grids = [_rescaled(quantizer, present, scale) for scale in _scales(quantizer, present)]
+        walk, float_hooks = Walk(graph.module), unrounded(graph.module)
+        mine = [node for node, site in site_calls(graph.module).items() if site is quantizer]
+        lane = Lane(walk, [inputs for inputs, _ in data], float_hooks)
+        tallies, floats = [Tally(meant) for _ in grids], FloatSide(meant)
+        with torch.no_grad():
+            lane.to(walk.start([name]))
+            expected = [
+                Answer(meant, outputs, targets, len(inputs[0]))
+                for outputs, (inputs, targets) in zip(lane.outputs(), data, strict=True)
+            ]
+            for one in expected:
+                floats.add(one)
+            for grid, tally in zip(grids, tallies, strict=True):
+                hooks = {**float_hooks, **dict.fromkeys(mine, _rounding(grid))}
+                for one, outputs in zip(expected, lane.outputs(hooks), strict=True):
+                    tally.add(one, outputs)
+        distances = [tally.distance(floats) for tally in tallies]
+        quantizer.fix(quantizer.bits, grids[distances.index(min(distances))])
+
+
+def _scales(quantizer: Quantizer, present: Affine) -> list[Tensor]:
+    """The multiples of the present step that are tried, each once."""
+    finest, found = stride(present.low, present.high), {}
     for factor in FACTORS:
         position = rounded_up(position_of(present.scale * factor), finest)
         if quantizer.site.kind == "weight":
             position = tie_free(position, present.low, present.high)
-        places[float(position.double().mean())] = step_at(position).reshape(present.scale.shape)
-    best: tuple[float, Affine] | None = None
-    for scale in places.values():
-        affine = _rescaled(quantizer, present, scale)
-        harm = _cross_entropy(lane, {**float_hooks, **dict.fromkeys(mine, _rounding(affine))}, logits)
-        if best is None or harm < best[0]:
-            best = harm, affine
-    assert best is not None
-    quantizer.fix(quantizer.bits, best[1])
+        found[float(position.double().mean())] = step_at(position).reshape(present.scale.shape)
+    return list(found.values())
 
 
 def _rescaled(quantizer: Quantizer, present: Affine, scale: Tensor) -> Affine:
@@ -290,19 +307,7 @@ def _rounding(affine: Affine) -> Hook:
     return lambda call: fake_quantize(call.args[0], affine.to(call.args[0].device))
 
 
-def _logits(outputs: Any) -> Tensor:
-    """The first output, float64."""
-    result = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
-    if not isinstance(result, Tensor):
-        raise InvalidInput("'cross-entropy' needs a network that returns its logits as one tensor")
-    return result.double()
-
-
-def _cross_entropy(lane: Lane, hooks: Hooks, logits: list[Tensor]) -> float:
-    """Between the float network's log-probabilities and those with other hooks from here on, nats."""
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for expected, outputs in zip(logits, lane.outputs(hooks), strict=True):
-            total -= float((expected.exp() * _logits(outputs).log_softmax(1)).sum())
-            count += expected.numel() // expected.shape[1]
-    return total / count
+FITTED: Mapping[str, Callable[[Graph, list[Batch], Iterable[str], Any, int], None]] = MappingProxyType(
+    {"output": _fit_by_output, "distance": _fit_by_distance}
+)
+"""Method -> what fits sites by it to the current policy: (graph, batches, sites, task, seed)."""

@@ -145,7 +145,7 @@ class Session:
             )
             recalled = self._recalled(recipe)
             watch = recalled.fitted is None or recalled.fitted.rescales
-            return apply_recipe(start, recalled, batches if watch else None, told, calibrated=True)
+            return apply_recipe(start, recalled, batches if watch else None, told, calibrated=True, task=self.task)
 
     @property
     def _plain_ranges(self) -> bool:
@@ -171,7 +171,7 @@ class Session:
             InvalidInput: the action refuses.
         """
         graph = self.graph.copy()
-        report = apply_action(graph, action, self.samples.calibration)
+        report = apply_action(graph, action, self.samples.calibration, self.task)
         made = self._beside(self.recipe.then(action.kind, **action.options), self._given)
         made._graph = graph
         return made, report
