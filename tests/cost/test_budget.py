@@ -55,7 +55,7 @@ def test_uniform_and_percent_are_those_of_the_cost_models() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("bops", "METRIC=LIMIT, got 'bops'; write it like one of: bops=W4A4"),
+        ("bops", "METRIC=LIMIT, got 'bops'; write it like one of: size="),
         ("bops=", "METRIC=LIMIT, got 'bops='"),
         ("=W4A4", "METRIC=LIMIT"),
         ("bop=W4A4", "unknown cost 'bop' in the budget 'bop=W4A4'; known are: size, bops, packed; did you mean 'bops'"),

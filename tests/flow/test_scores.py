@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bitwright.data import as_data
-from bitwright.flow import gave_way, run, score
+from bitwright.flow import gave_way, made_for, run, score
 from bitwright.sensitivity import METHODS, sensitivities
 from bitwright.sensitivity.evidence import Evidence
 from bitwright.sensitivity.method import Method, Scores
@@ -135,3 +135,12 @@ def test_a_method_whose_gradients_are_of_something_else_scores_anew(tmp_path, re
         with RunStore(tmp_path) as store:
             score(Session.open(model, data, QUICK, store, Steps()), ("mine",))
     assert len(calls) == 2
+
+
+def test_methods_that_share_their_passes_are_made_beside_the_one_that_is_asked_for() -> None:
+    beside = {name for name, method in METHODS.items() if method.beside}
+    for name in METHODS:
+        first, *others = made_for(name)
+        assert first == name
+        assert {*others} == beside - {name}
+    assert all(METHODS[name].score is not None for name in beside)

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from bitwright.cost import COSTS, Cost, Size
 from bitwright.errors import InvalidInput
 from bitwright.report import Measured, RunReport
+from bitwright.report import format as text
 from bitwright.report.panels import (
     figures_panel,
     headline,
@@ -37,6 +39,18 @@ def test_headline_without_export_measurement_or_policy(report: RunReport, empty:
     )
     assert headline(replace(unmeasured, float_costs={})) == ("mixed 4/8 was chosen by prediction; it was not measured.")
     assert headline(empty) == "This run has not chosen a policy yet."
+
+
+def test_a_cost_of_another_package_stands_in_the_headline_if_it_says_so(report: RunReport) -> None:
+    about = {"does": "Energy.", "unit": "joules", "headline": ("less energy", "more energy"), "symbol": "J"}
+    energy = COSTS.register(Cost(name="energy", order=90, function=lambda weight_bytes: Size(), **about))
+    try:
+        chosen = replace(report.chosen, costs={**report.chosen.costs, "energy": 2.0})
+        costs = {**report.float_costs, "energy": 20.0}
+        assert "fewer bit operations, 10 x less energy;" in headline(replace(report, chosen=chosen, float_costs=costs))
+        assert text.cost("energy", 2.0) == "2.00 J"
+    finally:
+        COSTS.remove(energy.name)
 
 
 def test_a_policy_for_another_budget_is_no_baseline(report: RunReport) -> None:

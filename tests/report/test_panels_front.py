@@ -55,7 +55,7 @@ def test_a_measured_choice_fills_in_an_unmeasured_candidate(front: Front, sites:
 def test_wide_bops_are_logarithmic(front: Front, sites: Sites) -> None:
     wide = tuple(replace(c, costs={"bops": 10.0 ** (8 + i)}) for i, c in enumerate(front))
     panel = front_panel(Front(wide, "fit", "increase of the loss", "bops"), sites)
-    assert (panel.axis, panel.divisor, panel.logarithmic) == ("Cost per input (GBOPs)", 1e9, True)
+    assert (panel.axis, panel.divisor, panel.logarithmic) == ("BOPs per input (GBOPs)", 1e9, True)
     assert panel.selected == 2
     assert ("Predicted (increase of the loss)", "0.200") in point_figures(panel.points[0], panel.unit)
 

@@ -169,8 +169,10 @@ class TestSampling:
 
     def test_the_split_into_batches_does_not_matter(self, digits_graph, data):
         inputs, targets = data[0][:100], data[1][:100]
-        whole = sensitivities(digits_graph, [(inputs, targets)], bits=(4,))
-        parts = sensitivities(digits_graph, zip(inputs.split(7), targets.split(7), strict=True), bits=(4,))
+        whole = sensitivities(digits_graph, [(inputs, targets)], ("fit", "margin-fit"), (4,))
+        parts = sensitivities(
+            digits_graph, zip(inputs.split(7), targets.split(7), strict=True), ("fit", "margin-fit"), (4,)
+        )
         for one, other in zip(whole, parts, strict=True):
             np.testing.assert_allclose(one.harm, other.harm, rtol=1e-4)
             assert one.samples == other.samples == 100

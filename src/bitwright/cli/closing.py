@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitwright.cli.job import Job
+from bitwright.cost import headline_costs
 from bitwright.report import format as text
 from bitwright.store import folder as files
 
@@ -57,7 +58,9 @@ def suggestions(report: RunReport, job: Job) -> list[str]:
     bitwright = program()
     again = [bitwright, "run", "--job", str(job.output / files.JOB)]
     other = job.output.with_name(f"{job.output.name}-2")
-    budget = "size=15%" if any("bops" in entry for entry in job.budget) or not job.budget else "bops=W4A4"
+    asked = ", ".join(job.budget) or job.cost
+    cost = next((cost for cost in headline_costs() if cost.name not in asked), headline_costs()[0])
+    budget = f"{cost.name}={cost.examples[0]}"
     return [
         shlex.join([*again, "--budget", budget, "--output", str(other)]),
         shlex.join([bitwright, "compare", str(job.output), str(other)]),

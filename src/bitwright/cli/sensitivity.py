@@ -29,13 +29,12 @@ def sensitivity(job: Job, at: At = None, top: Top = 15) -> None:
     from rich.console import Console
 
     from bitwright.cli.load import work
-    from bitwright.flow import SCORES, gave_way, score, write_tables
+    from bitwright.flow import gave_way, made_for, score, write_tables
     from bitwright.report.terminal import sensitivity_table
     from bitwright.store import folder as files
 
     with work(job) as session:
-        methods = tuple(dict.fromkeys([job.method, *SCORES]))
-        tables = score(session, methods)
+        tables = score(session, methods := made_for(job.method))
         write_tables(job.output, tables)
     console = Console(highlight=False)
     console.print(sensitivity_table(tables[0], at, top or None, session.sites))

@@ -63,6 +63,9 @@ COSTS.register(
         does="Bit operations of one sample.",
         called="BOPs per input",
         unit="bit operations",
+        symbol="BOPs",
+        headline=("fewer bit operations", "more bit operations"),
+        examples=("W4A4", "1.2G", "30%"),
         function=lambda weight_bytes: Bops(),
     )
 )

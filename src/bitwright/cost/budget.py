@@ -6,28 +6,35 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from bitwright.cost.model import FLOAT_BITS, CostModel, costs_for
+from bitwright.cost.model import COSTS, FLOAT_BITS, CostModel, costs_for
 from bitwright.errors import InvalidInput, InvalidPolicy, nearest
 from bitwright.values import Budget, Policy, Sites
 
-BUDGET_EXAMPLES = "bops=W4A4, bops=1.2G, bops=30%, size=250KB, size=60%, size=W4A8"
-
-_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
-_UNITS = {
-    "bit operations": _COUNTS,
-    "bytes": {
-        **{"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "k": 1e3, "m": 1e6, "g": 1e9},
-        **{"kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30},
-    },
-    "seconds": {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
-}
+_COUNTS = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K": 1e3, "": 1.0}
 _SHOWN = {
-    "bit operations": (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3), ("", 1.0)),
-    "bytes": (("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("B", 1.0)),
-    "seconds": (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)),
+    "bit operations": _COUNTS,
+    "bytes": {"GB": 1e9, "MB": 1e6, "KB": 1e3, "B": 1.0},
+    "seconds": {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9},
 }
-_NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z%]*)$", re.IGNORECASE)
+"""Unit -> prefixes in which it is shown, the largest first, and read."""
+_READ = {
+    "bytes": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30},
+    "seconds": {"": 1.0, "us": 1e-6},
+}
+"""Unit -> how it can be written as well."""
+_NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-zµ%]*)$", re.IGNORECASE)
 _UNIFORM = re.compile(r"^w(float|[0-9]+)a(float|[0-9]+)$", re.IGNORECASE)
+
+
+def examples() -> str:
+    """Budgets as one can write them, for messages."""
+    return ", ".join(f"{cost.name}={limit}" for cost in COSTS.values() for limit in cost.examples)
+
+
+def scale(unit: str, value: float) -> tuple[float, str]:
+    """What to divide a cost by to show it, and the prefix that then stands with it, e.g. ``(1e3, "KB")``."""
+    steps = [(factor, prefix) for prefix, factor in _SHOWN.get(unit, {"": 1.0}).items()]
+    return next((step for step in steps if abs(value) >= step[0]), steps[-1])
 
 
 def human(value: float, unit: str, round_up: bool = False) -> str:
@@ -38,8 +45,7 @@ def human(value: float, unit: str, round_up: bool = False) -> str:
         unit: the ``unit`` of the cost model.
         round_up: so that a budget of the text is never below ``value``.
     """
-    steps = _SHOWN.get(unit, (("", 1.0),))
-    suffix, step = next(((s, f) for s, f in steps if abs(value) >= f), steps[-1])
+    step, suffix = scale(unit, value)
     scaled = value / step
     if round_up and scaled > 0:
         digit = 10.0 ** (math.floor(math.log10(scaled)) - 3)
@@ -87,12 +93,12 @@ def parse_budget(text: str | Budget, sites: Sites, costs: Mapping[str, CostModel
             raise InvalidInput(f"a budget must be above 0 and finite, got {text.limit} for '{text.metric}'")
         return text
     if not isinstance(text, str):
-        raise InvalidInput(f"a budget must be text, got {text!r}; write it like one of: {BUDGET_EXAMPLES}")
+        raise InvalidInput(f"a budget must be text, got {text!r}; write it like one of: {examples()}")
     metric, equals, limit = (part.strip() for part in text.partition("="))
     metric = metric.lower()
     if not equals or not metric or not limit:
         raise InvalidInput(
-            f"a budget must have the form METRIC=LIMIT, got '{text}'; write it like one of: {BUDGET_EXAMPLES}"
+            f"a budget must have the form METRIC=LIMIT, got '{text}'; write it like one of: {examples()}"
         )
     if metric not in known:
         raise InvalidInput(
@@ -113,13 +119,14 @@ def _limit(limit: str, text: str, model: CostModel, sites: Sites) -> float:
         return model.of(uniform, sites)
     number = _NUMBER.match(limit)
     if not number:
-        raise InvalidInput(f"cannot read the limit of the budget '{text}'; write it like one of: {BUDGET_EXAMPLES}")
+        raise InvalidInput(f"cannot read the limit of the budget '{text}'; write it like one of: {examples()}")
     value, unit = float(number.group(1)), number.group(2).lower()
     if unit == "%":
         return value / 100 * model.of(Policy(), sites)
-    units = _UNITS.get(model.unit, _COUNTS)
+    shown = {prefix.lower(): factor for prefix, factor in _SHOWN.get(model.unit, _COUNTS).items()}
+    units = {**shown, **_READ.get(model.unit, {})}
     if unit not in units:
-        names = ", ".join(u for u in units if u)
+        names = ", ".join(u for u in sorted(units, key=units.__getitem__) if u)
         raise InvalidInput(
             f"unknown unit '{number.group(2)}' in the budget '{text}'; {model.name} takes {names}, "
             "% (of the cost in float32), or a uniform policy such as W4A8"
@@ -151,5 +158,5 @@ def parse_budgets(
         else:
             found.append(parse_budget(entry, sites, costs))
     if not found:
-        raise InvalidInput(f"no budget given; write it like one of: {BUDGET_EXAMPLES}")
+        raise InvalidInput(f"no budget given; write it like one of: {examples()}")
     return tuple(found)

@@ -90,15 +90,34 @@ class Cost(Descriptor):
     Attributes:
         unit: what the numbers count; ``"bytes"``, ``"bit operations"`` and ``"seconds"`` have prefixes of their own in
             budgets, other units powers of ten.
+        symbol: what stands behind a prefix where that says nothing alone, e.g. ``"BOPs"`` in ``"650 MBOPs"``.
+        headline: what a policy is that costs less than float, and one that costs more, e.g. ``("smaller", "larger")``.
+            A cost that has it stands in the headline of a report, and uniform policies are compared at the same cost.
+        stored: it is what a file takes for the parameters, so that headlines say the file's bytes in its place.
+        examples: of limits in budgets, e.g. ``("W4A4", "30%")``, for messages and for what to try next.
     """
 
     function: Callable[..., CostModel]
     given: tuple[str, ...] = ("weight_bytes",)
     unit: str
+    symbol: str = ""
+    headline: tuple[str, str] | None = None
+    stored: bool = False
+    examples: tuple[str, ...] = ()
 
 
 COSTS: Registry[Cost] = Registry("cost", "bitwright.cost")
 """The costs that need nothing but the sites and the runtime."""
+
+
+def headline_costs() -> list[Cost]:
+    """The costs that reports state first, and at which policies are compared."""
+    return [cost for cost in COSTS.values() if cost.headline]
+
+
+def stored_cost() -> Cost:
+    """The cost that is what a file takes for the parameters."""
+    return next(cost for cost in COSTS.values() if cost.stored)
 
 
 def costs_of(policy: Policy, sites: Sites, models: Mapping[str, CostModel]) -> dict[str, float]:

@@ -54,6 +54,9 @@ COSTS.register(
         does="Bytes of all parameters as the runtime stores them.",
         called="Size",
         unit="bytes",
+        headline=("smaller", "larger"),
+        stored=True,
+        examples=("15%", "250KB", "W4A8"),
         function=lambda weight_bytes: Size(weight_bytes or packed_bytes),
     )
 )

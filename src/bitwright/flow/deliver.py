@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitwright.cost import costs_for
+from bitwright.cost import costs_for, stored_cost
 from bitwright.graph.batches import cut
 from bitwright.report import format as text
 from bitwright.session import Session
@@ -69,11 +69,12 @@ def deliver(session: Session, policy: Policy, folder: Path) -> Delivery:
         export(graph, plain, runtime=name, policy=FLOAT)
         sample = cut(session.samples.calibration.first, 0, 1)[0]
         times = latency(target, plain, inputs=sample, runtime=name)
-    beside = exported.bytes - costs_for(name)["size"].of(policy, graph.sites)
-    ours, rest, plain_size = (text.cost("size", size) for size in (exported.bytes, beside, exported.float_bytes))
+    stored = stored_cost().name
+    beside = exported.bytes - costs_for(name)[stored].of(policy, graph.sites)
+    ours, rest, plain_size = (text.cost(stored, size) for size in (exported.bytes, beside, exported.float_bytes))
     notes = (
-        f"{target.name} takes {ours}, of which {rest} describe the graph and are not counted by the cost 'size'; the "
-        f"float model in the same format takes {plain_size}",
+        f"{target.name} takes {ours}, of which {rest} describe the graph and are not counted by the cost '{stored}'; "
+        f"the float model in the same format takes {plain_size}",
         *warnings(compared),
         *exported.notes,
     )

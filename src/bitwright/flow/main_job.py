@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitwright.cost import costs_for, costs_of, human, parse_budgets, uniform_policy
+from bitwright.cost import costs_for, costs_of, headline_costs, parse_budgets, stored_cost, uniform_policy
 from bitwright.data import DataSets
 from bitwright.errors import InvalidInput
 from bitwright.flow import outputs
@@ -32,8 +32,9 @@ from bitwright.flow.choose import (
 )
 from bitwright.flow.deliver import deliver
 from bitwright.flow.repaired import cheapest_repaired, given
-from bitwright.flow.scores import gave_way, score
+from bitwright.flow.scores import gave_way, made_for, score
 from bitwright.report import Agreement, Measured, Pair, RunReport
+from bitwright.report import format as text
 from bitwright.search import Constraints, Refinement, refine, search
 from bitwright.sensitivity.agreement import spearman_interval
 from bitwright.session import Progress, Session, Steps
@@ -42,9 +43,6 @@ from bitwright.store import RunStore
 from bitwright.store import folder as files
 from bitwright.values import FLOAT, Budget, Candidate, Front, Interval, Policy, SensitivityTable, Verdict
 from bitwright.values.recipe import Recipe
-
-SCORES = ("fit", "margin-fit")
-"""Both are made: they share their forward passes, and the report shows how well each one predicts."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,7 @@ def run(
         final = session if recipe is None else session.under(recipe)
         models = costs_for(settings.runtime)
         budgets = [parse_budgets(entry, session.sites, models) for entry in settings.budget]
-        methods = tuple(dict.fromkeys([settings.method, *SCORES]))
-        tables = score(session, methods)
+        tables = score(session, methods := made_for(settings.method))
         outputs.write_tables(output, tables)
         refined = explore(session, tables[0], budgets)
         if recipe is not None:
@@ -270,7 +267,7 @@ def uniform_beside(session: Session, chosen: Candidate) -> list[Policy]:
     """Uniform policies to compare with: W8A8, those that the budget names, and the best one that costs no more."""
     sites, widths = session.sites, session.settings.bits
     models = costs_for(session.settings.runtime)
-    compared = dict.fromkeys(("size", "bops", session.settings.cost))
+    compared = dict.fromkeys([*(cost.name for cost in headline_costs()), session.settings.cost])
     limits = chosen.budgets or tuple(Budget(name, chosen.costs[name]) for name in compared)
     named = [uniform_policy(budget.text.partition("=")[2], sites) for budget in chosen.budgets]
     fitting = uniform_within(sites, widths, limits, models)
@@ -288,21 +285,20 @@ def no_smaller(session: Session, table: SensitivityTable, budgets: Iterable[tupl
     """A sentence for each budget in bytes that makes the stored weights no smaller."""
     settings, sites, models = session.settings, session.sites, costs_for(session.settings.runtime)
     find = partial(search, sites, table, cost=settings.cost, constraints=constraints(settings), costs=models)
-    found = []
+    stored, found = stored_cost().name, []
     for limits in budgets:
         mine = tuple(budget for budget in limits if models[budget.metric].unit == "bytes")
         rest = tuple(budget for budget in limits if budget not in mine)
         if not mine:
             continue
-        loosest = (Budget("size", 2 * models["size"].of(FLOAT, sites)),)
+        loosest = (Budget(stored, 2 * models[stored].of(FLOAT, sites)),)
         policies = [find(budgets=[entry])[0].policy for entry in (limits, rest or loosest)]
-        small, large = (models["size"].of(policy, sites) for policy in policies)
+        small, large = (models[stored].of(policy, sites) for policy in policies)
         if small >= large:
             words = ", ".join(budget.text for budget in mine)
             found.append(
-                f"The budget {words} does not make the file smaller: with it and "
-                f"without it, {human(small, 'bytes')} are "
-                "stored for the parameters."
+                f"The budget {words} does not make the file smaller: with it and without it, "
+                f"{text.cost(stored, small)} are stored for the parameters."
             )
     return tuple(found)
 

@@ -13,6 +13,11 @@ from bitwright.store import content_key
 from bitwright.values import FLOAT, SensitivityTable
 
 
+def made_for(method: str) -> tuple[str, ...]:
+    """The method that was asked for, then those that are shown beside it."""
+    return tuple(dict.fromkeys([method, *(name for name, other in METHODS.items() if other.beside)]))
+
+
 def score(session: Session, methods: tuple[str, ...]) -> tuple[SensitivityTable, ...]:
     """Score every site at every width; tables that the store has are not made again.
 

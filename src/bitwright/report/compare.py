@@ -11,6 +11,7 @@ from bitwright.report import format as text
 from bitwright.report.panels import others
 from bitwright.report.run_report import RunReport
 from bitwright.values import Interval, Measure, Verdict
+from bitwright.values.verdict import within
 
 MISSING = "not in this graph"
 
@@ -86,7 +87,7 @@ class ComparePanel:
         item = self.differences[0]
         parts = [
             item.change,
-            *(f"{ratio:.2f} times the {'size' if name == 'Size' else name}" for name, ratio in item.costs),
+            *(f"{ratio:.2f} times the {within(name)}" for name, ratio in item.costs),
         ]
         return f"{item.label} against {self.columns[0].label}: {', '.join(parts)}; {sites}."
 

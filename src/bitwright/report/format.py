@@ -6,16 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bitwright.cost import COSTS
+from bitwright.cost import COSTS, Latency, scale
 from bitwright.values import Figure, Interval, Measure, Parity, Policy, Verdict
 from bitwright.values.table import FLIPS
 from bitwright.values.verdict import outcome_of, samples_to_decide
-
-_STEPS: dict[str, tuple[tuple[float, str], ...]] = {
-    "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B")),
-    "bit operations": ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, "")),
-    "seconds": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
-}
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -165,27 +159,23 @@ def agreed(parity: Parity, share: float) -> str:
 def metric_name(metric: str) -> str:
     """The metric's name for people."""
     known = COSTS.get(metric)
-    return known.called if known is not None else "Latency" if metric == "latency" else metric
-
-
-def metric_unit(metric: str) -> str:
-    """What a metric counts; nothing where that is not known."""
-    known = COSTS.get(metric)
-    return known.unit if known is not None else "seconds" if metric == "latency" else ""
+    return metric.capitalize() if known is None else known.called
 
 
 def cost_scale(metric: str, values: Iterable[float]) -> tuple[float, str]:
-    """The divisor and the unit that suit the largest of these costs, e.g. ``(1e3, "KB")``."""
-    largest = max((abs(v) for v in values), default=0.0)
-    steps = _STEPS.get(metric_unit(metric), ((1.0, metric_unit(metric)),))
-    return next(((divisor, unit) for divisor, unit in steps if largest >= divisor), steps[-1])
+    """The divisor and the unit that suit the largest of these costs, e.g. ``(1e3, "KB")``, ``(1e9, "GBOPs")``."""
+    known = COSTS.get(metric)
+    unit = known.unit if known is not None else Latency.unit if metric == Latency.name else ""
+    divisor, prefix = scale(unit, max(values, default=0.0))
+    symbol = "" if known is None else known.symbol
+    return divisor, f"{prefix}{symbol}" or unit
 
 
 def cost(metric: str, value: float) -> str:
     """A cost with its unit: ``"65.3 KB"``, ``"0.65 GBOPs"``, ``"1.20 ms"``."""
     divisor, unit = cost_scale(metric, [value])
     text = significant(value / divisor) if unit != "B" else f"{value:,.0f}"
-    return f"{text} {unit}{'BOPs' if metric == 'bops' else ''}".rstrip()
+    return f"{text} {unit}".rstrip()
 
 
 def times(before: float, after: float, less: str, more: str) -> str:
@@ -200,7 +190,7 @@ def duration(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "not finite"
     if seconds < 1:
-        divisor, unit = cost_scale("latency", [seconds])
+        divisor, unit = scale(Latency.unit, seconds)
         return f"{significant(seconds / divisor)} {unit}"
     if seconds < 60:
         return f"{seconds:.1f} s"

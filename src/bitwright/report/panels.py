@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bitwright.cost import FLOAT_BITS, Cost, headline_costs
 from bitwright.report import format as text
 from bitwright.report.run_report import Measured, RunReport
 from bitwright.values import FLOAT, Figure, Interval, Measure, Policy, SensitivityTable, Site, Sites, Verdict
-
-FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,6 @@ class SensitivityPanel:
     standard_error: tuple[tuple[float, ...], ...] | None
 
 
-_COMPARED = {"size": ("smaller", "larger"), "bops": ("fewer bit operations", "more bit operations")}
-
-
 def others(verdict: Verdict) -> list[Figure]:
     """The figures beside the primary one."""
     return [figure for name, figure in verdict.figures.items() if name != verdict.primary_name]
@@ -211,9 +207,9 @@ def headline(report: RunReport) -> str:
     if chosen is None:
         return "This run has not chosen a policy yet."
     gains = ", ".join(
-        _gain(report, metric, report.float_costs[metric], chosen.costs[metric])
-        for metric in _COMPARED
-        if report.float_costs.get(metric) and chosen.costs.get(metric)
+        _gain(report, cost, report.float_costs[cost.name], chosen.costs[cost.name])
+        for cost in headline_costs()
+        if report.float_costs.get(cost.name) and chosen.costs.get(cost.name)
     )
     verdict = chosen.verdict
     if verdict is None:
@@ -233,12 +229,13 @@ def headline(report: RunReport) -> str:
     return f"{sentence}; {runtime_name(parity.runtime)} agrees with the simulation on {agrees}."
 
 
-def _gain(report: RunReport, metric: str, before: float, after: float) -> str:
-    """What became of a cost; the size is the file's where there is one."""
-    if metric == "size" and report.file_bytes:
-        smaller = text.times(report.float_file_bytes, report.file_bytes, *_COMPARED[metric])
-        return f"{smaller} (a file of {text.cost(metric, report.file_bytes)})"
-    return text.times(before, after, *_COMPARED[metric])
+def _gain(report: RunReport, cost: Cost, before: float, after: float) -> str:
+    """What became of a cost; what is stored is the file where there is one."""
+    assert cost.headline is not None
+    if cost.stored and report.file_bytes:
+        smaller = text.times(report.float_file_bytes, report.file_bytes, *cost.headline)
+        return f"{smaller} (a file of {text.cost(cost.name, report.file_bytes)})"
+    return text.times(before, after, *cost.headline)
 
 
 def target_line(report: RunReport) -> str:

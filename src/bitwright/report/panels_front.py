@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bitwright.cost import FLOAT_BITS
 from bitwright.report import format as text
-from bitwright.report.panels import FLOAT_BITS, others
+from bitwright.report.panels import others
 from bitwright.report.run_report import Agreement, Measured, Pair
 from bitwright.values import Candidate, Front, Interval, Policy, Sites, Verdict
 
@@ -176,8 +177,7 @@ def front_panel(
             points.append(_point(baseline, "baseline", label, front, sites))
     points.sort(key=lambda p: p.cost)
     divisor, unit = text.cost_scale(front.cost, [p.cost for p in points])
-    unit = f"{unit}BOPs" if front.cost == "bops" else unit
-    name = "Cost per input" if front.cost == "bops" else text.metric_name(front.cost)
+    name = text.metric_name(front.cost)
     costs = [p.cost for p in points if p.cost > 0]
     verdicts = [p.verdict for p in points if p.verdict is not None]
     selected = next((i for i, p in enumerate(points) if p.role == "chosen"), len(points) // 2)

@@ -93,7 +93,7 @@ def verdict_table(report: RunReport) -> RenderableType:
     costs: list[_Column] = []
     for metric in shown:
         values = tuple(text.cost(metric, row.costs[metric]) if metric in row.costs else "–" for row in panel.rows)
-        costs.append((text.metric_name(metric).replace(" per input", ""), values))
+        costs.append((text.metric_name(metric).removesuffix(" per input"), values))
     # The primary figure, its change and two costs, then two figures at a time, then further costs. What does not fit
     # moves on into the next table: a cut number, or a cut unit, is another one.
     groups = [[*cells[:2], *costs[:2]], *(cells[i : i + 2] for i in range(2, len(cells), 2))]
@@ -120,7 +120,7 @@ def front_table(
     panel = front_panel(front, sites, baselines, chosen)
     table = plain_table("Pareto front", f"Predicted by {panel.method}: {panel.unit}. {panel.measured_points} measured.")
     table.add_column("Policy", overflow="fold", min_width=6)
-    table.add_column(panel.axis.replace("Cost per input ", "").strip("()"), justify="right", no_wrap=True)
+    table.add_column(panel.axis.replace(" per input", ""), justify="right", no_wrap=True)
     table.add_column("Predicted", justify="right", no_wrap=True)
     first = panel.measures[0].heading if panel.measures else "Measured"
     table.add_column(Text(first), justify="right", no_wrap=True)

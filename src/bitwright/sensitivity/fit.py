@@ -47,6 +47,7 @@ METHODS.register(
         costs="two to three float passes",
         unit="FIT, squared change of the loss",
         score=losses,
+        beside=True,
         function=fit,
     )
 )

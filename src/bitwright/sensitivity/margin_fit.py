@@ -72,6 +72,7 @@ METHODS.register(
         score=margins,
         margin=True,
         instead="fit",
+        beside=True,
         function=margin_fit,
     )
 )

@@ -56,6 +56,8 @@ class Method(Descriptor):
         score: of which it needs each sample's gradients at the sites, None: it needs none.
         margin: it needs the task's margin of each sample.
         instead: the method that takes its place for tasks without one.
+        beside: runs make it beside the method that they are asked for, and show how well each predicts; for methods
+            that share their passes over the data.
     """
 
     function: Callable[[Evidence], Scores]
@@ -64,6 +66,7 @@ class Method(Descriptor):
     score: Score | None = None
     margin: bool = False
     instead: str = ""
+    beside: bool = False
 
 
 METHODS: Registry[Method] = Registry("method", "bitwright.sensitivity")

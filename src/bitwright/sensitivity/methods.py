@@ -47,7 +47,7 @@ def sensitivity(
 def sensitivities(
     graph: Graph,
     batches: Any,
-    methods: Sequence[str] = ("fit", "margin-fit"),
+    methods: Sequence[str],
     bits: Sequence[int] = DEFAULTS.bits,
     *,
     noise: str = "projected",

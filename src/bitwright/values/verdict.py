@@ -38,6 +38,11 @@ class Interval(Value):
         return Interval(function(self.value), low, high, self.level, self.method)
 
 
+def within(heading: str) -> str:
+    """A heading inside a sentence: without its capital, unless it begins with an abbreviation."""
+    return heading if heading[1:2].isupper() else heading[:1].lower() + heading[1:]
+
+
 @dataclass(frozen=True)
 class Measure(Value):
     """What a figure is called, its unit, and which way is better.
@@ -65,7 +70,7 @@ class Measure(Value):
     @property
     def words(self) -> str:
         """The heading inside a sentence: ``"KL to float"``, ``"relative squared error"``."""
-        return self.label if self.label[1:2].isupper() else self.label[:1].lower() + self.label[1:]
+        return within(self.label)
 
 
 @dataclass(frozen=True)
