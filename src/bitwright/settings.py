@@ -174,7 +174,8 @@ class Settings(BaseModel):
     quantizer: Annotated[
         Any, one_of("quantizer"), with_attribute("annotate", "a name or a PT2E Quantizer"), Flag("NAME")
     ] = "edge"
-    """Where tensors are quantized; edge-tensor has one step for each weight."""
+    """Where tensors are quantized: edge-tensor has one step for each weight, linear leaves everything between linear
+    layers in float, weight-only all activations."""
     runtime: Annotated[str, one_of("runtime"), Flag("NAME")] = "onnxruntime"
     """What the model is exported for."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Flag("N")] = 0

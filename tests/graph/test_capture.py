@@ -538,7 +538,10 @@ class TestQuantizers:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (lambda: named_quantizer("tpu"), "quantizer must be one of edge, edge-tensor, x86, xnnpack.*got 'tpu'"),
+            (
+                lambda: named_quantizer("tpu"),
+                "quantizer must be one of edge, edge-tensor, linear, weight-only, x86, xnnpack.*got .tpu.",
+            ),
             (lambda: edge_quantizer("row"), "weight_granularity must be channel, tensor or group, got 'row'"),
             (lambda: edge_quantizer("group"), "group_size must be at least 2.*got None"),
             (lambda: edge_quantizer("group", 1), "group_size must be at least 2.*got 1"),

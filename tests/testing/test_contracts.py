@@ -42,7 +42,10 @@ globals().update(contracts(testing.RuntimeContract, {name: (lambda name=name: RU
 globals().update(
     contracts(
         testing.PlacementContract,
-        {name: (lambda name=name: PLACEMENTS[name]) for name in ("edge", "edge-tensor", "x86")},
+        {
+            name: (lambda name=name: PLACEMENTS[name])
+            for name in ("edge", "edge-tensor", "linear", "weight-only", "x86")
+        },
     )
 )
 

@@ -45,7 +45,7 @@ def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None) -> Gra
         model: in evaluation mode. Also an ``ExportedProgram`` that was exported with a free batch size.
         example_inputs: one tensor, or a tuple of the model's positional inputs; the first dimension is the batch.
         quantizer: where the sites go: None for Bitwright's default (:func:`edge_quantizer`), a name
-            (``"edge"``, ``"edge-tensor"``, ``"x86"``, ``"xnnpack"``), or any torchao PT2E ``Quantizer``.
+            (``bitwright sites --help`` lists them), or any torchao PT2E ``Quantizer``.
 
     Returns:
         A graph that computes exactly what the model computes until a policy is applied.

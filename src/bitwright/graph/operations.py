@@ -332,3 +332,23 @@ def bias_of(node: Node) -> Node | None:
     role = entry_of(node).weight
     bias = argument(node, role.bias, "bias") if role is not None else None
     return bias if isinstance(bias, Node) else None
+
+
+def channel_constants(node: Node) -> tuple[Node, ...]:
+    """The constants (channels,) with which a node scales each channel of its output, along the last axis.
+
+    A norm's weight and, behind it, its bias; the one factor of a multiplication by a vector, as an RMS norm ends with.
+    Nothing for other nodes.
+    """
+    value = node.meta.get("val")
+    if entry_of(node).kind == "layer_norm":
+        shape = node.args[1]
+        given = [node.args[position] for position in (2, 3) if len(node.args) > position]
+        single = isinstance(shape, (list, tuple)) and len(shape) == 1
+    else:
+        given = list(node.args[:2]) if entry_of(node).kind == "mul" else []
+        single = sum(isinstance(arg, Node) and arg.op == "get_attr" for arg in given) == 1 == len(given) - 1
+    found = tuple(arg for arg in given if isinstance(arg, Node) and arg.op == "get_attr")
+    sizes = [arg.meta["val"].shape for arg in found if isinstance(arg.meta.get("val"), torch.Tensor)]
+    fits = isinstance(value, torch.Tensor) and all(size == value.shape[-1:] for size in sizes)
+    return found if single and fits and len(sizes) == len(found) else ()

@@ -18,7 +18,7 @@ from bitwright.errors import CaptureError, InvalidInput, MissingExtra, first_lin
 from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_layers
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import entry_of
-from bitwright.graph.placement import place
+from bitwright.graph.placement import Placement, place
 from bitwright.registry import Descriptor, Registry
 from bitwright.values import Scheme
 
@@ -55,27 +55,59 @@ def edge_quantizer(
         raise InvalidInput(f"weight_granularity must be channel, tensor or group, got '{weight_granularity}'")
     if weight_granularity == "group" and (group_size is None or group_size < 2):
         raise InvalidInput(f"group_size must be at least 2 for weight_granularity='group', got {group_size}")
+    groups = group_size if weight_granularity == "group" else None
+    return placed_by(place, per_tensor=weight_granularity == "tensor", groups=groups, symmetric=symmetric_activations)
+
+
+def placed_by(
+    placement: Callable[[GraphModule], Placement],
+    *,
+    prepared_by: Callable[[GraphModule], None] | None = None,
+    per_tensor: bool = False,
+    groups: int | None = None,
+    symmetric: bool = False,
+    dynamic: bool = False,
+) -> Any:
+    """A torchao PT2E ``Quantizer`` that puts its sites where a function says.
+
+    Args:
+        placement: a graph -> where the sites go.
+        prepared_by: changes the graph before, without changing what it computes.
+        per_tensor: one step for each weight, not for each output channel.
+        groups: input elements of a weight that share a step; None for whole channels.
+        symmetric: signed symmetric activations.
+        dynamic: the range of an activation is that of each tensor that passes.
+    """
     with quiet():
-        from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
+        from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver, PlaceholderObserver
         from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
     def weight_spec(axis: int) -> Any:
-        if weight_granularity == "tensor":
+        if per_tensor:
             return QuantizationSpec(torch.int8, MinMaxObserver, -128, 127, torch.per_tensor_symmetric, None)
         return QuantizationSpec(torch.int8, PerChannelMinMaxObserver, -128, 127, torch.per_channel_symmetric, axis)
 
-    if symmetric_activations:
+    if symmetric:
         activation = QuantizationSpec(torch.int8, MinMaxObserver, -128, 127, torch.per_tensor_symmetric)
+    elif dynamic:
+        activation = QuantizationSpec(
+            torch.uint8, PlaceholderObserver, 0, 255, torch.per_tensor_affine, is_dynamic=True
+        )
     else:
         activation = QuantizationSpec(torch.uint8, MinMaxObserver, 0, 255, torch.per_tensor_affine)
 
     class EdgeQuantizer(Quantizer):  # type: ignore[misc]
         """Places sites as ONNX Runtime's and most NPUs' quantizers do."""
 
-        bitwright_group_size = group_size if weight_granularity == "group" else None
+        bitwright_group_size = groups
+
+        def transform_for_annotation(self, model: GraphModule) -> GraphModule:
+            if prepared_by is not None:
+                prepared_by(model)
+            return model
 
         def annotate(self, model: GraphModule) -> GraphModule:
-            placement = place(model)
+            found = placement(model)
             notes: dict[Node, Any] = {}
 
             def note(node: Node) -> Any:
@@ -84,11 +116,11 @@ def edge_quantizer(
                     notes[node]._annotated = True
                 return notes[node]
 
-            for node in placement.outputs:
+            for node in found.outputs:
                 note(node).output_qspec = activation
-            for source, user in placement.inputs:
+            for source, user in found.inputs:
                 note(user).input_qspec_map[source] = activation
-            for weight, user in placement.weights:
+            for weight, user in found.weights:
                 role = entry_of(user).weight
                 assert role is not None
                 note(user).input_qspec_map[weight] = weight_spec(role.channel_axis)
@@ -148,7 +180,7 @@ for _order, (_name, _does, _make) in enumerate(
         ("xnnpack", "ExecuTorch's XNNPACKQuantizer, with a step for each channel of a weight.", _xnnpack),
     )
 ):
-    PLACEMENTS.register(PlacementKind(name=_name, order=_order, does=_does, function=_make))
+    PLACEMENTS.register(PlacementKind(name=_name, order=10 * _order, does=_does, function=_make))
 
 
 BATCH_NORMS = "bitwright batch norms"

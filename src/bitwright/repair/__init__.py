@@ -8,9 +8,10 @@ from bitwright.repair.equalization import equalize
 from bitwright.repair.fitted import put_fitted, take_fitted
 from bitwright.repair.folding import fold
 from bitwright.repair.gptq import gptq
-from bitwright.repair.outliers import clip, smooth
+from bitwright.repair.outliers import clip
 from bitwright.repair.ranges import set_granularity, set_ranges
 from bitwright.repair.report import Change, RepairReport
+from bitwright.repair.smoothing import smooth
 
 __all__ = [
     "REPAIRS",

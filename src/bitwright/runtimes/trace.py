@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from bitwright.errors import ExportError
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import attribute_at
-from bitwright.graph.operations import aten, entry_of
+from bitwright.graph.operations import aten, channel_constants, entry_of
 from bitwright.graph.places import bias_at, quantizer_at
 from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
@@ -82,6 +82,7 @@ def mark(graph: Graph) -> Marked:
         else:
             node.replace_all_uses_with(unrounded)
             copied.erase_node(node)
+    _drop_ones(module)
     _flatten_linears(module)
     _keep_pooled_dimensions(module)
     copied.eliminate_dead_code()
@@ -127,6 +128,16 @@ def _note_bias(marked: Marked, label: str, quantizer: BiasQuantizer, node: Node)
         found = module.graph.get_attr(name)
     found.meta = dict(source.meta)
     return found
+
+
+def _drop_ones(module: GraphModule) -> None:
+    """Leave out multiplications of each channel with one: scales that no repair has used."""
+    for node in list(module.graph.nodes):
+        constants = channel_constants(node) if entry_of(node).kind == "mul" else ()
+        if constants and bool((attribute_at(module, str(constants[0].target)) == 1).all()):
+            (source,) = (arg for arg in node.all_input_nodes if arg not in constants)
+            node.replace_all_uses_with(source)
+            module.graph.erase_node(node)
 
 
 def _last_of_pattern(node: Node) -> Node:

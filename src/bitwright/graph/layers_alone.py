@@ -1,0 +1,109 @@
+"""Placements that quantize layers alone: weights, and what linear layers read; everything between stays in float.
+
+A transformer adds up its layers' outputs in one stream, in which few channels are a hundred times as large as most.
+Eight bits for that stream, as the default placement has them, lose the others. Here additions, norms, activation
+functions and the products inside attention read and write float values, and a linear layer quantizes what it reads.
+
+In front of what linear layers read stands a multiplication with one constant for each channel, all ones at first: the
+place where ``smooth`` can take outliers out of a channel, whatever else reads the same value. Where the value comes
+from a norm that nothing else reads, the norm's own weight serves, and there is no multiplication.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from bitwright.errors import InvalidInput
+from bitwright.graph.names import module_path
+from bitwright.graph.operations import aten, channel_constants, entry_of
+from bitwright.graph.placement import Placement, varying_values
+from bitwright.graph.pt2e import PLACEMENTS, PlacementKind, placed_by
+
+SCALES = "input_scales"
+"""Submodule that holds the constants."""
+GROUP = 32
+"""Inputs of a weight that share a step in the placement ``weight-only``."""
+
+
+def place_layers(module: GraphModule, activations: bool = True) -> Placement:
+    """Sites at all weights and, if wanted, at what linear layers read."""
+    placement = Placement()
+    read = _read_by_linear(module) if activations else {}
+    placement.outputs.update(dict.fromkeys(read))
+    for node in module.graph.nodes:
+        role = entry_of(node).weight
+        weight = node.args[role.weight] if role is not None else None
+        if isinstance(weight, Node) and weight.op == "get_attr":
+            placement.weights[(weight, node)] = None
+    return placement
+
+
+def add_scales(module: GraphModule) -> None:
+    """Put a multiplication with ones in front of what linear layers read, as the module's docstring says."""
+    holder = nn.Module()
+    for source, readers in _read_by_linear(module).items():
+        if channel_constants(source) and set(source.users) == set(readers):
+            continue
+        value = source.meta["val"]
+        name = f"scale_{len(list(holder.parameters()))}"
+        holder.register_parameter(name, nn.Parameter(torch.ones(int(value.shape[-1])), requires_grad=False))
+        module.add_module(SCALES, holder)
+        path, _ = module_path(readers[0])
+        stack = dict(readers[0].meta.get("nn_module_stack") or {})
+        with module.graph.inserting_before(readers[0]):
+            ones = module.graph.get_attr(f"{SCALES}.{name}")
+            scaled = module.graph.call_function(aten.mul.Tensor, (source, ones))
+        ones.meta["val"] = value.new_ones(value.shape[-1])
+        scaled.meta = {"val": value, "nn_module_stack": {**stack, "input": (f"{path}.input", "torch.nn.modules.Input")}}
+        for reader in readers:
+            reader.replace_input_with(source, scaled)
+    module.recompile()
+
+
+def _read_by_linear(module: GraphModule) -> dict[Node, list[Node]]:
+    """Values that linear layers with constant weights multiply with them -> those layers."""
+    varying = varying_values(module)
+    found: dict[Node, list[Node]] = {}
+    for node in module.graph.nodes:
+        role = entry_of(node).layer
+        if role is None or role.dims or not isinstance(node.args[role.weight], Node):
+            continue
+        source = node.args[role.input]
+        if node.args[role.weight].op == "get_attr" and source in varying:
+            found.setdefault(source, []).append(node)
+    return found
+
+
+def layer_quantizer(activations: str = "static", group_size: int | None = None) -> Any:
+    """A placement of this module as a torchao PT2E ``Quantizer``.
+
+    Args:
+        activations: of what linear layers read: ``"static"``: ranges come from calibration; ``"dynamic"``: from each
+            tensor that passes; ``"float"``: they are not quantized.
+        group_size: inputs of a weight that share a step; None: all inputs of an output channel.
+
+    Raises:
+        InvalidInput: other values.
+    """
+    if activations not in ("static", "dynamic", "float"):
+        raise InvalidInput(f"activations must be static, dynamic or float, got '{activations}'")
+    if group_size is not None and group_size < 2:
+        raise InvalidInput(f"group_size must be at least 2, got {group_size}")
+    placement = partial(place_layers, activations=activations != "float")
+    return placed_by(placement, prepared_by=add_scales, groups=group_size, dynamic=activations == "dynamic")
+
+
+for _order, (_name, _does, _options) in enumerate(
+    (
+        ("linear", "Weights, and what linear layers read; everything between stays in float.", ("static", None)),
+        ("weight-only", f"Weights alone, with a step for {GROUP} inputs.", ("float", GROUP)),
+    )
+):
+    PLACEMENTS.register(
+        PlacementKind(name=_name, order=12 + _order, does=_does, function=partial(layer_quantizer, *_options))
+    )

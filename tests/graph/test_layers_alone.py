@@ -1,0 +1,113 @@
+"""Placements that quantize layers alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bitwright.errors import InvalidInput
+from bitwright.graph import calibrate, capture
+from bitwright.graph.layers_alone import layer_quantizer
+from bitwright.runtimes import export, parity
+from bitwright.values import Policy
+
+
+class Block(nn.Module):
+    """A transformer's block with its norms behind the additions, over embeddings, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm = nn.Embedding(20, 16), nn.LayerNorm(16)
+        self.query, self.value = nn.Linear(16, 16), nn.Linear(16, 16, bias=False)
+        self.norm1, self.norm2 = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.up, self.down, self.head = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 5)
+
+    def forward(self, ids):
+        x = self.norm(self.table(ids))
+        scores = self.query(x) @ x.transpose(1, 2)
+        x = self.norm1(x + torch.softmax(scores, -1) @ self.value(x))
+        return self.head(self.norm2(x + self.down(nn.functional.gelu(self.up(x)))).mean(1))
+
+
+@pytest.fixture
+def block():
+    torch.manual_seed(0)
+    return Block().eval()
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(20, (64, 6), generator=torch.Generator().manual_seed(0))
+
+
+def test_sites_are_weights_and_what_linear_layers_read(block, ids):
+    graph = capture(block, ids[:2], "linear")
+    assert graph.sites.names == (
+        "table.weight",
+        "query.input",
+        "query.weight",
+        "value.weight",
+        "up.input",
+        "up.weight",
+        "down.input",
+        "down.weight",
+        "head.input",
+        "head.weight",
+    )
+    left = {operation.kind for operation in graph.sites.operations if operation.left is None}
+    assert left == {"matmul"}
+    assert capture(block, ids[:2], "weight-only").sites.activations == ()
+
+
+def test_a_norm_that_only_linear_layers_read_needs_no_scales():
+    network = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)).eval()
+    graph = capture(network, torch.randn(2, 3, 8), "linear")
+    assert graph.sites.names == ("0", "1.weight")
+    assert "input_scales" not in dict(graph.module.named_children())
+
+
+def test_groups_are_of_inputs(block, ids):
+    sites = capture(block, ids[:2], layer_quantizer("float", 8)).sites
+    assert {site.scheme.group_size for site in sites} == {8}
+    assert sites["down.weight"].scales == 16 * 4
+
+
+@pytest.mark.parametrize("placement", ["linear", "weight-only"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_file_gives_what_is_simulated(block, ids, tmp_path, placement, bits):
+    graph = calibrate(capture(block, ids[:2], placement), [(ids, None)])
+    policy = Policy.uniform(graph.sites, bits, 8)
+    exported = export(graph, tmp_path / "m.onnx", policy=policy)
+    assert exported.bytes < exported.float_bytes
+    found = parity(graph, exported.path, [(ids, None)])
+    assert found.exact_difference < 1e-5
+    assert found.fused_difference < 1e-5
+
+
+def test_unused_scales_are_not_in_the_file(block, ids, tmp_path):
+    import onnx
+
+    graph = calibrate(capture(block, ids[:2], "linear"), [(ids, None)])
+    policy = Policy.uniform(graph.sites, 8, 8)
+
+    def products():
+        export(graph, tmp_path / "m.onnx", policy=policy)
+        return [node.name for node in onnx.load(str(tmp_path / "m.onnx")).graph.node if ".input/" in node.name]
+
+    assert products() == []
+    with torch.no_grad():
+        graph.module.input_scales.scale_0[3] = 0.5
+    assert products() == ["query.input/Mul"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activations": "none"}, "activations must be static, dynamic or float, got 'none'"),
+        ({"group_size": 1}, "group_size must be at least 2, got 1"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(InvalidInput, match=message):
+        layer_quantizer(**options)
