@@ -176,6 +176,8 @@ class Settings(BaseModel):
     ] = "edge"
     """Where tensors are quantized: edge-tensor has one step for each weight, linear leaves everything between linear
     layers in float, weight-only all activations."""
+    returns: Annotated[tuple[str, ...], BeforeValidator(listed), Flag("LIST", empty="all")] = ()
+    """Outputs of the model to keep, by name or position, e.g. logits; the others are left out."""
     runtime: Annotated[str, one_of("runtime"), Flag("NAME")] = "onnxruntime"
     """What the model is exported for."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Flag("N")] = 0

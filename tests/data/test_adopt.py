@@ -157,7 +157,7 @@ def test_data_of_no_known_form(data):
         as_data(data)
 
 
-@pytest.mark.parametrize("part", [None, 3, "digits", {"x": X}, X, np.zeros(3)])
+@pytest.mark.parametrize("part", [None, 3, "digits", X, np.zeros(3)])
 def test_part_of_no_known_form(part):
     with pytest.raises(InvalidInput, match=r"calibration data must give batches \(inputs, targets\), got "):
         as_data((part, part))
@@ -172,9 +172,10 @@ def test_a_stream_of_samples_needs_a_loader():
     ("batches", "message"),
     [
         ([], "p has no samples"),
-        ([X], r"a batch of p must be a pair \(inputs, targets\), \(inputs, None\) without targets, got Tensor"),
+        ([X], r"a batch of p must be a pair \(inputs, targets\), .* or a dictionary of tensors by name, got Tensor"),
         ([(X, Y, Y)], "must be a pair .* got 3 values"),
-        ([{"x": X}], "must be a pair .* got dict"),
+        ([{"x": X, "text": ["a"] * 10}], "inputs must be tensors, got a list for 'text'; leave it out"),
+        ([{"x": X, "labels": Y[:4]}], "must all have the same number of samples, got 10 and 4"),
         ([((X, X[:4]), Y)], "the inputs of p must all have the same number of samples, got 10 and 4"),
         ([(X[:0], Y[:0])], "a batch of p has no samples"),
         ([(X, Y[:3])], "a batch of p has 10 inputs and 3 targets"),
@@ -242,3 +243,36 @@ def test_inputs_alone_have_targets_of_nothing() -> None:
         data = as_dataset(part, "vectors")
         assert len(data) == len(X)
         assert data.read(0, 3)[1].shape == (3, 0)
+
+
+class Rows:
+    """Samples by number that are dictionaries, as a table of Hugging Face's gives them."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(X):
+            raise IndexError(index)
+        return {"ids": X[index], "mask": X[index] > 0, "labels": Y[index]}
+
+
+WHOLE = {"ids": X, "mask": X > 0, "labels": Y}
+BY_NAME = {
+    "rows": Rows,
+    "loader": lambda: DataLoader(Rows(), batch_size=3),
+    "batches": lambda: [{name: value[part] for name, value in WHOLE.items()} for part in (slice(4), slice(4, 10))],
+    "one batch": lambda: WHOLE,
+    "a pair": lambda: (WHOLE, Y),
+}
+
+
+@pytest.mark.parametrize("form", BY_NAME)
+def test_inputs_by_name(form):
+    dataset = as_dataset(BY_NAME[form](), "p")
+    inputs, targets = dataset.read(2, 7)
+    assert {name: value.tolist() for name, value in inputs.items()} == {
+        name: value[2:7].tolist() for name, value in WHOLE.items()
+    }
+    assert torch.equal(targets, Y[2:7])
+    assert len(dataset) == len(X)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,8 @@ def test_what_a_batch_can_be(batch, count):
     ("batch", "message"),
     [
         ((X, Y, Y), "a batch must be .inputs, targets., got tuple of length 3"),
-        ({"x": X}, "got dict of length 1"),
+        ({"x": [1.0, 2.0]}, "inputs must be tensors, got a list for 'x'; leave it out"),
+        ({"use_cache": False}, "must hold at least one tensor"),
         (3, "got int of length unknown"),
         (([1.0, 2.0], Y), "inputs must be tensors, got float; convert the data first"),
         ((X[:0], Y[:0]), r"a batch holds no samples: its inputs have shape \(0, 2\)"),
@@ -128,6 +130,7 @@ class TestCut:
         assert len(list(limited(batches, 10))) == 2
 
     def test_targets_move_along_whatever_holds_them(self):
-        (_, targets), *_ = iterate([(self.x, {"y": [self.y, "text"]})], torch.device("meta"))
+        graph = SimpleNamespace(device=torch.device("meta"), arranged=lambda inputs: inputs)
+        (_, targets), *_ = iterate([(self.x, {"y": [self.y, "text"]})], graph)
         assert targets["y"][0].is_meta
         assert targets["y"][1] == "text"

@@ -593,7 +593,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("inputs", [(), None, [[1.0]], (torch.randn(2, *IMAGE), 3)])
     def test_inputs_that_are_no_tensors(self, inputs):
-        with pytest.raises(InvalidInput, match="example_inputs must be a tensor or a tuple of tensors"):
+        with pytest.raises(InvalidInput, match="example_inputs must be a tensor, a tuple of .* or a dictionary"):
             capture(blocks(), inputs)
 
     def test_something_that_is_no_model(self):

@@ -31,7 +31,17 @@ Command = Callable[..., None]
 
 BASICS = ("model", "weights", "trust", "data", "output")
 MEASURES = ("task", "loss", "metric")
-CALIBRATION = ("ranges", "calibration_samples", "batch_size", "quantizer", "seed", "threads", "device", *MEASURES)
+CALIBRATION = (
+    "ranges",
+    "calibration_samples",
+    "batch_size",
+    "quantizer",
+    "returns",
+    "seed",
+    "threads",
+    "device",
+    *MEASURES,
+)
 SCORING = ("bits", "method", "score_samples")
 SEARCHING = ("budget", "cost", "pins", "points")
 

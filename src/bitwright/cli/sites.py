@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bitwright.values import Site, Sites
 
 
-@takes_job("model", "weights", "trust", "data", "inputs", "quantizer")
+@takes_job("model", "weights", "trust", "data", "inputs", "quantizer", "returns")
 def sites(job: Job, as_json: AsJson = False) -> None:
     """List the tensors of a model that get quantized.
 

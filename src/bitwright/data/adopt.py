@@ -2,13 +2,14 @@
 
 Taken as one part of the data: a Bitwright `Dataset`; a pair of arrays or tensors ``(inputs, targets)``; a torch
 ``Dataset`` of samples; a ``DataLoader``; any other iterable of batches ``(inputs, targets)``. For a network with
-several inputs, ``inputs`` is a tuple of tensors. Targets are class numbers, or floats for regression, or None where
-there are none, as for embeddings.
+several inputs, ``inputs`` is a tuple of tensors, or a dictionary of them by name. Targets are class numbers, or floats
+for regression, or None where there are none, as for embeddings. A batch, or a sample, can also be one dictionary whose
+entry ``labels`` or ``targets`` holds its targets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +22,7 @@ from bitwright.data.array_dataset import ArrayDataset
 from bitwright.data.dataset import Batch, Dataset, DataSets, check_lengths, digest, to_inputs, to_targets
 from bitwright.data.inputs import Inputs, as_tuple, join, samples_in, select
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.graph.calling import targets_in
 
 __all__ = ["BatchStream", "SampleDataset", "as_data", "as_dataset"]
 
@@ -66,17 +68,27 @@ def as_dataset(part: Any, name: str) -> Dataset:
     if isinstance(part, list | tuple) and len(part) == 2 and all(_is_array(value) for value in part):
         inputs, targets = part
         return ArrayDataset(name, lambda: (inputs, targets))
+    if isinstance(part, Mapping):
+        return BatchStream(name, [part])
     if isinstance(part, list | tuple) and len(part) == 2 and (part[1] is None or _is_array(part[1])):
         return BatchStream(name, [part])  # several inputs, ((ids, mask), targets), or inputs alone, (inputs, None)
     if isinstance(part, torch_data.DataLoader):
         return _from_loader(part, name)
-    if isinstance(part, torch_data.Dataset) and not isinstance(part, torch_data.IterableDataset):
+    if _gives_samples(part):
         return SampleDataset(name, part)
     if isinstance(part, torch_data.IterableDataset):
         raise InvalidInput(f"{name} is an IterableDataset, which gives single samples: wrap it in a DataLoader")
-    if isinstance(part, str | bytes | dict) or _is_array(part) or not isinstance(part, Iterable):
+    if isinstance(part, str | bytes) or _is_array(part) or not isinstance(part, Iterable):
         raise InvalidInput(f"{name} must give batches (inputs, targets), got {type(part).__name__}")
     return BatchStream(name, list(part) if isinstance(part, Iterator) else part)
+
+
+def _gives_samples(part: Any) -> bool:
+    """Whether it is a torch ``Dataset``, or gives samples by number as one does, each a dictionary."""
+    if isinstance(part, torch_data.Dataset):
+        return not isinstance(part, torch_data.IterableDataset)
+    indexed = hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, list | tuple | str)
+    return indexed and len(part) > 0 and not _is_array(part) and isinstance(part[0], Mapping)
 
 
 def _from_loader(loader: torch_data.DataLoader[Any], name: str) -> Dataset:
@@ -220,10 +232,13 @@ class BatchStream(Dataset):
 
 
 def _checked(batch: Any, name: str, first: int) -> Batch:
+    if isinstance(batch, Mapping):
+        batch = batch, targets_in(batch)
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         got = f"{len(batch)} values" if isinstance(batch, list | tuple) else type(batch).__name__
         raise InvalidData(
-            f"a batch of {name} must be a pair (inputs, targets), (inputs, None) without targets, got {got}"
+            f"a batch of {name} must be a pair (inputs, targets), (inputs, None) without targets, or a dictionary of "
+            f"tensors by name, got {got}"
         )
     inputs = to_inputs(batch[0], name, first)
     if batch[1] is None:

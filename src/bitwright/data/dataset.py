@@ -1,18 +1,18 @@
 """What every data set here is: a sized, indexable object that gives checked batches as often as asked.
 
 A batch is a pair ``(inputs, targets)`` of tensors with the samples along the first axis; for a network with several
-inputs, ``inputs`` is a tuple of tensors. Inputs are float32, or int64 where the data holds whole numbers such as token
-ids, or bool; 8-bit unsigned integers are taken as pixels and scaled to [0, 1]. Targets are int64 class
-numbers from 0, one for each sample or, for segmentation, one for each pixel. Where the number of classes is not known,
-they can also be float32 values of any shape, for regression. Data without targets has targets of shape (N, 0). Of
-several positions those with the target -100 do not count.
+inputs, ``inputs`` is a tuple of tensors, or a dictionary by name. Inputs are float32, or int64 where the data holds
+whole numbers such as token ids, or bool; 8-bit unsigned integers are taken as pixels and scaled to [0, 1]. Targets are
+int64 class numbers from 0, one for each sample or, for segmentation, one for each pixel. Where the number of classes
+is not known, they can also be float32 values of any shape, for regression. Data without targets has targets of shape
+(N, 0). Of several positions those with the target -100 do not count.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bitwright.data.inputs import Inputs, samples_in, select
+from bitwright.data.inputs import Inputs, as_tuple, samples_in, select
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.graph.calling import named_inputs
 
 __all__ = ["Batch", "Batches", "DataSets", "Dataset", "to_inputs", "to_targets"]
 
@@ -129,6 +130,10 @@ def to_inputs(values: Any, name: str, first: int = 0) -> Inputs:
     Raises:
         InvalidData: one of them is unusable, or they have different numbers of samples.
     """
+    if isinstance(values, Mapping):
+        named = named_inputs(values)
+        given = to_inputs(list(named), name, first)
+        return dict(zip(named.names, as_tuple(given), strict=True))
     if not isinstance(values, list | tuple) or not values or not isinstance(values[0], Tensor | np.ndarray):
         return to_input(values, name, first)
     tensors = tuple(to_input(value, name, first) for value in values)

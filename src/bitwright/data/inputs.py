@@ -1,4 +1,4 @@
-"""Inputs of a batch: one tensor, or a tuple of tensors for a network with several; samples along the first axis."""
+"""Inputs of a batch: one tensor, or for a network with several a tuple, or a dictionary by name; samples come first."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from torch import Tensor
 
 __all__ = ["Inputs", "as_tuple", "join", "samples_in", "select"]
 
-Inputs = Tensor | tuple[Tensor, ...]
+Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
 def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
-    """The tensors, in the order of the network's arguments."""
+    """The tensors, in the order of the network's arguments; of a dictionary, in its own."""
+    if isinstance(inputs, dict):
+        return tuple(inputs.values())
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
@@ -25,10 +27,15 @@ def samples_in(inputs: Inputs) -> int:
 
 def select(inputs: Inputs, which: Any) -> Inputs:
     """The samples that an index, a slice or a tensor of indices picks, of each tensor."""
-    return tuple(value[which] for value in inputs) if isinstance(inputs, tuple) else inputs[which]
+    return _like(inputs, [value[which] for value in as_tuple(inputs)])
 
 
 def join(parts: Sequence[Inputs]) -> Inputs:
     """The samples of several batches one after the other."""
-    joined = tuple(torch.cat(values) for values in zip(*(as_tuple(part) for part in parts), strict=True))
-    return joined if isinstance(parts[0], tuple) else joined[0]
+    return _like(parts[0], [torch.cat(values) for values in zip(*(as_tuple(part) for part in parts), strict=True)])
+
+
+def _like(inputs: Inputs, values: Sequence[Tensor]) -> Inputs:
+    if isinstance(inputs, dict):
+        return dict(zip(inputs, values, strict=True))
+    return tuple(values) if isinstance(inputs, tuple) else values[0]

@@ -210,7 +210,7 @@ def compared(session: Session, site: str, actions: Sequence[Action]) -> list[flo
     """
     task, batches = session.task, session.batches("calibration")
     tallies, floats = [Tally(task) for _ in actions], FloatSide(task)
-    for group in groups(session.graph, iterate(batches, session.graph.device)):
+    for group in groups(session.graph, iterate(batches, session.graph)):
         graph = session.graph.copy()  # the actions change the site's quantizer
         expected = [expected_of(graph, task, inputs, targets) for inputs, targets in group]
         for one in expected:

@@ -21,8 +21,8 @@ from bitwright.debug.state import (
 )
 from bitwright.debug.words import allowed, drop_of, share, target_of, told
 from bitwright.graph.batches import iterate
+from bitwright.graph.outputs import flatten
 from bitwright.tasks import Reference
-from bitwright.tasks.outputs import flatten
 from bitwright.values import FLOAT, Policy
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Recipe
@@ -109,9 +109,9 @@ def _difference(case: Case, model: nn.Module) -> float:
     worst, largest = 0.0, 0.0
     with torch.no_grad():
         graph = case.session.graph
-        for inputs, _ in itertools.islice(iterate(case.session.batches("calibration"), graph.device), 4):
+        for inputs, _ in itertools.islice(iterate(case.session.batches("calibration"), graph), 4):
             with graph.applied(FLOAT):
-                ours, theirs = flatten(graph(*inputs)), flatten(model(*inputs))
+                ours, theirs = flatten(graph(*inputs)), flatten(graph.calling.run(model, inputs))
             for mine, wanted in zip(ours.values(), theirs.values(), strict=True):
                 worst = max(worst, float((mine.double() - wanted.double()).abs().max()))
                 largest = max(largest, float(wanted.double().abs().max()))

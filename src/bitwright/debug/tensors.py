@@ -63,7 +63,7 @@ def _activation(graph: Graph, quantizer: Quantizer, batches: Any, samples: int) 
     parts: list[Tensor] = []
     walk, nodes = Walk(graph.module), [n for n, found in site_calls(graph.module).items() if found is quantizer]
     with graph.applied(FLOAT), torch.no_grad():
-        for inputs, _ in iterate(as_batches(batches), graph.device, "looking at a tensor"):
+        for inputs, _ in iterate(as_batches(batches), graph, "looking at a tensor"):
             graph.check(inputs)
             passed: list[Tensor] = []
 

@@ -67,7 +67,7 @@ def deliver(session: Session, policy: Policy, folder: Path) -> Delivery:
     with session.steps.step("time it"), tempfile.TemporaryDirectory() as temporary:
         plain = Path(temporary) / f"float{target.suffix}"
         export(graph, plain, runtime=name, policy=FLOAT)
-        sample = cut(session.samples.calibration.first, 0, 1)[0]
+        sample = graph.arranged(cut(session.samples.calibration.first, 0, 1)[0])
         times = latency(target, plain, inputs=sample, runtime=name)
     stored = stored_cost().name
     beside = exported.bytes - costs_for(name)[stored].of(policy, graph.sites)

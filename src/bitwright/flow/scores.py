@@ -70,4 +70,4 @@ def has_margin(session: Session) -> bool:
     inputs, _ = cut(session.samples.scores.first, 0, 2)
     graph = session.graph
     with graph.applied(FLOAT), torch.no_grad():
-        return session.task.margin(graph(*(value.to(graph.device) for value in inputs))) is not None
+        return session.task.margin(graph(*graph.arranged(inputs))) is not None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from bitwright.errors import InvalidData
+from bitwright.graph.calling import Named, each, named_inputs, targets_in
+
+if TYPE_CHECKING:
+    from bitwright.graph.graph import Graph
 
 Batch = tuple[tuple[Any, ...], Any]
 
@@ -22,6 +26,8 @@ def as_batches(batches: Any) -> Iterable[Any]:
     """Something that can be iterated over more than once: generators and iterators are kept as a list."""
     if isinstance(batches, Tensor):
         raise InvalidData("batches must be an iterable of (inputs, targets), got a tensor; wrap it: [(x, y)]")
+    if isinstance(batches, Mapping):
+        raise InvalidData("batches must be an iterable of batches, got one batch, a dictionary; wrap it: [batch]")
     if not hasattr(batches, "__iter__"):
         raise InvalidData(f"batches must be an iterable of (inputs, targets), got {type(batches).__name__}")
     return list(batches) if iter(batches) is batches else batches
@@ -33,12 +39,19 @@ def split(batch: Any) -> Batch:
     Raises:
         InvalidData: NaN in the inputs, or an empty batch.
     """
+    targets = None
     if isinstance(batch, Tensor):
         inputs: tuple[Any, ...] = (batch,)
-        targets = None
+    elif isinstance(batch, Mapping):
+        inputs, targets = named_inputs(batch), targets_in(batch)
     elif isinstance(batch, (tuple, list)) and len(batch) == 2:
-        inputs = tuple(batch[0]) if isinstance(batch[0], (tuple, list)) else (batch[0],)
-        targets = batch[1]
+        given, targets = batch
+        if isinstance(given, Mapping):
+            inputs = named_inputs(given)
+        elif isinstance(given, (tuple, list)):
+            inputs = given if isinstance(given, Named) else tuple(given)
+        else:
+            inputs = (given,)
     else:
         raise InvalidData(f"a batch must be (inputs, targets), got {type(batch).__name__} of length {_length(batch)}")
     for value in inputs:
@@ -65,16 +78,16 @@ def _length(batch: Any) -> Any:
     return len(batch) if hasattr(batch, "__len__") else "unknown"
 
 
-def iterate(batches: Iterable[Any], device: torch.device | None = None, purpose: str = "this step") -> Iterator[Batch]:
-    """Checked batches on a device, at least one.
+def iterate(batches: Iterable[Any], graph: Graph | None = None, purpose: str = "this step") -> Iterator[Batch]:
+    """Checked batches, at least one; for a graph on its device, the inputs in its order.
 
     Raises:
         InvalidData: there is no batch at all, or one of them is unusable.
     """
     for inputs, targets in batches if isinstance(batches, Checked) else _checked(batches, purpose):
-        if device is not None:
-            inputs = tuple(value.to(device) for value in inputs)
-            targets = tree_map_only(Tensor, lambda value: value.to(device), targets)
+        if graph is not None:
+            inputs, device = graph.arranged(inputs), graph.device
+            targets = tree_map_only(Tensor, partial(Tensor.to, device=device), targets)
         yield inputs, targets
 
 
@@ -152,7 +165,7 @@ def cut(batch: Batch, start: int, stop: int) -> Batch:
     if start <= 0 and stop >= count:
         return batch
     part = slice(start, stop)
-    return tuple(value[part] for value in inputs), _cut(targets, part, count)
+    return each(inputs, lambda value: value[part]), _cut(targets, part, count)
 
 
 _FOR_ALL = (str, bytes, int, float, type(None))

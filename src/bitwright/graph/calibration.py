@@ -106,7 +106,7 @@ def calibrate(
     hooks: dict[Node, Hook] = {**at_sites, **rows.hooks}
     walk = Walk(graph.module)
     with graph.applied(FLOAT), torch.no_grad():
-        for inputs, _ in iterate(data, graph.device, "calibration"):
+        for inputs, _ in iterate(data, graph, "calibration"):
             graph.check(inputs)
             walk(inputs, hooks)
     watched = {name: watch for name, watch in watches.items() if watch.parts}

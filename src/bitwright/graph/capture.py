@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import operator
 import re
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from bitwright.errors import CaptureError, InvalidData, InvalidInput, first_line
+from bitwright.errors import CaptureError
 from bitwright.graph import pt2e
+from bitwright.graph.calling import Calling
 from bitwright.graph.constants import fold_computed_weights
 from bitwright.graph.coverage import Observed, operations_of
 from bitwright.graph.decompositions import decompose
 from bitwright.graph.graph import Graph
 from bitwright.graph.lookups import look_up_bags
+from bitwright.graph.model import capture_message, prepared, run
 from bitwright.graph.names import Names, activation_name, attribute_at, module_path
 from bitwright.graph.operations import argument, bias_of, entry_of, kind_of
+from bitwright.graph.outputs import flatten, keep_outputs, register
 from bitwright.graph.places import BIASES, SITES, site_behind
-from bitwright.graph.symbols import batch_symbols, shape_of_one
+from bitwright.graph.symbols import batch_symbols, shape_of_one, value_of
 from bitwright.graph.walk import Walk
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
@@ -33,19 +37,23 @@ from bitwright.values import Site, Sites
 
 Inputs = tuple[Any, ...]
 
-_DIFFER_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
 
-
-def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None) -> Graph:
+def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None, returns: str | Iterable[str] = ()) -> Graph:
     """Trace a model and put a quantizer, for now in float, at each of its sites.
 
     The model itself is not touched: the graph holds its own copy of the weights.
 
     Args:
-        model: in evaluation mode. Also an ``ExportedProgram`` that was exported with a free batch size.
-        example_inputs: one tensor, or a tuple of the model's positional inputs; the first dimension is the batch.
+        model: in evaluation mode; in half precision it is captured in float32. Also an ``ExportedProgram`` that was
+            exported with a free batch size.
+        example_inputs: one tensor, a tuple of the model's positional inputs, or a dictionary: the named arguments of
+            its forward, or the one dictionary that it takes. The first dimension is the batch. None, numbers and texts
+            in a dictionary are arguments that stay the same. Entries called ``labels`` or ``targets`` are targets,
+            unless the model does not run without them.
         quantizer: where the sites go: None for Bitwright's default (:func:`edge_quantizer`), a name
             (``bitwright sites --help`` lists them), or any torchao PT2E ``Quantizer``.
+        returns: names of the outputs to keep, ``"logits"``; the others are left out, with what computes them alone.
+            None named: all but single numbers for a whole batch, such as a loss.
 
     Returns:
         A graph that computes exactly what the model computes until a policy is applied.
@@ -54,15 +62,15 @@ def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None) -> Gra
         InvalidInput: the model is in training mode or holds NaN, or the inputs are unusable.
         CaptureError: torch.export stopped; the message names the module and line.
     """
-    inputs = _checked_inputs(model, example_inputs)
+    model, examples = prepared(model, example_inputs)
     placer = pt2e.edge_quantizer() if quantizer is None else quantizer
     if isinstance(placer, str):
         placer = pt2e.named_quantizer(placer)
-    module, expected = _export(model, inputs)
+    exported = _export(model, examples, (returns,) if isinstance(returns, str) else tuple(returns))
+    module, calling, inputs, expected = exported
     module = pt2e.prepare(module, placer)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    _drop_guards(module)
     found = Observed()
     with torch.no_grad():
         outputs = Walk(module)(inputs, dict.fromkeys(module.graph.nodes, found.note))
@@ -71,85 +79,82 @@ def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None) -> Gra
             "the captured graph does not compute what the model computes; usual way out: take randomness and "
             "in-place changes of tensors (x[...] = y, x.add_(y)) out of its forward"
         )
-    return _with_sites(module, found, inputs, getattr(placer, "bitwright_group_size", None))
+    return _with_sites(module, found, calling, inputs, getattr(placer, "bitwright_group_size", None))
 
 
-def _checked_inputs(model: Any, example_inputs: Any) -> Inputs:
-    if isinstance(model, nn.Module):
-        for path, module in model.named_modules():
-            if module is model and module.training or isinstance(module, _DIFFER_IN_TRAINING) and module.training:
-                subject = f"module '{path}'" if path else "the model"
-                raise InvalidInput(
-                    f"{subject} is in training mode; call model.eval() first, "
-                    "or dropout and batch norm change its outputs"
-                )
-        for name, parameter in model.named_parameters():
-            if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
-                raise InvalidInput(
-                    f"the weight '{name}' holds NaN or infinite values; load a checkpoint that is finite"
-                )
-        for name, buffer in model.named_buffers():  # an attention mask may be infinite
-            if buffer.is_floating_point() and bool(torch.isnan(buffer).any()):
-                raise InvalidInput(f"the buffer '{name}' holds NaN; load a checkpoint that is finite")
-    elif not isinstance(model, torch.export.ExportedProgram):
-        raise InvalidInput(f"model must be a torch.nn.Module or an ExportedProgram, got {type(model).__name__}")
-    inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    if not inputs or not all(isinstance(value, Tensor) for value in inputs):
-        raise InvalidInput("example_inputs must be a tensor or a tuple of tensors, one for each positional input")
-    if any(value.dim() == 0 or value.shape[0] == 0 for value in inputs):
-        raise InvalidData("example_inputs need a batch dimension with at least one sample, got an empty one")
-    # A batch of one would be taken for a constant by torch.export.
-    inputs = tuple(torch.cat([v, v]) if v.shape[0] == 1 else v for v in inputs)
-    device = next(iter(model.parameters()), inputs[0]).device if isinstance(model, nn.Module) else inputs[0].device
-    return tuple(value.to(device) for value in inputs)
+class _Exported(NamedTuple):
+    """A graph before it has sites.
+
+    Attributes:
+        module: the graph; its inputs are tensors in order.
+        calling: how the model is called.
+        inputs: the example, in order.
+        expected: what the model puts out for it; None for an exported program.
+    """
+
+    module: GraphModule
+    calling: Calling
+    inputs: Inputs
+    expected: Any
 
 
-def _export(model: Any, inputs: Inputs) -> tuple[GraphModule, Any]:
-    """The graph, and what the model puts out for the inputs (None for an exported program)."""
+def _export(model: Any, examples: Any, returns: tuple[str, ...]) -> _Exported:
     expected = None
     if isinstance(model, torch.export.ExportedProgram):
         program = model
         _check_free_batch(program)
+        calling = Calling(tuple(program.graph_signature.user_inputs))
+        inputs = calling.arranged(examples)
     else:
-        try:
-            with torch.no_grad():
-                expected = model(*(value.clone() for value in inputs))
-        except Exception as error:
-            shapes = ", ".join(str(tuple(v.shape)) for v in inputs)
-            raise InvalidInput(
-                f"the model does not run on example_inputs of shape {shapes}: {first_line(error)}"
-                f"{_other_precision(model, inputs)}"
-            ) from error
+        calling, inputs, expected = run(model, examples)
+        register(expected)
         batch = torch.export.Dim("batch", min=1)
-        dynamic: tuple[Any, ...] = tuple({0: batch} for _ in inputs)
-        kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
-        if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, *inputs): their shapes are one tuple
-            first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-            dynamic = (*dynamic[:first], dynamic[first:])
+        args, kwargs = calling.arguments(inputs)
+        free: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+        for value in inputs:
+            free[value] = {0: batch}
         try:
             with pt2e.quiet(), torch.no_grad():
-                program = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
+                program = torch.export.export(model, args, kwargs, dynamic_shapes=free, strict=False)
         except Exception as error:
-            raise CaptureError(_capture_message(model, error)) from error
+            raise CaptureError(capture_message(model, error)) from error
     with pt2e.quiet():
         program = decompose(program)
         if _changes_views(program.graph):
             program = program.run_decompositions({})  # makes everything functional
         module = program.module()
+    _drop_guards(module)
+    calling = _with_inputs_in_order(module, calling)
+    kept = keep_outputs(module, returns)
+    if expected is not None:
+        found = flatten(tree_map(lambda value: value if isinstance(value, Tensor) else None, expected))
+        expected = [found[name] for name in kept if name in found]
+    with pt2e.quiet():
         _without_mutation(module)
         module = copy.deepcopy(module)
         look_up_bags(module)
         fold_computed_weights(module)
-        return module, expected
+        return _Exported(module, calling, inputs, expected)
 
 
-def _other_precision(model: nn.Module, inputs: Inputs) -> str:
-    """A hint where the model's weights are of another precision than its inputs."""
-    kinds = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()})
-    given = sorted({str(v.dtype).removeprefix("torch.") for v in inputs if v.is_floating_point()})
-    if not kinds or not given or kinds == given:
-        return ""
-    return f"; the model is in {' and '.join(kinds)}, the inputs are in {' and '.join(given)}: return model.float()"
+def _with_inputs_in_order(module: GraphModule, calling: Calling) -> Calling:
+    """Make the graph take tensors in order, whatever structure they had; how the model is called, with their names."""
+    nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
+    for node in nodes:
+        if value_of(node) is None and not node.users:  # an argument that is the same in every call
+            module.graph.erase_node(node)
+    nodes = [node for node in nodes if value_of(node) is not None]
+    if calling.how == "dictionary":
+        for node, name in zip(nodes, calling.names, strict=True):
+            node._rename(re.sub(r"\W", "_", name))
+            node.target = node.name
+    names = tuple(str(node.target) for node in nodes)
+    _, spec = tree_flatten((names, {}))
+    info = module.graph._codegen.pytree_info  # type: ignore[attr-defined]
+    module.graph._codegen.pytree_info = info._replace(orig_args=list(names), in_spec=spec)  # type: ignore[attr-defined]
+    module._forward_pre_hooks.clear()  # they check the structure that the inputs had
+    module.recompile()
+    return calling if calling.how != "position" else replace(calling, names=names)
 
 
 def _check_free_batch(program: torch.export.ExportedProgram) -> None:
@@ -226,40 +231,6 @@ def _without_mutation(module: GraphModule) -> None:
     module.recompile()
 
 
-def _capture_message(model: nn.Module, error: BaseException) -> str:
-    """One line: where torch.export stopped, and the usual ways out."""
-    text = str(error)
-    where = ""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_frame.f_locals.get("self")))
-        trace = trace.tb_next
-    mentioned = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', text)
-    frames_in_model = [f for f in frames if isinstance(f[2], nn.Module) and not _inside_torch(f[0])]
-    if frames_in_model:
-        file, line, module = frames_in_model[-1]
-        path = next((name for name, child in model.named_modules() if child is module), "") or "the model itself"
-        where = f" in module '{path}' ({type(module).__name__}) at {file}:{line}"
-    elif user := [m for m in mentioned if not _inside_torch(m[0])]:
-        where = f" at {user[-1][0]}:{user[-1][1]}"
-    reason = first_line(error)
-    hint = "write the branch or loop without Python control flow on tensor values (torch.where, torch.cond)"
-    if "batch" in text and ("specializ" in text or "Constraints violated" in text):
-        hint = "the code fixes the batch size: use x.shape[0] or -1 in view/reshape instead of a number"
-    elif "unsupported" in text.lower() or "not supported" in text.lower():
-        hint = "replace the unsupported call, or register it as a torch.library custom operator"
-    return (
-        f"torch.export stopped{where}: {reason}; usual way out: {hint}; or pass a model that is exported already (.pt2)"
-    )
-
-
-def _inside_torch(file: str) -> bool:
-    return any(
-        part in file for part in ("/torch/", "/torchao/", "<eval_with_key>", "/contextlib.py", "/bitwright/graph/")
-    )
-
-
 def _drop_guards(module: GraphModule) -> None:
     """Remove torch.export's input checks; the graph has its own, with a clearer message."""
     for node in list(module.graph.nodes):
@@ -269,7 +240,9 @@ def _drop_guards(module: GraphModule) -> None:
     module.recompile()
 
 
-def _with_sites(module: GraphModule, found: Observed, inputs: Inputs, group_size: int | None) -> Graph:
+def _with_sites(
+    module: GraphModule, found: Observed, calling: Calling, inputs: Inputs, group_size: int | None
+) -> Graph:
     names = Names()
     batch = inputs[0].shape[0]
     symbols = batch_symbols(module)
@@ -336,7 +309,7 @@ def _with_sites(module: GraphModule, found: Observed, inputs: Inputs, group_size
     covered = {id(q.weight) for q in table.values() if q.site.kind == "weight"}
     other = sum(p.numel() for p in module.parameters() if id(p) not in covered)
     sites = Sites(tuple(q.site for q in table.values()), operations, _hash(module), other, left_out)
-    return Graph(module, sites, table, tuple(inputs))
+    return Graph(module, sites, table, tuple(inputs), calling)
 
 
 def _first_uses(module: GraphModule, site_nodes: dict[Node, Quantizer]) -> dict[int, tuple[int, int]]:

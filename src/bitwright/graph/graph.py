@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.additions import TieFreeSteps
+from bitwright.graph.calling import Calling, named_inputs
 from bitwright.graph.names import attribute_at
 from bitwright.graph.places import BIASES, SITES, weight_at
 from bitwright.graph.pt2e import quiet
@@ -34,25 +35,34 @@ class Graph:
         sites: the sites, in the order of execution.
         quantizers: site name -> the module that stands there; :meth:`put` changes it.
         example_inputs: a small batch of inputs, for shapes and export.
+        calling: how the model is called, and the names of its inputs.
         repairs: names of the repairs that were applied, in their order.
     """
 
     def __init__(
-        self, module: GraphModule, sites: Sites, quantizers: dict[str, Quantizer], example_inputs: tuple[Any, ...]
+        self,
+        module: GraphModule,
+        sites: Sites,
+        quantizers: dict[str, Quantizer],
+        example_inputs: tuple[Any, ...],
+        calling: Calling,
     ) -> None:
         self.module = module
         self.sites = sites
         self.quantizers = quantizers  # the very table in which the biases look their grids up
         self.example_inputs = example_inputs
+        self.calling = calling
         self.repairs: list[str] = []
         self._lasting: set[str] = set()
         self._tie_free_steps = TieFreeSteps(module)
         self._policy = FLOAT
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network under the present policy; inputs as the model takes them."""
         if len(inputs) == 1 and isinstance(inputs[0], (tuple, list)):
             inputs = tuple(inputs[0])
+        if named or (len(inputs) == 1 and isinstance(inputs[0], Mapping)):
+            inputs = self.calling.arranged(named_inputs(named or inputs[0]))
         self.check(inputs)
         return self.module(*inputs)
 
@@ -60,6 +70,15 @@ class Graph:
         """A graph of its own, with its own weights, ranges and repairs."""
         with quiet():
             return copy.deepcopy(self)
+
+    def arranged(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The inputs of a batch in the graph's order, on its device.
+
+        Raises:
+            InvalidData: they have names, and not those of the graph's inputs.
+        """
+        device = self.device
+        return tuple(value.to(device) for value in self.calling.arranged(inputs))
 
     def check(self, inputs: tuple[Any, ...]) -> None:
         """Raise :class:`InvalidInput` unless the inputs have the number and shapes that the graph was captured with."""

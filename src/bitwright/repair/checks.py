@@ -49,7 +49,7 @@ def checked_batches(
     """
     if batches is None:
         raise InvalidInput(f"repair '{name}' needs calibration data; pass batches, an iterable of (inputs, targets)")
-    whole = iterate(as_batches(batches), graph.device, f"repair '{name}'")
+    whole = iterate(as_batches(batches), graph, f"repair '{name}'")
     found = list(limited(whole if targets else ((inputs, None) for inputs, _ in whole), samples))
     for inputs, _ in found:
         graph.check(inputs)

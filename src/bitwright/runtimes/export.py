@@ -109,6 +109,7 @@ def _describe(model: Any, graph: Graph) -> None:
             "bitwright.version": version,
             "bitwright.graph": graph.graph_hash,
             "bitwright.policy": graph.policy.to_json(),
+            "bitwright.inputs": json.dumps(graph.calling.names),
         }
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.graph.batches import as_batches, iterate
+from bitwright.graph.calling import Calling
 from bitwright.graph.graph import Graph
+from bitwright.graph.outputs import flatten
 from bitwright.graph.places import site_behind
 from bitwright.runtimes.runtime import RUNTIMES
 from bitwright.settings import DEFAULTS
@@ -22,7 +25,7 @@ from bitwright.tasks.base import Answer, Evidence, Task
 from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.infer import task_for
 from bitwright.tasks.intervals import Draws
-from bitwright.tasks.outputs import flatten, on_cpu
+from bitwright.tasks.outputs import on_cpu
 from bitwright.values import Figure, Parity, Policy
 
 
@@ -66,8 +69,8 @@ def parity(
     with graph.applied(policy), torch.no_grad():
         steps = output_steps(graph)
         tallies = (_Tally(meant, steps), _Tally(meant, steps))
-        for inputs, targets in iterate(data, purpose="parity"):
-            simulated = on_cpu(graph(*(value.to(graph.device) for value in inputs)))
+        for inputs, targets in iterate(data, graph, "parity"):
+            simulated = on_cpu(graph(*inputs))
             for tally, session in zip(tallies, sessions, strict=True):
                 found = [torch.from_numpy(value) for value in session(*inputs)]
                 tally.add(simulated, found, targets, len(inputs[0]))
@@ -108,7 +111,9 @@ def predict(
         InvalidData: no batch, or inputs that the file cannot take.
     """
     session = RUNTIMES[runtime].load(path, optimised, threads)
-    found = [torch.from_numpy(session(*inputs)[0]) for inputs, _ in iterate(batches, purpose="prediction")]
+    calling = Calling(tuple(json.loads(session.metadata.get("bitwright.inputs", "[]"))))
+    rows = (calling.arranged(inputs) for inputs, _ in iterate(batches, purpose="prediction"))
+    found = [torch.from_numpy(session(*inputs)[0]) for inputs in rows]
     return torch.cat(found)
 
 

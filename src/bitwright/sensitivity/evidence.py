@@ -166,6 +166,6 @@ def _settled(found: dict[str, list[Any]], tolerance: float) -> bool:
 def _micro_batches(graph: Graph, batches: Any, samples: int | None) -> Any:
     sample = 4 * sum(s.numel for s in graph.sites.activations) + 1
     size = max(1, min(max(FEWEST, min(MOST, ACTIVATION_BYTES // sample)), MOST_BYTES // sample))
-    for batch in limited(iterate(as_batches(batches), graph.device, "sensitivity"), samples):
+    for batch in limited(iterate(as_batches(batches), graph, "sensitivity"), samples):
         for start in range(0, batch[0][0].shape[0], size):
             yield cut(batch, start, start + size)

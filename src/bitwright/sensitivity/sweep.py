@@ -70,7 +70,7 @@ def sweep(
     meant = task_for(graph, batches, task, loss, purpose="a sweep")
     tallies = [Tally(meant) for _ in range(len(chosen) + 1)]
     floats = FloatSide(meant)
-    data = limited(iterate(batches, graph.device, "a sweep"), samples)
+    data = limited(iterate(batches, graph, "a sweep"), samples)
     for group in groups(graph, data, held_bytes):
         before, finished = floats.columns.samples, 0
         inputs = [batch for batch, _ in group]

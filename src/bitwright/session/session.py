@@ -93,7 +93,7 @@ class Session:
             samples = draw(data, settings)
         with steps.step("capture"):
             example = select(samples.calibration.first[0], slice(0, 2))
-            graph = capture(model, example, quantizer=settings.quantizer)
+            graph = capture(model, example, quantizer=settings.quantizer, returns=settings.returns)
         task = task_for(graph, samples.scores, settings.task, settings.loss, settings.metric)
         session = cls(graph, task, samples, settings, store, steps)
         with steps.step("calibrate", samples.calibration.samples):

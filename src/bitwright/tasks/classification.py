@@ -13,8 +13,9 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.graph.outputs import flatten
 from bitwright.tasks.base import TASKS, Answer, Task, Values
-from bitwright.tasks.outputs import Named, flatten, per_sample
+from bitwright.tasks.outputs import Named, per_sample
 from bitwright.values import Measure
 
 ACCURACY = Measure("accuracy", "Top-1", "share")

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput, MissingExtra
+from bitwright.graph.outputs import flatten
 from bitwright.tasks.base import TASKS, Answer, Evidence, Values, Vectors, called
 from bitwright.tasks.embedding import projected
 from bitwright.tasks.intervals import Array, Draws, ends
-from bitwright.tasks.outputs import Named, flatten
+from bitwright.tasks.outputs import Named
 from bitwright.values import Figure, Interval, Measure
 
 Boxes = dict[str, npt.NDArray[Any]]

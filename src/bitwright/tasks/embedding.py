@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bitwright.graph.outputs import flatten
 from bitwright.tasks.base import TASKS, Answer, Evidence, Task, Values, whole
 from bitwright.tasks.intervals import Array, Draws
-from bitwright.tasks.outputs import Named, flatten
+from bitwright.tasks.outputs import Named
 from bitwright.values import Figure, Interval, Measure
 
 COSINE = Measure("cosine", "Cosine to float")

@@ -83,7 +83,7 @@ def reference(
     marks: list[str] = []
     size, metrics = 0, {}
     with graph.applied(FLOAT), torch.no_grad():
-        for inputs, wanted in iterate(data, graph.device, "evaluation"):
+        for inputs, wanted in iterate(data, graph, "evaluation"):
             answer = Answer(meant, graph(*inputs), wanted, len(inputs[0]))
             floats.add(answer, details=True)
             targets.append(on_cpu(wanted))
@@ -193,7 +193,7 @@ def _pairs(
     """Quantized and float answers of each batch."""
     count = 0
     outputs = reference.outputs if reference is not None else None
-    for group in _groups(iterate(batches, graph.device, "evaluation"), alone=outputs is not None):
+    for group in _groups(iterate(batches, graph, "evaluation"), alone=outputs is not None):
         if reference is not None:
             for i, batch in enumerate(group):
                 _check_same(reference, count + i, *batch)

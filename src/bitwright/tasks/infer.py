@@ -13,11 +13,11 @@ from torch import Tensor
 from bitwright.errors import InvalidInput, nearest
 from bitwright.graph.batches import iterate
 from bitwright.graph.graph import Graph
+from bitwright.graph.outputs import flatten
 from bitwright.tasks.base import TASKS, Loss, Metric, Task
 from bitwright.tasks.classification import Classification, check_classes
 from bitwright.tasks.dense import Dense
 from bitwright.tasks.embedding import Embedding
-from bitwright.tasks.outputs import flatten
 from bitwright.tasks.regression import Regression
 from bitwright.values import FLOAT
 
@@ -147,7 +147,7 @@ def task_for(
     elif isinstance(task, type):
         task = task()
     if task is None:
-        inputs, targets = next(iterate(batches, graph.device, purpose))
+        inputs, targets = next(iterate(batches, graph, purpose))
         with graph.applied(FLOAT), torch.no_grad():
             outputs = graph(*(value[:2] for value in inputs))
         task = infer(outputs, _first(targets), loss)

@@ -1,48 +1,17 @@
-"""Outputs of a network, whatever their structure: tensors by name, checked; and per-sample means of them."""
+"""Outputs of a network, whatever their structure, checked; and per-sample means of them."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.graph.outputs import flatten
 
 Named = dict[str, Tensor]
-
-
-def flatten(outputs: Any) -> Named:
-    """Every tensor of an output by its name, in order.
-
-    One tensor is called ``"output"``. Those of tuples and lists are called by their position, those of dictionaries
-    and dataclasses by their key, one in another with a dot between: ``"heads.0"``. What is None is left out.
-
-    Raises:
-        InvalidInput: something that is neither a tensor nor a structure of tensors.
-    """
-    return dict(_walk(outputs, ""))
-
-
-def _walk(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name or "output", value
-    elif value is not None:
-        for key, part in _parts(value, name):
-            yield from _walk(part, f"{name}.{key}" if name else str(key))
-
-
-def _parts(value: Any, name: str) -> Any:
-    if isinstance(value, Mapping):
-        return value.items()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-    if isinstance(value, (tuple, list)):
-        return zip(getattr(value, "_fields", range(len(value))), value, strict=True)
-    where = f" at '{name}'" if name else ""
-    raise InvalidInput(f"the network must return tensors, got {type(value).__name__}{where}; wrap the model")
 
 
 def checked(outputs: Any, count: int) -> Named:

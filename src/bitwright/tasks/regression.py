@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData
+from bitwright.graph.outputs import flatten
 from bitwright.tasks.base import TASKS, Answer, Evidence, Values, Vectors
 from bitwright.tasks.intervals import Draws
-from bitwright.tasks.outputs import Named, flatten, per_sample
+from bitwright.tasks.outputs import Named, per_sample
 from bitwright.values import Figure, Measure
 
 SQNR = Measure("sqnr", "SQNR", "dB")

@@ -1,0 +1,163 @@
+"""How a network is called: which tensors go in, under which names and in which order, and what stays the same.
+
+Inside Bitwright the inputs of a batch are a tuple of tensors in the order of the graph's inputs. Batches that name
+their inputs, ``{"input_ids": ..., "attention_mask": ...}``, keep the names (:class:`Named`) until a graph arranges
+them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from bitwright.errors import InvalidData, InvalidInput
+
+TARGETS = ("labels", "label", "targets", "target")
+"""The entry of a batch given by name that holds its targets: the first of these that is there."""
+
+DECODER = "decoder_input_ids"
+"""What networks of encoder and decoder make of the targets, shifted by one, where it is not given."""
+
+FIXED = {"use_cache": False}
+"""Arguments that networks are called with if they take them: a cache of keys and values is no output to compare."""
+
+
+class Named(tuple[Tensor, ...]):
+    """Inputs that a batch gave by name, in its own order."""
+
+    names: tuple[str, ...]
+
+    def __new__(cls, given: Mapping[str, Tensor]) -> Named:
+        """From tensors by name."""
+        made = super().__new__(cls, given.values())
+        made.names = tuple(given)
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """For copies."""
+        return (dict(zip(self.names, self, strict=True)),)
+
+
+def each(inputs: tuple[Any, ...], change: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """The inputs of a batch with each of them changed; names are kept."""
+    changed = tuple(change(value) for value in inputs)
+    return Named(dict(zip(inputs.names, changed, strict=True))) if isinstance(inputs, Named) else changed
+
+
+def named_inputs(given: Mapping[str, Any]) -> Named:
+    """The tensors of a batch by name; None, numbers and texts, which are for all samples, are left out.
+
+    Raises:
+        InvalidData: an entry of another kind, or no tensor at all.
+    """
+    tensors = {str(name): value for name, value in given.items() if not _for_all(value)}
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise InvalidData(
+                f"the inputs must be tensors, got a {type(value).__name__} for '{name}'; leave it out of the batches, "
+                "or make it a tensor"
+            )
+    if not tensors:
+        raise InvalidData("a batch given by name must hold at least one tensor")
+    return Named(tensors)
+
+
+def targets_in(given: Mapping[str, Any]) -> Any:
+    """The targets of a batch that is one dictionary, or None."""
+    return next((given[name] for name in TARGETS if given.get(name) is not None), None)
+
+
+@dataclass(frozen=True)
+class Calling:
+    """How a network is called.
+
+    Attributes:
+        names: of its inputs, in order.
+        how: ``"position"``, ``"name"``, or ``"dictionary"``: one dictionary of all inputs.
+        fixed: further arguments by name, the same in every call.
+    """
+
+    names: tuple[str, ...]
+    how: str = "position"
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def arguments(self, inputs: Iterable[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and named arguments for inputs in order."""
+        if self.how == "position":
+            return tuple(inputs), dict(self.fixed)
+        given = dict(zip(self.names, inputs, strict=True))
+        return ((given,), dict(self.fixed)) if self.how == "dictionary" else ((), {**given, **self.fixed})
+
+    def run(self, model: nn.Module, inputs: Iterable[Tensor]) -> Any:
+        """What the model puts out for inputs in order."""
+        args, kwargs = self.arguments(inputs)
+        return model(*args, **kwargs)
+
+    def arranged(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The inputs of a batch in order.
+
+        Raises:
+            InvalidData: they have names, and not those of the network's inputs.
+        """
+        if not isinstance(inputs, Named):
+            return inputs
+        given = dict(zip(inputs.names, inputs, strict=True))
+        more = [name for name in given if name not in self.names and name not in TARGETS]
+        if more or any(name not in given for name in self.names):
+            raise InvalidData(
+                f"a batch must hold the inputs that the model was captured with, {', '.join(self.names)}, got "
+                f"{', '.join(given)}"
+            )
+        return tuple(given[name] for name in self.names)
+
+
+def ways_to_call(model: nn.Module, example: Any) -> list[tuple[Calling, tuple[Any, ...]]]:
+    """How a network can be called with an example, with the inputs in order; the first way that runs is the one.
+
+    A dictionary that has targets gives two ways: without them, and with them; with them first for a network that makes
+    its decoder's inputs of them.
+
+    Raises:
+        InvalidInput: a dictionary with entries that the network does not take.
+        InvalidData: entries that cannot be inputs.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    fixed = {name: value for name, value in FIXED.items() if name in parameters}
+    if not isinstance(example, Mapping):
+        inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+        return [(Calling(tuple(parameters)[: len(inputs)], fixed=fixed), inputs)]
+    tensors = named_inputs(example)
+    given = dict(zip(tensors.names, tensors, strict=True))
+    fixed |= {str(name): value for name, value in example.items() if _for_all(value) and name in parameters}
+    plain = {name: value for name, value in given.items() if name not in TARGETS}
+    ways = [part for part in (plain, given) if part]
+    if len(plain) == len(given) or not any(name in parameters for name in TARGETS):
+        ways = ways[:1]
+    elif DECODER in parameters and DECODER not in given:
+        ways.reverse()
+    return [_by_name(part, parameters, fixed) for part in ways]
+
+
+def _by_name(
+    given: dict[str, Any], parameters: Mapping[str, inspect.Parameter], fixed: dict[str, Any]
+) -> tuple[Calling, tuple[Any, ...]]:
+    kinds = [parameter.kind for parameter in parameters.values()]
+    unknown = [name for name in given if name not in parameters]
+    if not unknown or inspect.Parameter.VAR_KEYWORD in kinds:
+        names = (*(name for name in parameters if name in given), *unknown)
+        return Calling(names, "name", fixed), tuple(given[name] for name in names)
+    needed = [p for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    if len(needed) == 1 and needed[0].name not in given and len(unknown) == len(given):
+        return Calling(tuple(given), "dictionary", fixed), tuple(given.values())
+    raise InvalidInput(
+        f"the model's forward takes no input '{unknown[0]}' (it takes "
+        f"{', '.join(parameters)}); leave it out of example_inputs and of the batches"
+    )
+
+
+def _for_all(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))

@@ -1,0 +1,163 @@
+"""What a user brings to be captured: a model and example inputs, checked, run once; and what stops torch.export."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitwright.errors import BitwrightWarning, InvalidData, InvalidInput, first_line
+from bitwright.graph.calling import Calling, each, named_inputs, ways_to_call
+
+Inputs = tuple[Any, ...]
+
+_DIFFER_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def prepared(model: Any, example_inputs: Any) -> tuple[Any, Any]:
+    """A model and its example inputs, ready to be captured: on one device, in float32 or float64.
+
+    Returns:
+        The model, a copy where it was in half precision; the inputs, with at least two samples each: a tuple, or a
+        mapping by name, also with what is no tensor.
+
+    Raises:
+        InvalidInput: no model, one in training mode, or NaN in its weights.
+        InvalidData: inputs that cannot be used.
+    """
+    if isinstance(model, nn.Module):
+        _check(model)
+        if any(p.dtype in _HALF for p in (*model.parameters(), *model.buffers())):
+            warnings.warn(
+                "the model is in half precision and is captured in float32, in which it is simulated",
+                BitwrightWarning,
+                3,
+            )
+            model = copy.deepcopy(model).float()
+            example_inputs = _mapped(example_inputs, lambda v: v.float() if v.dtype in _HALF else v)
+    elif not isinstance(model, torch.export.ExportedProgram):
+        raise InvalidInput(f"model must be a torch.nn.Module or an ExportedProgram, got {type(model).__name__}")
+    mapping = isinstance(example_inputs, Mapping)
+    listed = (*example_inputs,) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    inputs = named_inputs(example_inputs) if mapping else listed
+    if not inputs or not all(isinstance(value, Tensor) for value in inputs):
+        raise InvalidInput(
+            "example_inputs must be a tensor, a tuple of tensors, one for each positional input, or a dictionary of "
+            "tensors by name"
+        )
+    if any(value.dim() == 0 or value.shape[0] == 0 for value in inputs):
+        raise InvalidData("example_inputs need a batch dimension with at least one sample, got an empty one")
+    device = next(iter(model.parameters()), inputs[0]).device if isinstance(model, nn.Module) else inputs[0].device
+    # A batch of one would be taken for a constant by torch.export.
+    return model, _mapped(
+        example_inputs if mapping else inputs,
+        lambda v: (torch.cat([v, v]) if v.shape[0] == 1 else v).to(device),
+    )
+
+
+def _mapped(inputs: Any, change: Any) -> Any:
+    """The tensors of example inputs changed."""
+    if isinstance(inputs, Mapping):
+        return {name: change(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(_mapped(value, change) for value in inputs)
+    return change(inputs) if isinstance(inputs, Tensor) else inputs
+
+
+def _check(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if module is model and module.training or isinstance(module, _DIFFER_IN_TRAINING) and module.training:
+            subject = f"module '{path}'" if path else "the model"
+            raise InvalidInput(
+                f"{subject} is in training mode; call model.eval() first, or dropout and batch norm change its outputs"
+            )
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+            raise InvalidInput(f"the weight '{name}' holds NaN or infinite values; load a checkpoint that is finite")
+    for name, buffer in model.named_buffers():  # an attention mask may be infinite
+        if buffer.is_floating_point() and bool(torch.isnan(buffer).any()):
+            raise InvalidInput(f"the buffer '{name}' holds NaN; load a checkpoint that is finite")
+
+
+def run(model: nn.Module, example: Any) -> tuple[Calling, Inputs, Any]:
+    """How the model is called with an example, the example in order, and what the model puts out for it.
+
+    Raises:
+        InvalidInput: the model does not run on it.
+    """
+    failed: Exception | None = None
+    ways = ways_to_call(model, example)
+    for calling, inputs in ways:
+        try:
+            with torch.no_grad():
+                return calling, inputs, calling.run(model, each(inputs, torch.clone))
+        except Exception as error:
+            failed = failed or error
+    calling, inputs = ways[0]
+    assert failed is not None
+    shapes = ", ".join(str(tuple(v.shape)) for v in inputs)
+    named = "" if calling.how == "position" else f" ({', '.join(calling.names)})"
+    hint = _other_precision(model, inputs) or _by_name(model, calling)
+    raise InvalidInput(
+        f"the model does not run on example_inputs of shape {shapes}{named}: {first_line(failed)}{hint}"
+    ) from failed
+
+
+def _other_precision(model: nn.Module, inputs: Inputs) -> str:
+    """A hint where the model's weights are of another precision than its inputs."""
+    kinds = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()})
+    given = sorted({str(v.dtype).removeprefix("torch.") for v in inputs if v.is_floating_point()})
+    if not kinds or not given or kinds == given:
+        return ""
+    return f"; the model is in {' and '.join(kinds)}, the inputs are in {' and '.join(given)}: return model.float()"
+
+
+def _by_name(model: nn.Module, calling: Calling) -> str:
+    """A hint where an argument can be given by its name alone."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    only = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if not only or calling.how != "position":
+        return ""
+    names = ", ".join(f"'{p.name}': ..." for p in parameters if p.default is p.empty)
+    return f"; '{only[0]}' must be given by its name: pass a dictionary, {{{names}}}"
+
+
+def capture_message(model: nn.Module, error: BaseException) -> str:
+    """One line: where torch.export stopped, and the usual ways out."""
+    text = str(error)
+    where = ""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_frame.f_locals.get("self")))
+        trace = trace.tb_next
+    mentioned = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', text)
+    frames_in_model = [f for f in frames if isinstance(f[2], nn.Module) and not _inside_torch(f[0])]
+    if frames_in_model:
+        file, line, module = frames_in_model[-1]
+        path = next((name for name, child in model.named_modules() if child is module), "") or "the model itself"
+        where = f" in module '{path}' ({type(module).__name__}) at {file}:{line}"
+    elif user := [m for m in mentioned if not _inside_torch(m[0])]:
+        where = f" at {user[-1][0]}:{user[-1][1]}"
+    reason = first_line(error)
+    hint = "write the branch or loop without Python control flow on tensor values (torch.where, torch.cond)"
+    if "batch" in text and ("specializ" in text or "Constraints violated" in text):
+        hint = "the code fixes the batch size: use x.shape[0] or -1 in view/reshape instead of a number"
+    elif "unsupported" in text.lower() or "not supported" in text.lower():
+        hint = "replace the unsupported call, or register it as a torch.library custom operator"
+    return (
+        f"torch.export stopped{where}: {reason}; usual way out: {hint}; or pass a model that is exported already (.pt2)"
+    )
+
+
+def _inside_torch(file: str) -> bool:
+    return any(
+        part in file for part in ("/torch/", "/torchao/", "<eval_with_key>", "/contextlib.py", "/bitwright/graph/")
+    )
