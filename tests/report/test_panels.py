@@ -139,4 +139,7 @@ def test_sensitivity_panel_is_plain_and_starts_at_four_bits(table: SensitivityTa
     assert panel.standard_error[5][0] == pytest.approx(0.064)
     assert panel.kinds == tuple(site.kind for site in sites)
     assert sensitivity_panel(table).kinds == ("",) * 7
+    doubted = replace(table, doubts={"stem.relu": "why"})
+    assert sensitivity_panel(doubted).doubts == tuple("why" * (name == "stem.relu") for name in table.sites)
+    assert [row.doubt for row in sensitivity_rows(doubted, 4)[:3]] == ["", "why", ""]
     assert (start_width((2, 3, 8)), start_width((8,)), start_width((2, 8))) == (3, 8, 2)

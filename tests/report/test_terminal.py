@@ -82,6 +82,14 @@ def test_sensitivity_is_worst_first_and_says_what_it_leaves_out(table: Sensitivi
         terminal.sensitivity_table(table, bits=3)
 
 
+def test_sites_that_are_not_trusted_are_marked(table: SensitivityTable) -> None:
+    text = shown(terminal.sensitivity_table(replace(table, doubts={"stem.relu": "for a reason"})))
+    (line,) = [line for line in text.splitlines() if "for a reason" in line]
+    assert "stem.relu" in line
+    assert "Not trusted" in text
+    assert "Not trusted" not in shown(terminal.sensitivity_table(table))
+
+
 def test_markup_in_names_is_printed_as_it_is(table: SensitivityTable) -> None:
     odd = replace(table, sites=("a[bold]b[/bold].weight", *table.sites[1:]))
     assert "a[bold]b[/bold].weight" in shown(terminal.sensitivity_table(odd, bits=8, top=None))

@@ -8,6 +8,7 @@ import pytest
 
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.values import FLOAT, MarginModel, Policy, SensitivityTable
+from bitwright.values.table import ROSE
 
 NAMES, BITS = ("a", "b", "c"), (2, 4, 8)
 
@@ -103,6 +104,49 @@ def test_a_table_must_be_complete_and_finite():
     harm[1, 2] = np.nan
     with pytest.raises(InvalidInput, match="the harm of site 'b' is not finite"):
         table(harm=harm)
+
+
+def test_harms_that_rise_with_bits_are_raised_to_those_of_more_bits_and_doubted():
+    harm = np.array([[1e-18, 8e-3, 9e-4], [8.0, 4.0, 0.5], [0.98, 1.0, 0.1]])
+    found = table(harm=harm, standard_error=harm / 10).checked()
+    np.testing.assert_array_equal(found.harm, [[8e-3, 8e-3, 9e-4], [8.0, 4.0, 0.5], [1.0, 1.0, 0.1]])
+    assert found.doubts == {"a": ROSE}  # what c is raised by is within its noise
+    (note,) = found.notes
+    assert note == f"1 of 3 sites (33.3%) are not trusted: {ROSE} (1). Measure what is chosen by these scores."
+    again = SensitivityTable.from_json(found.to_json())
+    assert again.doubts == found.doubts
+
+
+def test_a_table_whose_harms_fall_is_left_as_it_is():
+    found = table()
+    checked = found.checked()
+    np.testing.assert_array_equal(checked.harm, found.harm)
+    assert (checked.doubts, checked.notes) == ({}, ())
+
+
+def test_other_reasons_to_doubt_a_site_are_kept():
+    found = table(harm=np.array([[1.0, 2.0, 3.0]] * 3), doubts={"b": "why"}).checked()
+    assert found.doubts == {"a": ROSE, "b": f"why; {ROSE}", "c": ROSE}
+    assert f"3 of 3 sites (100.0%) are not trusted: {ROSE} (3), why (1)." in found.notes[0]
+
+
+def test_no_prediction_of_a_checked_margin_model_rises_with_bits():
+    found, model = margin_table()
+    chances = model.flip_chances(model.variances)
+    assert (chances.mean(0)[:, :-1] < chances.mean(0)[:, 1:]).any()
+    checked = table(margin=model, harm=chances.mean(0), standard_error=chances.std(0)).checked()
+    assert (checked.margin.variances >= model.variances).all()
+    for site in NAMES:
+        others = {name: 4 for name in NAMES if name != site}
+        for harms in (
+            [checked.predict(Policy({site: bits})) for bits in BITS],
+            [checked.predict(Policy({site: bits, **others})) for bits in BITS],
+            checked.linearized(Policy({site: 2, **others})).harm[checked.row(site)].tolist(),
+        ):
+            assert harms == sorted(harms, reverse=True)
+        alone = checked.margin.flip_chances(checked.margin.variances[:, checked.row(site), 0])
+        assert checked.at(site, 2) == pytest.approx(alone.mean())
+        assert checked.standard_error[checked.row(site), 0] == pytest.approx(alone.std(ddof=1) / len(alone) ** 0.5)
 
 
 def test_there_and_back_through_json():

@@ -41,13 +41,14 @@ def write_tables(folder: str | Path, tables: tuple[SensitivityTable, ...]) -> No
     tables[0].save(Path(folder) / files.SENSITIVITY_JSON)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["method", "site", "bits", "harm", "standard_error", "unit"])
+    rows.writerow(["method", "site", "bits", "harm", "standard_error", "unit", "not_trusted"])
     for table in tables:
         errors = table.standard_error
         for i, site in enumerate(table.sites):
             for j, bits in enumerate(table.bits):
                 error = "" if errors is None else repr(float(errors[i, j]))
-                rows.writerow([table.method, site, bits, repr(float(table.harm[i, j])), error, table.unit])
+                harm, doubt = repr(float(table.harm[i, j])), table.doubts.get(site, "")
+                rows.writerow([table.method, site, bits, harm, error, table.unit, doubt])
     write_atomically(Path(folder) / files.SENSITIVITY_CSV, text.getvalue())
 
 

@@ -100,13 +100,18 @@ class SitesPanel:
 
 @dataclass(frozen=True)
 class SensitivityRow:
-    """Predicted harm of one site at one width, with its standard error when the method has one."""
+    """Predicted harm of one site at one width, with its standard error when the method has one.
+
+    Attributes:
+        doubt: why it is not trusted; ``""`` where it is.
+    """
 
     rank: int
     site: str
     kind: str
     harm: float
     standard_error: float | None
+    doubt: str
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,7 @@ class SensitivityPanel:
     Attributes:
         kinds: of each site, ``""`` for sites that the graph does not have.
         start: the width that is shown first.
+        doubts: why each site is not trusted; ``""`` for the others.
     """
 
     method: str
@@ -128,6 +134,7 @@ class SensitivityPanel:
     start: int
     harm: tuple[tuple[float, ...], ...]
     standard_error: tuple[tuple[float, ...], ...] | None
+    doubts: tuple[str, ...]
 
 
 def others(verdict: Verdict) -> list[Figure]:
@@ -334,6 +341,7 @@ def sensitivity_rows(table: SensitivityTable, bits: int, sites: Sites | None = N
             sites[name].kind if sites is not None and name in sites else "",
             harm,
             None if errors is None else float(errors[table.row(name), column]),
+            table.doubts.get(name, ""),
         )
         for rank, (name, harm) in enumerate(table.ranking(bits), start=1)
     )
@@ -353,4 +361,5 @@ def sensitivity_panel(table: SensitivityTable, sites: Sites | None = None) -> Se
         start_width(table.bits),
         tuple(tuple(float(v) for v in row) for row in table.harm),
         None if errors is None else tuple(tuple(float(v) for v in row) for row in errors),
+        tuple(table.doubts.get(name, "") for name in table.sites),
     )

@@ -165,13 +165,16 @@ def sensitivity_table(
     drawn.add_column("Site", overflow="fold", ratio=1)
     drawn.add_column("", no_wrap=True, width=_BAR)
     drawn.add_column("Harm", justify="right", no_wrap=True)
+    if table.doubts:
+        drawn.add_column("Not trusted", overflow="fold")
     worst = max((row.harm for row in rows), default=0.0) or 1.0
     for row in shown:
         harm = text.significant(row.harm)
         if row.standard_error is not None:
             harm += f" ± {text.significant(row.standard_error, 2)}"
         style = _KIND_STYLE.get(row.kind, "")
-        drawn.add_row(str(row.rank), Text(row.site), Text(_bar(row.harm / worst), style=style), harm)
+        doubt = (row.doubt,) if table.doubts else ()
+        drawn.add_row(str(row.rank), Text(row.site), Text(_bar(row.harm / worst), style=style), harm, *doubt)
     return drawn
 
 

@@ -34,6 +34,7 @@ class Scores:
         parts: further arrays with one row for each site.
         unit: what the numbers count, where it is not the method's ``unit``.
         notes: in words, for the report.
+        doubts: site -> why its harm is not to be trusted.
     """
 
     harm: Array
@@ -43,6 +44,7 @@ class Scores:
     parts: dict[str, Array] = field(default_factory=dict)
     unit: str = ""
     notes: tuple[str, ...] = ()
+    doubts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -70,6 +70,9 @@ def sensitivities(
     of its harmful half: a decrease of the margin that is more than a common rescaling of all margins, which flips
     nothing. For errors that are white the three noise models agree.
 
+    Harms never rise with bits; ``doubts`` of a table names the sites where they did, or that the scores do not know
+    well for another reason (:meth:`~bitwright.values.SensitivityTable.checked`).
+
     Args:
         graph: calibrated; its policy is left as it was.
         batches: iterable of (inputs, targets); margin-fit needs no targets.
@@ -98,19 +101,19 @@ def sensitivities(
     tables = []
     for method in chosen:
         found = method.function(evidence)
-        tables.append(
-            SensitivityTable(
-                method.name,
-                found.unit or method.unit,
-                graph.sites.names,
-                widths,
-                found.harm,
-                found.standard_error,
-                found.samples,
-                graph.graph_hash,
-                found.model,
-                found.parts,
-                found.notes,
-            )
+        table = SensitivityTable(
+            method.name,
+            found.unit or method.unit,
+            graph.sites.names,
+            widths,
+            found.harm,
+            found.standard_error,
+            found.samples,
+            graph.graph_hash,
+            found.model,
+            found.parts,
+            found.doubts,
+            found.notes,
         )
+        tables.append(table.checked())
     return tables

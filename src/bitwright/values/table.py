@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -39,6 +40,10 @@ def _unpacked(data: dict[str, Any]) -> Array:
 Packed = Annotated[npt.NDArray[np.float64], As(_unpacked, "an array of 32-bit floats in base64 with its shape")]
 FLIPS = "share of predictions that flip"
 """The unit of what a margin model predicts; the only one that is a share."""
+ROSE = "fewer bits scored as less harm"
+"""Why a site is not trusted whose harms had to be raised."""
+_RISE, _LEAST = 0.1, 1e-6
+"""A harm that is raised by a smaller part of itself, or to less than this part of the table's largest, is noise."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,13 @@ class MarginModel(Value):
         return np.asarray(density * z / (2.0 * v) / len(v))
 
 
+def falling(harm: Array) -> Array:
+    """(..., B) harms that never rise with bits: each at least that of every wider width."""
+    return np.asarray(np.maximum.accumulate(harm[..., ::-1], axis=-1)[..., ::-1])
+
+
 @dataclass(frozen=True)
-class SensitivityTable(Value, kind="sensitivity table", version=2):
+class SensitivityTable(Value, kind="sensitivity table", version=3):
     """Predicted harm of quantizing each site to each width, the rest in float.
 
     Attributes:
@@ -88,6 +98,7 @@ class SensitivityTable(Value, kind="sensitivity table", version=2):
         graph_hash: the graph it was made for.
         margin: set when predictions of whole policies go through a margin model, else they add up.
         parts: further (S,) columns worth showing, e.g. ``{"trace": ...}``.
+        doubts: site -> why its harm is not trusted; nothing for the others.
         notes: sentences that qualify the numbers.
     """
 
@@ -101,6 +112,7 @@ class SensitivityTable(Value, kind="sensitivity table", version=2):
     graph_hash: str = ""
     margin: MarginModel | None = None
     parts: dict[str, Array] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -113,6 +125,40 @@ class SensitivityTable(Value, kind="sensitivity table", version=2):
             row = int(np.argwhere(~np.isfinite(harm))[0][0])
             raise InvalidInput(f"the harm of site '{self.sites[row]}' is not finite; check weights and data for NaN")
         object.__setattr__(self, "harm", harm)
+
+    def checked(self) -> SensitivityTable:
+        """The table with harms that never rise with bits; sites where they did are doubted, and a note says how many.
+
+        Fewer bits make larger errors, and a small error is the better understood one: where a width has less harm than
+        a wider one, it gets the wider one's. In a margin model this holds for the variance of each sample, so that
+        whole policies and linearized tables have it, too.
+        """
+        if self.margin is None:
+            found = replace(self, harm=falling(self.harm))
+        else:
+            margin = replace(self.margin, variances=falling(self.margin.variances))
+            chances = margin.flip_chances(margin.variances)
+            error = chances.std(0, ddof=1) / math.sqrt(len(chances))
+            found = replace(self, harm=chances.mean(0), standard_error=error, margin=margin)
+        enough = falling(self.harm)
+        raised = (enough - self.harm > _RISE * enough) & (enough > _LEAST * enough.max(initial=0.0))
+        rose = {site: ROSE for site, row in zip(self.sites, raised, strict=True) if row.any()}
+        doubts = {site: "; ".join(d[site] for d in (self.doubts, rose) if site in d) for site in self.sites}
+        found = replace(found, doubts={site: why for site, why in doubts.items() if why})
+        return replace(found, notes=(*found.notes, *found.distrust))
+
+    @property
+    def distrust(self) -> tuple[str, ...]:
+        """How many sites are not trusted, and why, as a sentence; nothing where all are."""
+        if not self.doubts:
+            return ()
+        count = Counter(why for reasons in self.doubts.values() for why in reasons.split("; "))
+        why = ", ".join(f"{words} ({number})" for words, number in count.most_common())
+        share = len(self.doubts) / len(self.sites)
+        return (
+            f"{len(self.doubts)} of {len(self.sites)} sites ({share:.1%}) are not trusted: {why}. Measure what is "
+            "chosen by these scores.",
+        )
 
     def column(self, bits: int) -> int:
         """Position of a width, or raise :class:`InvalidInput`."""

@@ -153,7 +153,7 @@ if (byId("sensitivity-table")) {
     const column = panel.bits.indexOf(Number(byId("width").value));
     const kind = byId("kind").value;
     const rows = panel.sites.map((name, i) => ({
-      name, kind: panel.kinds[i], harm: panel.harm[i][column], position: i,
+      name, kind: panel.kinds[i], harm: panel.harm[i][column], position: i, doubt: panel.doubts[i],
       error: panel.standard_error ? panel.standard_error[i][column] : null,
     }));
     [...rows].sort((a, b) => b.harm - a.harm || a.position - b.position).forEach((row, i) => { row.rank = i + 1; });
@@ -167,7 +167,7 @@ if (byId("sensitivity-table")) {
       if (row.error) bar.append(element("b", { style: `left:${share(row.harm - row.error)};width:calc(${share(row.harm + row.error)} - ${share(row.harm - row.error)})` }));
       return element("tr", { role: "row", class: row.kind || "unknown" },
         element("td", { role: "cell", class: "rank" }, String(row.rank)),
-        element("th", { role: "rowheader", scope: "row", class: "name" }, element("span", { class: "dot", "aria-hidden": "true" }), siteName(row.name), element("span", { class: "hidden" }, ` (${row.kind || "site"})`)),
+        element("th", { role: "rowheader", scope: "row", class: "name" }, element("span", { class: "dot", "aria-hidden": "true" }), siteName(row.name), element("span", { class: "hidden" }, ` (${row.kind || "site"})`), ...(row.doubt ? [element("small", { class: "muted" }, ` not trusted: ${row.doubt}`)] : [])),
         element("td", { role: "cell", class: "drawn" }, bar),
         element("td", { role: "cell", class: "value" }, row.error === null ? significant(row.harm) : `${significant(row.harm)} ± ${significant(row.error, 2)}`));
     }));
