@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from bitwright.sensitivity import sweep as sweep
     from bitwright.tasks import Task as Task
     from bitwright.tasks import evaluate as evaluate
+    from bitwright.train import qat as qat
     from bitwright.values import FLOAT as FLOAT
     from bitwright.values import Policy as Policy
     from bitwright.values import SensitivityTable as SensitivityTable
@@ -66,6 +67,7 @@ _HOMES = {
     "evaluate": "bitwright.tasks",
     "export": "bitwright.runtimes",
     "parity": "bitwright.runtimes",
+    "qat": "bitwright.train",
     "repair": "bitwright.repair",
     "search": "bitwright.search",
     "sensitivity": "bitwright.sensitivity",
@@ -90,6 +92,7 @@ __all__ = [
     "evaluate",
     "export",
     "parity",
+    "qat",
     "repair",
     "search",
     "sensitivity",

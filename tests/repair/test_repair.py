@@ -147,12 +147,15 @@ REFUSED = {
 
 
 def test_which_repairs_undo_which_follows_from_what_they_move():
-    names = [name for name in REPAIRS if name != "blocks"]
+    alike = ("blocks", "qat")  # what they leave is what adaround leaves
+    names = [name for name in REPAIRS if name not in alike]
     found = {(a, b): REPAIRS[a].undoes(REPAIRS[b]) for a in names for b in names}
     assert {pair: why for pair, why in found.items() if why is not None} == REFUSED
     for name in names:
         why = REPAIRS[name].undoes(REPAIRS["adaround"])
-        assert REPAIRS[name].undoes(REPAIRS["blocks"]) == (why and why.replace("adaround", "blocks"))
+        for other in alike:
+            assert REPAIRS[name].undoes(REPAIRS[other]) == (why and why.replace("adaround", other))
+    assert not any(REPAIRS["qat"].undoes(REPAIRS[name]) for name in REPAIRS)
 
 
 def test_every_repair_is_described_with_its_options():
@@ -167,6 +170,7 @@ def test_every_repair_is_described_with_its_options():
         "gptq",
         "adaround",
         "blocks",
+        "qat",
         "bias",
     ]
     assert [r.name for r in flow_repairs()] == ["cle", "granularity", "bias", "gptq", "adaround", "smooth", "clip"]

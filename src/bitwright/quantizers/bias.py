@@ -26,18 +26,23 @@ class BiasQuantizer(nn.Module):
         table: site name -> what stands there now: the graph's own table.
         inputs: the site of the operation's input.
         weight: the site of its weight.
+
+    Attributes:
+        input_site: name of the operation's input's site.
+        weight_site: name of its weight's.
+        corrections: width of the weight -> the bias that a repair put in the place of the network's own.
     """
 
     def __init__(self, name: str, table: Mapping[str, Quantizer], inputs: str, weight: str) -> None:
         super().__init__()
         self.name = name
-        self._table, self._inputs, self._weight = table, inputs, weight
-        self._kept: tuple[Any, Tensor] | None = None
+        self._table, self.input_site, self.weight_site = table, inputs, weight
+        self._kept: tuple[Any, Tensor, Any] | None = None
         self.corrections: dict[int, Tensor] = {}
 
     @property
     def _sources(self) -> tuple[Quantizer, Quantizer]:
-        return self._table[self._inputs], self._table[self._weight]
+        return self._table[self.input_site], self._table[self.weight_site]
 
     def correct(self, bits: int, bias: Tensor | None) -> None:
         """Use another bias whenever the weight has this width; None takes the correction back."""
@@ -48,7 +53,7 @@ class BiasQuantizer(nn.Module):
 
     def effective(self, bias: Tensor) -> Tensor:
         """The bias before it is rounded, at the present width of the weight: the original or a repair's."""
-        bits = self._table[self._weight].bits
+        bits = self._table[self.weight_site].bits
         if bits is None or bits not in self.corrections:
             return bias
         found = self.corrections[bits]
@@ -99,6 +104,6 @@ class BiasQuantizer(nn.Module):
                 return bias
             with torch.no_grad():
                 steps = torch.div(bias, scale.to(bias.device)).round_().clamp_(-LARGEST, LARGEST)
-                self._kept = (key, steps.mul_(scale.to(bias.device)))
-                self._grids = grids  # kept alive, so that the ids stay theirs
+                made_of = bias, grids  # kept alive, so that the ids stay theirs
+                self._kept = (key, steps.mul_(scale.to(bias.device)), made_of)
         return straight_through(self._kept[1], bias)

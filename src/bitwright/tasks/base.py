@@ -218,6 +218,19 @@ class Task(ABC):
         """
         raise InvalidInput(f"the task '{self.name}' has no loss of its own; give one, (outputs, targets) -> (N,)")
 
+    def imitation(self, answer: Answer, expected: Answer) -> Tensor:
+        """(N,) how far one model's outputs are from the float model's, with gradients: what training brings down.
+
+        Here the squared error of each output, divided by the variance of its float values in the batch; the sum over
+        the outputs.
+        """
+        parts = []
+        for name, wanted in expected.outputs.items():
+            if wanted.is_floating_point():
+                spread = wanted.var(correction=0).clamp_min(torch.finfo(wanted.dtype).tiny)
+                parts.append(per_sample((answer.outputs[name] - wanted).square() / spread))
+        return torch.stack(parts).sum(0)
+
     def margin(self, outputs: Any) -> Tensor | None:
         """(N,) margins of the decisions, whose gradients Margin-FIT is made of; None where there is no such thing."""
         return None

@@ -22,6 +22,8 @@ ACCURACY = Measure("accuracy", "Top-1", "share")
 AGREEMENT = Measure("agreement", "Agrees with float", "share")
 KL = Measure("kl", "KL to float", "nats", larger=False)
 LOSS = Measure("loss", "Loss", larger=False, relative=True)
+TEMPERATURE = 2.0
+"""Of the probabilities that training imitates: unlikely classes then count, too."""
 IGNORED = -100
 """The target that PyTorch's cross-entropy leaves out, too."""
 
@@ -143,6 +145,14 @@ class Classes(Task):
         if not losses:
             raise InvalidData("targets are needed here: batches must be (inputs, targets) with class indices")
         return torch.stack(losses).mean(0) if len(losses) > 1 else losses[0]
+
+    def imitation(self, answer: Answer, expected: Answer) -> Tensor:
+        """KL divergences at a temperature of 2 (Hinton et al., 2015), times its square; the sum over the outputs."""
+        found = []
+        for name, head in expected.read.items():
+            p, q = ((one.read[name].logits / TEMPERATURE).log_softmax(1) for one in (expected, answer))
+            found.append(per_sample((p.exp() * (p - q)).sum(1), head.counted))
+        return torch.stack(found).sum(0) * TEMPERATURE**2
 
     def guess(self, targets: Iterable[Any]) -> float | None:
         """The share of the most frequent class among the targets."""
