@@ -170,8 +170,8 @@ def test_every_repair_is_described_with_its_options():
         "gptq",
         "adaround",
         "blocks",
-        "qat",
         "bias",
+        "qat",
     ]
     assert [r.name for r in flow_repairs()] == ["cle", "granularity", "bias", "gptq", "adaround", "smooth", "clip"]
     for about in REPAIRS.values():

@@ -14,7 +14,7 @@ from bitwright.values import Policy
 
 @registered(
     name="qat",
-    order=90,
+    order=95,
     does="Trains weights, steps and biases for a short time, so that the outputs follow the float network's.",
     needs="calibration data, the more the better; no targets",
     changes="grids, integers and biases at the policy's widths; the float network stays the same",
