@@ -11,8 +11,6 @@ import torch
 from bitwright.errors import InvalidData
 from bitwright.train.feed import Feed, mirrored_and_shifted, seeded
 
-CPU = torch.device("cpu")
-
 
 def batches(count=10, size=4):
     x = torch.arange(count, dtype=torch.float32)[:, None]
@@ -24,7 +22,7 @@ def order(feed, number):
 
 
 def test_every_sample_comes_once_with_its_target_and_in_another_order_each_epoch():
-    feed = Feed(batches(), CPU)
+    feed = Feed(batches())
     assert (feed.samples, feed.batches) == (10, 3)
     for number in range(3):
         for inputs, targets in feed.epoch(number):
@@ -34,12 +32,12 @@ def test_every_sample_comes_once_with_its_target_and_in_another_order_each_epoch
 
 
 def test_an_epoch_is_the_same_whenever_it_is_asked_for():
-    feed = Feed(batches(), CPU, seed=3)
+    feed = Feed(batches(), seed=3)
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     first = order(feed, 5)
     random.seed(2), np.random.seed(2), torch.manual_seed(2)
-    assert order(feed, 5) == first == order(Feed(batches(), CPU, seed=3), 5)
-    assert order(Feed(batches(), CPU, seed=4), 5) != first
+    assert order(feed, 5) == first == order(Feed(batches(), seed=3), 5)
+    assert order(Feed(batches(), seed=4), 5) != first
 
 
 def test_random_numbers_go_on_afterwards_as_if_nothing_had_been():
@@ -56,20 +54,20 @@ def test_a_loader_keeps_its_own_order():
         def __iter__(self):
             yield from batches()
 
-    assert order(Feed(Loader(), CPU), 0) == list(range(10))
-    assert order(Feed(Loader(), CPU, shuffle=True), 0) != list(range(10))
+    assert order(Feed(Loader()), 0) == list(range(10))
+    assert order(Feed(Loader(), shuffle=True), 0) != list(range(10))
 
 
 def test_batches_that_cannot_be_mixed_come_whole():
     uneven = [(torch.zeros(2, 3), None), (torch.zeros(2, 5), None)]
-    feed = Feed(uneven, CPU)
+    feed = Feed(uneven)
     assert [tuple(inputs[0].shape) for inputs, _ in feed.epoch(0)] == [(2, 3), (2, 5)]
     listed = [(torch.zeros(2, 3), [{"boxes": 1}, {"boxes": 2}])]
-    assert [targets for _, targets in Feed(listed, CPU).epoch(0)] == [[{"boxes": 1}, {"boxes": 2}]]
+    assert [targets for _, targets in Feed(listed).epoch(0)] == [[{"boxes": 1}, {"boxes": 2}]]
 
 
 def test_no_batch_of_a_single_sample_is_left_over():
-    assert [len(inputs[0]) for inputs, _ in Feed(batches(9), CPU).epoch(0)] == [4, 4]
+    assert [len(inputs[0]) for inputs, _ in Feed(batches(9)).epoch(0)] == [4, 4]
 
 
 def test_images_are_mirrored_and_moved_and_nothing_else():

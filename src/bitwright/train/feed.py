@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bitwright.errors import InvalidData
 from bitwright.graph.batches import KEEP_BYTES, Batch, as_batches, iterate
+from bitwright.graph.graph import Graph
 
 Augment = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 
@@ -26,7 +27,7 @@ class Feed:
 
     Args:
         batches: iterable of (inputs, targets).
-        device: where they go.
+        graph: they are for: its inputs in its order, on its device.
         seed: of everything that is drawn at random, together with the number of the epoch.
         shuffle: mix the samples; None: if the source is a list or a tuple, since a loader has an order of its own.
         augment: changes the inputs of a batch.
@@ -35,30 +36,30 @@ class Feed:
     def __init__(
         self,
         batches: Any,
-        device: torch.device,
+        graph: Graph | None = None,
         seed: int = 0,
         shuffle: bool | None = None,
         augment: Augment | None = None,
     ) -> None:
         self._source: Iterable[Any] = as_batches(batches)
-        self._device, self._seed, self._augment = device, seed, augment
+        self._graph, self._seed, self._augment = graph, seed, augment
         wanted = isinstance(self._source, (list, tuple)) if shuffle is None else shuffle
         self._whole = self._gathered() if wanted else None
         self._size = 0
         if self._whole is None:
             self.samples = self.batches = 0
-            for inputs, _ in iterate(self._source, None, "training"):
+            for inputs, _ in iterate(self._source, self._graph, "training"):
                 self.samples += len(inputs[0])
                 self.batches += 1
         else:
             self.samples = len(self._whole[0][0])
-            self._size = len(next(iter(iterate(self._source, None, "training")))[0][0])
+            self._size = len(next(iter(iterate(self._source, self._graph, "training")))[0][0])
             self.batches = -(-self.samples // self._size)
 
     @property
     def unlabelled(self) -> bool:
         """Whether the first batch has no targets."""
-        return next(iter(iterate(self._source, None, "training")))[1] is None
+        return next(iter(iterate(self._source, self._graph, "training")))[1] is None
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0: the same whenever it is asked for."""
@@ -70,23 +71,23 @@ class Feed:
 
     def _batches(self) -> Iterator[Batch]:
         if self._whole is None:
-            yield from iterate(self._source, self._device, "training")
+            yield from iterate(self._source, self._graph, "training")
             return
         inputs, targets = self._whole
-        order = torch.randperm(self.samples)
+        order = torch.randperm(self.samples).to(inputs[0].device)
         for start in range(0, self.samples, self._size):
             part = order[start : start + self._size]
             if len(part) == 1 and start:
                 return  # nothing that looks at a whole batch works with one sample
-            chosen = tuple(value[part].to(self._device) for value in inputs)
-            yield chosen, None if targets is None else targets[part].to(self._device)
+            chosen = tuple(value[part] for value in inputs)
+            yield chosen, None if targets is None else targets[part]
 
     def _gathered(self) -> Batch | None:
         """All samples as one batch; None where they are too large or are not tensors of one shape."""
         inputs: list[tuple[Any, ...]] = []
         targets: list[Any] = []
         size = 0
-        for values, wanted in iterate(self._source, None, "training"):
+        for values, wanted in iterate(self._source, self._graph, "training"):
             size += sum(value.nbytes for value in values)
             plain = wanted is None or (isinstance(wanted, Tensor) and wanted.dim() > 0)
             alike = not inputs or [v.shape[1:] for v in values] == [v.shape[1:] for v in inputs[0]]

@@ -146,7 +146,7 @@ def qat(
             "or apply a policy to the graph first"
         )
     graph.apply(chosen)
-    feed = Feed(batches, graph.device, seed, shuffle, augment)
+    feed = Feed(batches, graph, seed, shuffle, augment)
     if feed.samples < 2:
         raise InvalidData(f"training needs at least 2 samples, got {feed.samples}")
     meant = task_for(graph, batches, task)
