@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import sqlite3
 import warnings
 
 import pytest
 import torch
+
+from bitwright.store import STORE_NAME
 
 torch.set_num_threads(1)
 
@@ -49,3 +53,14 @@ def digits_graph(_captured_digits):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.utils._pytree's own, while it copies
         return copy.deepcopy(_captured_digits)
+
+
+@pytest.fixture(scope="session")
+def stored():
+    """(key, kind) of each measurement in the store of a folder."""
+
+    def read(folder):
+        with contextlib.closing(sqlite3.connect(folder / STORE_NAME)) as connection:
+            return connection.execute("SELECT key, kind FROM measurements").fetchall()
+
+    return read

@@ -5,7 +5,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import inspect
+import re
 from pathlib import Path
+from typing import Any
+
+from bitwright.registry import Descriptor
 
 HERE = Path(__file__).parent
 
@@ -41,37 +48,107 @@ class TestShrink(RepairContract):
         return SHRINK
 ```
 
-{kinds}"""
+{kinds}
+Methods, repairs, costs, data sets, placements and quantizers have these fields; those that a kind has beside them
+follow its example:
+
+{fields}
+"""
 
 KINDS = {
-    "method": ("methods", "bitwright.sensitivity.METHODS", "bitwright run --method relative-error ..."),
-    "repair": ("repairs", "bitwright.repair.REPAIRS", "bitwright repair shrink --set shrink.share=0.1 ..."),
-    "cost": ("costs", "bitwright.cost.COSTS", "bitwright run --cost traffic --budget traffic=20% ..."),
-    "runtime": ("runtimes", "bitwright.runtimes.RUNTIMES", "bitwright export --runtime onnx-reference ..."),
-    "data": ("data", "bitwright.data.DATA", "bitwright run --data csv:table.csv?share=60 ..."),
-    "placement": ("placements", "bitwright.graph.pt2e.PLACEMENTS", "bitwright run --quantizer edge-signed ..."),
+    "method": (
+        "methods",
+        "bitwright.sensitivity.METHODS",
+        "bitwright.sensitivity.method:Method",
+        "bitwright run --method relative-error ...",
+    ),
+    "repair": (
+        "repairs",
+        "bitwright.repair.REPAIRS",
+        "bitwright.repair.descriptor:Repair",
+        "bitwright repair shrink --set shrink.share=0.1 ...",
+    ),
+    "cost": (
+        "costs",
+        "bitwright.cost.COSTS",
+        "bitwright.cost.model:Cost",
+        "bitwright run --cost traffic --budget traffic=20% ...",
+    ),
+    "runtime": (
+        "runtimes",
+        "bitwright.runtimes.RUNTIMES",
+        "bitwright.runtimes.runtime:Runtime",
+        "bitwright export --runtime onnx-reference ...",
+    ),
+    "data": (
+        "data",
+        "bitwright.data.DATA",
+        "bitwright.data.source:Source",
+        "bitwright run --data csv:table.csv?share=60 ...",
+    ),
+    "placement": (
+        "placements",
+        "bitwright.graph.pt2e.PLACEMENTS",
+        "bitwright.graph.pt2e:PlacementKind",
+        "bitwright run --quantizer edge-signed ...",
+    ),
     "quantizer": (
         "quantizers",
         "bitwright.quantizers.kind.QUANTIZERS",
+        "bitwright.quantizers.kind:QuantizerKind",
         "bitwright repair put --set put.quantizer=power-of-two ...",
     ),
-    "task": ("tasks", "bitwright.tasks.TASKS", "bitwright run --task ordinal ..."),
+    "task": ("tasks", "bitwright.tasks.TASKS", "bitwright.tasks.base:Task", "bitwright run --task ordinal ..."),
 }
-"""Folder -> end of the entry point's group, registry, and a command that uses what is in it, in the page's order."""
+"""Folder -> end of the entry point's group, registry, class, and a command that uses what is in it, in the page's
+order."""
+
+
+def class_at(place: str) -> type:
+    """``"module:Class"``."""
+    module, _, name = place.partition(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def fields(described: type) -> dict[str, str]:
+    """Field -> what it means, by the class's own docstring."""
+    section = inspect.cleandoc(described.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: re.sub(r":\w+:`[~.\w]*?(\w+)`", r"`\1`", " ".join(text.split())) for name, text in found}
+
+
+def table(described: type) -> str:
+    """The fields of a class with their defaults, as rows."""
+    defaults: dict[str, Any] = {}
+    for base in reversed(described.__mro__):
+        defaults.update(vars(base))
+    made_by: dict[str, Any] = {}
+    if dataclasses.is_dataclass(described):
+        made_by = {field.name: field.default_factory for field in dataclasses.fields(described)}
+    rows = ["| field | default | meaning |", "|---|---|---|"]
+    for name, text in fields(described).items():
+        made = made_by.get(name, dataclasses.MISSING)
+        default = defaults.get(name, "required" if made is dataclasses.MISSING else made())
+        shown = default if default == "required" else "" if callable(default) else f"`{default!r}`"
+        rows.append(f"| `{name}` | {shown} | {text.replace('``', '`')} |")
+    return "\n".join(rows) if len(rows) > 2 else ""
 
 
 def page() -> str:
     """The whole page."""
     there = {kind: about for kind, about in KINDS.items() if list((HERE / kind).glob("*.py"))}
     rows = ["| kind | entry point | registry | contract |", "|---|---|---|---|"]
-    for kind, (group, registry, _) in there.items():
+    for kind, (group, registry, _, _) in there.items():
         rows.append(f"| {kind} | `bitwright.{group}` | `{registry}` | `{kind.capitalize()}Contract` |")
     project = (HERE / "repair" / "pyproject.toml").read_text(encoding="utf-8")
-    parts = [INTRODUCTION.format(project=project, kinds="\n".join([*rows, ""]))]
-    for kind, (_, _, command) in there.items():
+    parts = [INTRODUCTION.format(project=project, kinds="\n".join([*rows, ""]), fields=table(Descriptor))]
+    for kind, (_, _, place, command) in there.items():
         (module,) = (HERE / kind).glob("*.py")
         title, code = "Data" if kind == "data" else f"A {kind}", module.read_text(encoding="utf-8")
         parts.append(f"## {title}\n\n`{module.name}`, used as `{command}`:\n\n```py\n{code}```\n")
+        if rows := table(class_at(place)):
+            parts.append(f"The fields of a {kind}:\n\n{rows}\n" if kind != "data" else f"Its fields:\n\n{rows}\n")
     return "\n".join(parts)
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from bitwright.cli.main import main
 from bitwright.report import Measured, RunReport
-from bitwright.testing.tasks import classified
 from bitwright.values import Operation, Policy, Site, Sites
+from verdicts import classified
 
 SITES = Sites(
     (Site("fc.weight", "weight", (3, 4)), Site("fc", "activation", (1, 3))),

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bitwright.store import RunStore
 from bitwright.values import Front, Policy, SensitivityTable
 
 QUICK = ("--calibration-samples", "48", "--batch-size", "32")
 
 
-def test_sensitivity_ranks_and_writes(run, digits_flags, tmp_path: Path, capsys) -> None:
+def test_sensitivity_ranks_and_writes(run, digits_flags, tmp_path: Path, capsys, stored) -> None:
     words = ("sensitivity", *digits_flags, *QUICK, "--score-samples", 16, "--bits", "2,4,8", "--at", 2, "--top", 3)
     assert run(*words) == 0
     out = capsys.readouterr().out
@@ -24,8 +23,7 @@ def test_sensitivity_ranks_and_writes(run, digits_flags, tmp_path: Path, capsys)
     assert all(name in out for name in worst[:3])
     assert worst[5] not in out
     assert "12 more sites are less sensitive" in " ".join(out.split())
-    with RunStore(tmp_path / "bitwright-out") as store:
-        assert store.counts() == {"sensitivity": 2}
+    assert [kind for _, kind in stored(tmp_path / "bitwright-out")] == 2 * ["sensitivity"]
 
 
 def test_sensitivity_goes_on_from_the_store(run, digits_flags, capsys, monkeypatch) -> None:
@@ -128,7 +126,9 @@ def test_every_verb_has_help_with_an_example(run, capsys, verb: str) -> None:
     assert max(len(line) for line in out.splitlines()) <= 80
 
 
-def test_ctrl_c_keeps_what_was_measured_and_says_so(run, digits_flags, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_ctrl_c_keeps_what_was_measured_and_says_so(
+    run, digits_flags, tmp_path: Path, capsys, monkeypatch, stored
+) -> None:
     from bitwright.session import session
 
     evaluate, calls = session.evaluate, []
@@ -143,8 +143,7 @@ def test_ctrl_c_keeps_what_was_measured_and_says_so(run, digits_flags, tmp_path:
     flags = ("--score-samples", 16, "--holdout-samples", 48, "--points", 3, "--bits", "4,8", "--runtime", "none")
     assert run("run", *digits_flags, *QUICK, *flags, "-o", "out") == 130
     assert capsys.readouterr().err == ("stopped; the same command goes on from here (finished measurements are kept)\n")
-    with RunStore(tmp_path / "out") as store:
-        assert store.counts()["verdict"] == 2
+    assert [kind for _, kind in stored(tmp_path / "out")].count("verdict") == 2
     assert run("run", *digits_flags, *QUICK, *flags, "-o", "out") == 0
 
 

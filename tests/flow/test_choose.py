@@ -13,8 +13,8 @@ from bitwright.flow.choose import (
     with_choices,
     without_repeats,
 )
-from bitwright.testing.tasks import classified
 from bitwright.values import Budget, Candidate, Front, Operation, Policy, Scheme, Site, Sites, Verdict
+from verdicts import classified
 
 WEIGHT = Scheme(symmetric=True, signed=True)
 SITES = Sites(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bitwright.errors import InvalidData
-from bitwright.graph.batches import as_batches, cut, iterate, limited, split
+from bitwright.graph.batches import Checked, as_batches, cut, iterate, limited, split
 
 X, Y = torch.randn(3, 2), torch.tensor([0, 1, 2])
 
@@ -134,3 +134,21 @@ class TestCut:
         (_, targets), *_ = iterate([(self.x, {"y": [self.y, "text"]})], graph)
         assert targets["y"][0].is_meta
         assert targets["y"][1] == "text"
+
+
+def test_the_first_batch_is_read_once():
+    read = []
+
+    class Source:
+        def __iter__(self):
+            for i in range(3):
+                read.append(i)
+                yield torch.full((4, 1), float(i)), None
+
+    batches = Checked(Source(), limit=10)
+    assert float(batches.first[0][0][0]) == 0.0
+    assert read == [0]
+    for _ in range(2):
+        assert [len(inputs[0]) for inputs, _ in batches] == [4, 4, 2]
+    assert batches.samples == 10
+    assert read == [0, 1, 2]

@@ -7,6 +7,7 @@ from torch import nn
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph import calibrate, capture
 from bitwright.graph import calibration as calibration_module
+from bitwright.settings import RANGES
 from bitwright.values import FLOAT, Policy
 
 
@@ -123,7 +124,7 @@ class TestBadInput:
         assert digits_graph.policy == FLOAT
 
     def test_an_unknown_method(self, digits_graph, data):
-        with pytest.raises(InvalidInput, match="ranges must be one of minmax, percentile, mse, got 'max'"):
+        with pytest.raises(InvalidInput, match=f"ranges must be one of {', '.join(RANGES)}, got 'max'"):
             calibrate(digits_graph, [data], ranges="max")
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from bitwright.errors import CaptureError, InvalidData, InvalidInput, MissingExtra
 from bitwright.graph import calibrate, capture
-from bitwright.graph.pt2e import edge_quantizer, named_quantizer
+from bitwright.graph.pt2e import PLACEMENTS, edge_quantizer, named_quantizer
 from bitwright.values import FLOAT, Policy
 
 
@@ -538,10 +538,7 @@ class TestQuantizers:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (
-                lambda: named_quantizer("tpu"),
-                "quantizer must be one of edge, edge-tensor, linear, weight-only, x86, xnnpack.*got .tpu.",
-            ),
+            (lambda: named_quantizer("tpu"), f"quantizer must be one of {', '.join(PLACEMENTS)}.*got 'tpu'"),
             (lambda: edge_quantizer("row"), "weight_granularity must be channel, tensor or group, got 'row'"),
             (lambda: edge_quantizer("group"), "group_size must be at least 2.*got None"),
             (lambda: edge_quantizer("group", 1), "group_size must be at least 2.*got 1"),

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from bitwright.errors import InvalidInput
 from bitwright.numerics.affine import fake_quantize
-from bitwright.numerics.error import measured_noise
 from bitwright.numerics.ranges import METHODS, Observed, activation_affine, check_method, weight_affine
 from bitwright.numerics.steps import position_of, step_at, stride, tie_free
+from bitwright.settings import RANGES
 
 GRIDS = {
     "unsigned": (False, lambda b: (0, (1 << b) - 1)),
@@ -80,6 +80,10 @@ def test_min_max_wastes_at_most_a_64th_of_the_range_and_an_8th_at_8_bits(name):
     for bits, waste in ((2, 1 / 64), (4, 1 / 64), (6, 1 / 32), (8, 1 / 8), (9, 1 / 64), (16, 1 / 64)):
         affine = activation_affine(observed(values), 0, (1 << bits) - 1, False, "minmax")
         assert span * (1 - 1e-6) <= float(affine.scale) * ((1 << bits) - 1) <= span * (1 + waste + 1e-6)
+
+
+def measured_noise(values, affine):
+    return float((fake_quantize(values, affine) - values).square().mean(dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", GRIDS)
@@ -229,5 +233,5 @@ def test_an_unknown_method_is_refused():
         lambda: activation_affine(observed(torch.ones(3)), 0, 255, False, "entropy"),
         lambda: weight_affine(torch.ones(2, 2), -8, 7, 0, None, "entropy"),
     ):
-        with pytest.raises(InvalidInput, match="ranges must be one of minmax, percentile, mse, got 'entropy'"):
+        with pytest.raises(InvalidInput, match=f"ranges must be one of {', '.join(RANGES)}, got 'entropy'"):
             call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -12,6 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bitwright.quantizers.kind import QuantizerKind
+from bitwright.registry import KINDS, Descriptor, registry_of
+from bitwright.runtimes import Runtime
+from bitwright.sensitivity import METHODS
+from bitwright.tasks import Task
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -108,8 +115,8 @@ def test_each_works_on_the_command_line(used: dict[str, Any]) -> None:
     assert "options   share=0.05" in listed
     assert seen["refused"] == [
         2,
-        "error: method must be one of fit, margin-fit, noise, one-site-distance, one-site-loss, one-site-primary, "
-        "relative-error; did you mean 'relative-error'?, got 'relative-eror' (--method)\n",
+        f"error: method must be one of {', '.join(METHODS)}, relative-error; did you mean 'relative-error'?, got "
+        "'relative-eror' (--method)\n",
     ]
     assert "shrink:" in seen["repair"][1]
     assert "put:" in seen["repair"][1]
@@ -136,3 +143,13 @@ def test_the_page_is_made_of_these_files() -> None:
         [sys.executable, str(ROOT / "examples" / "plugins" / "page.py")], capture_output=True, text=True, check=True
     )
     assert (ROOT / "docs" / "extending.md").read_text(encoding="utf-8") == done.stdout
+
+
+def test_the_page_explains_every_field_of_every_descriptor() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    kinds = {type(next(iter(registry_of(kind).values()))) for kind in KINDS} | {QuantizerKind}
+    kinds = {kind for kind in kinds if issubclass(kind, Descriptor)}
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    names |= {name for kind in (Runtime, Task) for name in vars(kind).get("__annotations__", {})}
+    assert len(names) > 30
+    assert not [name for name in names if f"\n| `{name}` | " not in page]

@@ -12,6 +12,7 @@ from bitwright.errors import InvalidInput
 from bitwright.graph.layers import layers_of
 from bitwright.repair import REPAIRS, Change, Repair, RepairReport, check_sequence, flow_repairs, repair
 from bitwright.repair.blocks import blocks_of
+from bitwright.settings import DEFAULTS
 from bitwright.values import Policy
 
 OPTIONS = {
@@ -147,8 +148,8 @@ REFUSED = {
 
 
 def test_which_repairs_undo_which_follows_from_what_they_move():
-    alike = ("blocks", "qat")  # what they leave is what adaround leaves
-    names = [name for name in REPAIRS if name not in alike]
+    names = dict.fromkeys(name for pair in REFUSED for name in pair)
+    alike = [name for name, about in REPAIRS.items() if about.leaves == "learned rounding" and name != "adaround"]
     found = {(a, b): REPAIRS[a].undoes(REPAIRS[b]) for a in names for b in names}
     assert {pair: why for pair, why in found.items() if why is not None} == REFUSED
     for name in names:
@@ -159,26 +160,16 @@ def test_which_repairs_undo_which_follows_from_what_they_move():
 
 
 def test_every_repair_is_described_with_its_options():
-    assert list(REPAIRS) == [
-        "fold",
-        "cle",
-        "smooth",
-        "granularity",
-        "put",
-        "ranges",
-        "clip",
-        "gptq",
-        "adaround",
-        "blocks",
-        "bias",
-        "qat",
-    ]
-    assert [r.name for r in flow_repairs()] == ["cle", "granularity", "bias", "gptq", "adaround", "smooth", "clip"]
+    assert list(REPAIRS) == sorted(REPAIRS, key=lambda name: REPAIRS[name].order)
+    for side in ("weights", "activations"):
+        tried = flow_repairs(side)
+        assert {about.name for about in tried} == {name for name, about in REPAIRS.items() if side in about.mends}
+        assert [about.fits for about in tried] == sorted(about.fits for about in tried)  # what is fitted comes last
     for about in REPAIRS.values():
         assert about.does.endswith(".")
         assert all((about.needs, about.changes, about.costs))
         assert "graph" not in about.options
-    assert REPAIRS["bias"].options == {"policy": None, "method": "empirical", "samples": 512}
+    assert REPAIRS["bias"].options == {"policy": None, "method": "empirical", "samples": DEFAULTS.calibration_samples}
     assert REPAIRS["blocks"].options == {k: v for k, v in REPAIRS["adaround"].options.items() if k != "unit"}
     with pytest.raises(InvalidInput, match="repair 'fold' has no option 'bits'.*it has none"):
         REPAIRS["fold"].check_options("repair", ["bits"])

@@ -10,7 +10,6 @@ import pytest
 from bitwright.report import Agreement, Measured, Pair, RunReport
 from bitwright.tasks import wilson
 from bitwright.tasks.classification import ACCURACY, AGREEMENT
-from bitwright.testing.tasks import classified
 from bitwright.values import (
     Budget,
     Candidate,
@@ -29,6 +28,7 @@ from bitwright.values import (
     Verdict,
 )
 from bitwright.values.table import FLIPS
+from verdicts import classified
 
 ODD = "head.<b>x</b>&\"'.weight"
 """A site name that must never reach the page as markup."""

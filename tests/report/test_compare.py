@@ -6,7 +6,7 @@ from bitwright.errors import InvalidInput
 from bitwright.report import RunReport
 from bitwright.report.compare import compare_panel, primary_difference
 from bitwright.tasks import wilson
-from bitwright.testing.tasks import classified
+from verdicts import classified
 
 
 def test_bits_that_differ_and_sites_that_one_graph_lacks(report: RunReport, other: RunReport) -> None:

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from bitwright.report import format as text
-from bitwright.testing.tasks import classified
 from bitwright.values import Interval
 from bitwright.values.table import FLIPS
+from verdicts import classified
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from bitwright.report.render import render_debug
 from bitwright.report.terminal_debug import findings_lines, step_lines
 from bitwright.tasks import Classification
 from bitwright.tasks.classification import KL
-from bitwright.testing.tasks import classified
 from bitwright.values import Policy
 from bitwright.values.findings import Findings, Measurement, Step
 from bitwright.values.recipe import Recipe
 from bitwright.values.sweep import Sweep, SweepRow
 from bitwright.values.tensors import AxisView, TensorView
+from verdicts import classified
 
 VERDICT = classified()
 PLAIN = Recipe(Policy({"conv.weight": 4, "relu": 4}, "abcd", "W4A4"))

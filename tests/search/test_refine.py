@@ -8,8 +8,8 @@ import pytest
 from bitwright.cost import Bops
 from bitwright.errors import InvalidInput
 from bitwright.search import Calibration, fit_calibration, refine, search
-from bitwright.testing.tasks import classified
 from bitwright.values import Front, MarginModel, Policy, SensitivityTable, Sites, Verdict
+from verdicts import classified
 
 BUDGETS = ["bops=W3A3", "bops=W4A4", "bops=W3A8", "bops=W6A6"]
 

@@ -11,7 +11,8 @@ import pytest
 from bitwright import testing
 from bitwright.cost import COSTS, costs_for
 from bitwright.data import load_data
-from bitwright.graph.pt2e import PLACEMENTS
+from bitwright.errors import MissingExtra
+from bitwright.graph.pt2e import PLACEMENTS, named_quantizer
 from bitwright.repair import REPAIRS
 from bitwright.runtimes import RUNTIMES
 from bitwright.sensitivity import METHODS
@@ -39,13 +40,21 @@ globals().update(
 )
 globals().update(contracts(testing.CostContract, {name: (lambda name=name: costs_for()[name]) for name in COSTS}))
 globals().update(contracts(testing.RuntimeContract, {name: (lambda name=name: RUNTIMES[name]) for name in RUNTIMES}))
+
+
+def installed(name: str) -> bool:
+    """Whether the package of a backend is there."""
+    try:
+        named_quantizer(name)
+    except MissingExtra:
+        return False
+    return True
+
+
 globals().update(
     contracts(
         testing.PlacementContract,
-        {
-            name: (lambda name=name: PLACEMENTS[name])
-            for name in ("edge", "edge-tensor", "linear", "weight-only", "x86")
-        },
+        {name: (lambda name=name: PLACEMENTS[name]) for name in PLACEMENTS if installed(name)},
     )
 )
 

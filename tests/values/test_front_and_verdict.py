@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import json
 
-from bitwright.testing.tasks import classified
 from bitwright.values import Budget, Candidate, Front, Interval, Latency, Parity, Policy, Verdict
+from verdicts import classified
 
 
 def verdict():

@@ -34,3 +34,11 @@ def test_how_many_samples_would_decide() -> None:
     assert samples_to_decide(Interval(0.2, 0.0, 0.4), 0.5, 500) is None  # holds
     assert samples_to_decide(Interval(0.5, 0.0, 1.0), 0.5, 500) is None  # no number would
     assert samples_to_decide(Interval(0.9, 0.5, 1.5), 0.5, 500) is None  # the end touches the target: any more
+
+
+@pytest.mark.parametrize(
+    ("heading", "words"),
+    [("KL to float", "KL to float"), ("Bernoulli KL", "Bernoulli KL"), ("Mean IoU", "mean IoU"), ("Loss", "loss")],
+)
+def test_a_heading_inside_a_sentence_keeps_its_capital_where_it_is_a_name(heading, words):
+    assert Measure("any", heading).words == words

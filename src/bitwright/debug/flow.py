@@ -215,8 +215,8 @@ def _findings(case: Case, steps: tuple[Step, ...]) -> Findings:
     else:
         tried = f"With {done}, {name} loses too much." if done else f"{name} loses too much, and no repair helped."
         words = f"{target_of(case, verdict)} {tried} {last.advice}".rstrip()
-    primary = case.task.measure(case.task.primary).name
-    why = f", since {primary} is saturated on data that a network was trained on"
+    primary = case.task.measure(case.task.primary).label
+    why = f", since the primary figure ({primary}) is saturated on data that a network was trained on"
     notes = (
         f"Choices are ranked by {case.distance} on calibration data{'' if case.task.compares else why}.",
         "The evaluation data only decided when to stop.",

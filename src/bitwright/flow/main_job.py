@@ -337,7 +337,8 @@ def notes(session: Session, choices: list[Choice], recipe: Recipe | None) -> tup
     """Sentences that qualify the whole run."""
     samples = session.samples.holdout.samples
     task = session.task
-    saturated = f"{task.measure(task.primary).name} there is saturated where the network was trained on them"
+    primary = task.measure(task.primary).label
+    saturated = f"the primary figure ({primary}) is saturated on data that a network was trained on"
     ranked = (
         f"Candidates were ranked by {task.measure(task.distance).words} on {samples:,} held-out calibration samples"
         f"{'' if task.compares else f'; {saturated}'}. The evaluation data took no part in any choice."

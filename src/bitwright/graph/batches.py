@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,11 @@ class Checked:
     def __init__(self, source: Iterable[Any], limit: int | None = None, purpose: str = "this step") -> None:
         self._source, self._limit, self._purpose = as_batches(source), limit, purpose
         self._kept: list[Batch] | None = None
+        self._begun: Iterator[Batch] | None = None
+
+    def _read(self) -> Iterator[Batch]:
+        begun, self._begun = self._begun, None
+        return limited(_checked(self._source, self._purpose), self._limit) if begun is None else begun
 
     def __iter__(self) -> Iterator[Batch]:
         if self._kept is not None:
@@ -121,7 +127,7 @@ class Checked:
             return
         kept: list[Batch] = []
         size = 0
-        for batch in limited(_checked(self._source, self._purpose), self._limit):
+        for batch in self._read():
             size += sum(value.nbytes for value in batch[0])
             kept = [*kept, batch] if size <= KEEP_BYTES else []
             yield batch
@@ -130,8 +136,13 @@ class Checked:
 
     @cached_property
     def first(self) -> Batch:
-        """The first batch."""
-        return next(iter(self))
+        """The first batch; the next pass over the data goes on from it."""
+        if self._kept is not None:
+            return self._kept[0]
+        batches = self._read()
+        first = next(batches)
+        self._begun = itertools.chain([first], batches)
+        return first
 
     @cached_property
     def samples(self) -> int:

@@ -6,6 +6,7 @@ constant weight. What depends on the input is left as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch.fx import GraphModule, Node
 
 from bitwright.graph.names import attribute_at, module_path
 from bitwright.graph.operations import aten, entry_of
+from bitwright.graph.walk import Values, Walk
+
+Valued = Callable[[Node], Tensor | None]
 
 
 def fold_computed_weights(module: GraphModule) -> None:
@@ -22,10 +26,11 @@ def fold_computed_weights(module: GraphModule) -> None:
     Args:
         module: an exported graph, every node with its ``val``; it is changed, so it must own its tensors.
     """
-    values: dict[Node, Tensor | None] = {}
+    valued = _values(module)
     for node in list(module.graph.nodes):
         if entry_of(node).kind == "matmul":
-            _as_linear(module, node, values)
+            _as_linear(module, node, valued)
+    valued = _values(module)  # of the new nodes, too
     stored: list[tuple[Node, str]] = []
     for node in list(module.graph.nodes):
         role = entry_of(node).layer
@@ -34,7 +39,7 @@ def fold_computed_weights(module: GraphModule) -> None:
         for position, label in ((role.weight, "weight"), (role.bias, "bias")):
             given = node.args[position] if position is not None and len(node.args) > position else None
             if isinstance(given, Node) and given.op == "call_function":
-                value = _value(module, given, values)
+                value = valued(given)
                 if value is not None:
                     stored.append((_store(module, node, given, value, label), _only_parameter(module, given)))
     if stored:
@@ -46,12 +51,12 @@ def fold_computed_weights(module: GraphModule) -> None:
     module.recompile()
 
 
-def _as_linear(module: GraphModule, node: Node, values: dict[Node, Tensor | None]) -> None:
+def _as_linear(module: GraphModule, node: Node, valued: Valued) -> None:
     """``x @ w`` with a constant ``w`` becomes ``linear(x, w.t())``, ``w @ x`` with a constant matrix its transpose."""
     left, right = node.args[:2]
     assert isinstance(left, Node)
     assert isinstance(right, Node)
-    before, after = _value(module, left, values), _value(module, right, values)
+    before, after = valued(left), valued(right)
     constant, varying, weight = (right, left, after) if after is not None else (left, right, before)
     if weight is None or (before is not None and after is not None) or not weight.is_floating_point():
         return
@@ -96,22 +101,24 @@ def _transposed(node: Node) -> Node | None:
     return source if len(swapped) == 2 and swapped[0] % 2 != swapped[1] % 2 and swapped != [0, 1] else None
 
 
-def _value(module: GraphModule, node: Node, values: dict[Node, Tensor | None]) -> Tensor | None:
-    """The value of a node that is computed from parameters and buffers alone; None for any other."""
-    if node in values:
-        return values[node]
-    result: Any = None
-    if node.op == "get_attr":
-        result = attribute_at(module, str(node.target))
-    elif node.op == "call_function" and isinstance(node.meta.get("val"), Tensor) and node.all_input_nodes:
-        given = {source: _value(module, source, values) for source in node.all_input_nodes}
+def _values(module: GraphModule) -> Valued:
+    """What gives the value of a node that is computed from parameters and buffers alone; None for any other."""
+    walk, plain = Walk(module), set[Node]()
+    for node in module.graph.nodes:
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        if not random and all(value is not None for value in given.values()):
-            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda source: given[source])
-            with torch.no_grad():
-                result = node.target(*args, **kwargs)  # type: ignore[operator]
-    values[node] = result if isinstance(result, Tensor) else None
-    return values[node]
+        made = node.op == "call_function" and node.all_input_nodes and not random
+        if node.op == "get_attr" or (made and plain.issuperset(node.all_input_nodes)):
+            plain.add(node)
+    values = Values(walk, {}, {})
+
+    def value(node: Node) -> Tensor | None:
+        if node not in plain or not isinstance(node.meta.get("val"), Tensor):
+            return None
+        with torch.no_grad():
+            found = values[node]
+        return found if isinstance(found, Tensor) else None
+
+    return value
 
 
 def _only_parameter(module: GraphModule, node: Node) -> str:

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from bitwright.numerics.affine import Affine, fake_quantize
-
-
-def measured_noise(tensor: Tensor, affine: Affine) -> float:
-    """Mean squared rounding error per element, mean((Q(t) - t)^2), clipping included."""
-    with torch.no_grad():
-        return float((fake_quantize(tensor, affine) - tensor).square_().mean(dtype=torch.float64))
+from bitwright.numerics.affine import Affine
 
 
 def uniform_noise(affine: Affine) -> float:

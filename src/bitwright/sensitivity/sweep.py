@@ -86,8 +86,8 @@ def sweep(
                 progress(before + (floats.columns.samples - before) * finished // len(chosen), samples)
     rows = [tally.row(label, v, floats) for (label, v), tally in zip(chosen, tallies, strict=False)]
     sign = 1 if base.bits else -1
-    distance, primary = meant.measure(meant.distance), meant.measure(meant.primary)
-    note = f"ranked by {distance.label}: {primary.name} is saturated on data that the network was trained on"
+    distance, primary = (meant.measure(name).label for name in (meant.distance, meant.primary))
+    note = f"ranked by {distance}: the primary figure ({primary}) is saturated on data that the network was trained on"
     return Sweep(
         tuple(sorted(rows, key=lambda row: sign * row.distance)),
         dict(base.bits),

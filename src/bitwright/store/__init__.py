@@ -3,6 +3,6 @@
 from bitwright.files import atomic_path, write_atomically
 from bitwright.store.base import Memory, Store
 from bitwright.store.keys import content_key
-from bitwright.store.run_store import STORE_NAME, Record, RunStore
+from bitwright.store.run_store import STORE_NAME, RunStore
 
-__all__ = ["STORE_NAME", "Memory", "Record", "RunStore", "Store", "atomic_path", "content_key", "write_atomically"]
+__all__ = ["STORE_NAME", "Memory", "RunStore", "Store", "atomic_path", "content_key", "write_atomically"]

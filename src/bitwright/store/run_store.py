@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,23 +32,6 @@ CREATE TABLE measurements (
     created REAL NOT NULL
 ) WITHOUT ROWID
 """
-
-
-@dataclass(frozen=True)
-class Record:
-    """One stored measurement.
-
-    Attributes:
-        key: what identifies it, see :func:`~bitwright.store.content_key`.
-        kind: what was measured, e.g. ``"verdict"``.
-        payload: the measurement as plain data.
-        created: when it was stored, in seconds since 1970.
-    """
-
-    key: str
-    kind: str
-    payload: dict[str, Any]
-    created: float
 
 
 class RunStore(Store):
@@ -120,30 +102,6 @@ class RunStore(Store):
                 "ON CONFLICT (key) DO NOTHING",
                 (key, kind, text, time.time()),
             )
-
-    def records(self, kind: str | None = None) -> Iterator[Record]:
-        """All measurements, or those of one kind, oldest first."""
-        query = "SELECT key, kind, payload, created FROM measurements"
-        with self._lock, self._errors():
-            if kind is None:
-                rows = self._connection.execute(f"{query} ORDER BY created, key").fetchall()
-            else:
-                rows = self._connection.execute(f"{query} WHERE kind = ? ORDER BY created, key", (kind,)).fetchall()
-        for key, kind_, text, created in rows:
-            yield Record(key, kind_, self._decode(key, text), created)
-
-    def counts(self) -> dict[str, int]:
-        """Number of measurements of each kind."""
-        with self._lock, self._errors():
-            return dict(self._connection.execute("SELECT kind, COUNT(*) FROM measurements GROUP BY kind").fetchall())
-
-    def __len__(self) -> int:
-        return sum(self.counts().values())
-
-    def __contains__(self, key: object) -> bool:
-        with self._lock, self._errors():
-            found = self._connection.execute("SELECT 1 FROM measurements WHERE key = ?", (key,)).fetchone()
-        return found is not None
 
     def close(self) -> None:
         """Close the file; further calls raise :class:`StoreError`."""

@@ -11,10 +11,9 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from bitwright.tasks.base import Answer, Evidence, Task
-from bitwright.tasks.classification import ACCURACY, AGREEMENT, KL, LOSS
 from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.intervals import Draws
-from bitwright.values import Figure, Interval, Verdict
+from bitwright.values import Verdict
 
 
 def verdict_of(task: Task, outputs: list[Any], floats: list[Any], targets: list[Any]) -> Verdict:
@@ -97,37 +96,3 @@ class TaskContract(ABC):
         assert scores.shape == (count,), f"scores must be one number for each sample, got {tuple(scores.shape)}"
         found = torch.autograd.grad(scores.sum(), tensors, allow_unused=True)
         assert any(grad is not None and bool(grad.any()) for grad in found), "scores must depend on the outputs"
-
-
-def classified(
-    accuracy: float | Interval = 0.9,
-    float_accuracy: float | Interval = 0.92,
-    change: float | Interval = -0.02,
-    loss: float | Interval = 0.3,
-    float_loss: float | Interval = 0.2,
-    kl: float | Interval = 0.1,
-    agreement: float | Interval = 0.95,
-    *,
-    samples: int = 200,
-    name: str = "",
-    own: dict[str, tuple[float, float]] | None = None,
-) -> Verdict:
-    """A verdict of a classification made by hand; a plain number gets an interval of 0.01 to either side.
-
-    ``own`` are further figures, name -> values of the quantized and of the float model.
-    """
-
-    def around(value: float | Interval) -> Interval:
-        return value if isinstance(value, Interval) else Interval(value, value - 0.01, value + 0.01)
-
-    worse = around(loss).value - around(float_loss).value
-    figures = {
-        "accuracy": Figure(ACCURACY, around(accuracy), around(float_accuracy), around(change)),
-        "agreement": Figure(AGREEMENT, around(agreement)),
-        "kl": Figure(KL, around(kl)),
-        "loss": Figure(LOSS, around(loss), around(float_loss), around(worse)),
-    }
-    draws = Draws()
-    for key, (value, exact) in (own or {}).items():
-        figures[key] = draws.given(key, value, exact)
-    return Verdict("classification", samples, figures, "accuracy", "kl", "agreement", name, "agreement")

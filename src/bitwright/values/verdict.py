@@ -39,8 +39,9 @@ class Interval(Value):
 
 
 def within(heading: str) -> str:
-    """A heading inside a sentence: without its capital, unless it begins with an abbreviation."""
-    return heading if heading[1:2].isupper() else heading[:1].lower() + heading[1:]
+    """A heading inside a sentence: without its capital, unless it may be a name (Bernoulli KL) or an abbreviation."""
+    abbreviated = heading[1:2].isupper() or any(len(word) > 1 and word.isupper() for word in heading.split())
+    return heading if abbreviated else heading[:1].lower() + heading[1:]
 
 
 @dataclass(frozen=True)
