@@ -173,9 +173,9 @@ class Settings(BaseModel):
     """Samples that run at once."""
     quantizer: Annotated[
         Any, one_of("quantizer"), with_attribute("annotate", "a name or a PT2E Quantizer"), Flag("NAME")
-    ] = "edge"
-    """Where tensors are quantized: edge-tensor has one step for each weight, linear leaves everything between linear
-    layers in float, weight-only all activations."""
+    ] = "auto"
+    """Where tensors are quantized: auto as edge, or as linear where run finds that better; edge-tensor has one step for
+    each weight, linear leaves everything between linear layers in float, weight-only all activations."""
     returns: Annotated[tuple[str, ...], BeforeValidator(listed), Flag("LIST", empty="all")] = ()
     """Outputs of the model to keep, by name or position, e.g. logits; the others are left out."""
     runtime: Annotated[str, one_of("runtime"), Flag("NAME")] = "onnxruntime"

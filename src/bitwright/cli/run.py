@@ -69,6 +69,9 @@ def main_job(job: Job, model: object, data: object, command: str, recipe: str | 
     console.print(opening(job) if recipe is None else f"Asked: apply the recipe {recipe}.")
     with ProgressBars() as bars:
         report = flow(model, data, job.output, job.settings(), asked, bars, wanted)  # type: ignore[arg-type]
+    if report.placement not in ("", job.quantizer):  # so that other commands find the same sites
+        placed = job.anchored().model_copy(update={"quantizer": report.placement})
+        write_atomically(job.output / JOB_FILE, placed.to_toml())
     console.print()
     console.print(summary(report))
     console.print(closing(report, job), soft_wrap=True)

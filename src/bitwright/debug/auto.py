@@ -74,8 +74,8 @@ def cheapest_recipe(
     """Find the cheapest policy that keeps a target, repaired as far as that takes.
 
     Args:
-        session: the plain one. What may be lost on its held-out samples decides
-            (:attr:`~bitwright.values.Verdict.may_lose`).
+        session: what may be lost on its held-out samples decides
+            (:attr:`~bitwright.values.Verdict.may_lose`). The actions of its recipe come before all others.
         policies: in the order of their cost, cheapest first.
         target_drop: points that may be lost.
         ladder: actions to try at each policy, cheapest first; an empty one is the plain policy.
@@ -96,7 +96,7 @@ def cheapest_recipe(
     def best_at(position: int) -> Tried:
         last = None
         for rung in ladder:
-            recipe = Recipe(policies[position], session.recipe.ranges, tuple(rung))
+            recipe = Recipe(policies[position], session.recipe.ranges, (*session.recipe.actions, *rung))
             if progress is not None:
                 progress(len(tried), None)
             try:

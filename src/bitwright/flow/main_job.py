@@ -31,8 +31,10 @@ from bitwright.flow.choose import (
     without_repeats,
 )
 from bitwright.flow.deliver import deliver
+from bitwright.flow.placing import placed
 from bitwright.flow.repaired import cheapest_repaired, given
 from bitwright.flow.scores import gave_way, made_for, score
+from bitwright.repair import keep_fitted
 from bitwright.report import Agreement, Measured, Pair, RunReport
 from bitwright.report import format as text
 from bitwright.search import Constraints, Refinement, refine, search
@@ -93,7 +95,7 @@ def run(
     if recipe is not None and settings.budget:
         raise InvalidInput(f"a recipe has its own policy; leave out budget, got {settings.budget[0]}")
     with RunStore(output) as store:
-        session = Session.open(model, data, settings, store, steps)
+        session, placing = placed(model, data, settings, store, steps, recipe)
         final = session if recipe is None else session.under(recipe)
         models = costs_for(settings.runtime)
         budgets = [parse_budgets(entry, session.sites, models) for entry in settings.budget]
@@ -112,6 +114,8 @@ def run(
         policy.save(Path(output) / files.POLICY)
         if final is not session:
             final.fitted.save(Path(output) / files.RECIPE)
+        elif session is not session.plain:
+            keep_fitted(session.graph, session.recipe.aimed_at(policy)).save(Path(output) / files.RECIPE)
         figures = evaluate_all(session, final, choices, refined, front)
         delivery = deliver(final, policy, Path(output))
         report = RunReport(
@@ -136,7 +140,9 @@ def run(
             job_file=asked.job_file,
             timings=dict(steps.seconds),
             target_drop=settings.target_drop,
+            placement=session.settings.quantizer if isinstance(session.settings.quantizer, str) else "",
             notes=(
+                *placing,
                 *notes(session, choices, recipe),
                 *unfitted(refined),
                 *gave_way(methods, tables),

@@ -23,6 +23,7 @@ from bitwright.graph.names import module_path
 from bitwright.graph.operations import aten, channel_constants, entry_of
 from bitwright.graph.placement import Placement, varying_values
 from bitwright.graph.pt2e import PLACEMENTS, PlacementKind, placed_by
+from bitwright.values.recipe import Action
 
 SCALES = "input_scales"
 """Submodule that holds the constants."""
@@ -98,12 +99,23 @@ def layer_quantizer(activations: str = "static", group_size: int | None = None) 
     return placed_by(placement, prepared_by=add_scales, groups=group_size, dynamic=activations == "dynamic")
 
 
-for _order, (_name, _does, _options) in enumerate(
-    (
-        ("linear", "Weights, and what linear layers read; everything between stays in float.", ("static", None)),
-        ("weight-only", f"Weights alone, with a step for {GROUP} inputs.", ("float", GROUP)),
+_SMOOTH = Action("repair", {"name": "smooth", "strength": None})
+PLACEMENTS.register(
+    PlacementKind(
+        name="linear",
+        order=12,
+        does="Weights, and what linear layers read; everything between stays in float.",
+        function=layer_quantizer,
+        first=((_SMOOTH,), (Action("ranges", {"kind": "activation", "method": "minmax"}), _SMOOTH)),
     )
-):
-    PLACEMENTS.register(
-        PlacementKind(name=_name, order=12 + _order, does=_does, function=partial(layer_quantizer, *_options))
+)
+PLACEMENTS.register(
+    PlacementKind(
+        name="weight-only",
+        order=14,
+        does=f"Weights alone, with a step for {GROUP} inputs.",
+        function=partial(layer_quantizer, "float", GROUP),
+        first=((Action("repair", {"name": "smooth", "strength": None, "weights": 4}),),),
+        judged_at=(4, 8),
     )
+)

@@ -21,6 +21,7 @@ from bitwright.graph.operations import entry_of
 from bitwright.graph.placement import Placement, place
 from bitwright.registry import Descriptor, Registry
 from bitwright.values import Scheme
+from bitwright.values.recipe import Action
 
 _ANNOTATION = "quantization_annotation"
 
@@ -134,9 +135,19 @@ def placed_by(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlacementKind(Descriptor):
-    """A function ``() -> PT2E Quantizer``, which says where the sites are and how they are quantized."""
+    """A function ``() -> PT2E Quantizer``, which says where the sites are and how they are quantized.
+
+    Attributes:
+        beside: placements that the main job measures beside this one on networks made of linear layers, of which it
+            takes the best.
+        first: actions that it does first where that helps, each entry another way.
+        judged_at: bits of weights and activations at which all this is measured.
+    """
 
     function: Callable[[], Any]
+    beside: tuple[str, ...] = ()
+    first: tuple[tuple[Action, ...], ...] = ()
+    judged_at: tuple[int, int] = (8, 8)
 
 
 PLACEMENTS: Registry[PlacementKind] = Registry(
@@ -182,6 +193,16 @@ for _order, (_name, _does, _make) in enumerate(
 ):
     PLACEMENTS.register(PlacementKind(name=_name, order=10 * _order, does=_does, function=_make))
 
+
+PLACEMENTS.register(
+    PlacementKind(
+        name="auto",
+        order=-1,
+        does="As edge; run measures linear beside it on networks made of linear layers, and takes the better one.",
+        function=edge_quantizer,
+        beside=("linear",),
+    )
+)
 
 BATCH_NORMS = "bitwright batch norms"
 """Key of ``GraphModule.meta``: the names of the batch norms that the model had before any was folded."""

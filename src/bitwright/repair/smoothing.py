@@ -25,7 +25,7 @@ from bitwright.repair.descriptor import registered
 from bitwright.repair.observe import forget_ranges, refresh
 from bitwright.repair.report import Change, RepairReport
 from bitwright.settings import DEFAULTS
-from bitwright.values import FLOAT, Policy
+from bitwright.values import FLOAT
 
 STRENGTHS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Tried for each activation where none is given; with 0 nothing is moved."""
@@ -46,7 +46,13 @@ ROWS = 1024
     mends={"activations": {}},
 )
 def smooth(
-    graph: Graph, batches: Any, *, strength: float | None = 0.5, samples: int = DEFAULTS.calibration_samples
+    graph: Graph,
+    batches: Any,
+    *,
+    strength: float | None = 0.5,
+    weights: int = 8,
+    activations: int = 8,
+    samples: int = DEFAULTS.calibration_samples,
 ) -> RepairReport:
     """Move outliers of activations into the weights of linear layers (SmoothQuant, Xiao et al., ICML 2023, eq. 4).
 
@@ -57,13 +63,14 @@ def smooth(
     like.) The float function stays what it is.
 
     Without a strength, each activation gets the one of :data:`STRENGTHS` with the smallest squared error of the layers
-    that read it, under the graph's policy (8 bits, where that is float everywhere). With float activations that is
-    AWQ's search (Lin et al., MLSys 2024, section 3.2).
+    that read it. Where activations have no sites, that is AWQ's search (Lin et al., MLSys 2024, section 3.2).
 
     Args:
         graph: its weights are changed in place; the model that was captured isn't touched.
         batches: calibration data; ranges are set anew.
         strength: a: 0 leaves all to the activations, 1 all to the weights; None for the best one for each activation.
+        weights: bits at which strengths are compared.
+        activations: likewise, of what has a site.
         samples: calibration samples used, at most.
 
     Returns:
@@ -89,7 +96,10 @@ def smooth(
             values = [value.flatten(0, -2) for value in twins.float[node]]
             reach = torch.stack([part.abs().amax(0) for part in values]).amax(0)
             if strength is None:
-                found[node] = reach, _best_scale(graph, policy, node, readers[node], torch.cat(values), reach)
+                found[node] = (
+                    reach,
+                    _best_scale(graph, node, readers[node], torch.cat(values), reach, weights, activations),
+                )
             else:
                 found[node] = reach, _scale(reach, readers[node], strength)
         for node, (reach, scale) in found.items():
@@ -122,7 +132,9 @@ def _scale(reach: Tensor, layers: list[Layer], strength: float) -> Tensor:
     return torch.where(usable, scale, 1.0).clamp(1e-5, 1e5).to(reach.dtype)
 
 
-def _best_scale(graph: Graph, policy: Policy, node: Node, layers: list[Layer], values: Tensor, reach: Tensor) -> Tensor:
+def _best_scale(
+    graph: Graph, node: Node, layers: list[Layer], values: Tensor, reach: Tensor, bits: int, width: int
+) -> Tensor:
     """The scale of the strength with the smallest squared error of the layers' outputs, each relative to its size."""
     site = next((stands for user in node.users if (stands := activation_at(graph.module, user)) is not None), None)
     rows = values[torch.linspace(0, len(values) - 1, min(len(values), ROWS)).long()]
@@ -132,21 +144,17 @@ def _best_scale(graph: Graph, policy: Policy, node: Node, layers: list[Layer], v
     for strength in STRENGTHS:
         scale = _scale(reach, layers, strength) if strength else torch.ones_like(reach)
         given = rows / scale
-        bits = _width(policy, site)
-        if site is not None and bits is not None:
+        if site is not None:
             stand = _copied(site)
             ends = [values.amin(0) / scale, values.amax(0) / scale]
             stand.observe(Observed(float(ends[0].min()), float(ends[1].max()), given.flatten(), given.numel()))
-            given = stand.quantize(given, bits)
+            given = stand.quantize(given, width)
         total = 0.0
         for layer, weight, wanted in zip(layers, plain, exact, strict=True):
-            rounded, width = weight * scale, _width(policy, layer.weight)
-            if width is not None:
-                holder = _copied(layer.weight)
-                holder.set_ranges("minmax")  # other ranges take ten times as long and change no order
-                holder.hold(rounded)
-                rounded = holder.rounded(width)
-            error = functional.linear(given, rounded) - wanted
+            holder = _copied(layer.weight)
+            holder.set_ranges("minmax")  # other ranges take ten times as long and change no order
+            holder.hold(weight * scale)
+            error = functional.linear(given, holder.rounded(bits)) - wanted
             total += float(error.double().square().sum() / wanted.double().square().sum().clamp_min(1e-30))
         if total < least:
             best, least = scale, total
@@ -159,12 +167,6 @@ def _copied(quantizer: Quantizer) -> Quantizer:
     made.observe(None)
     made.refit()
     return made
-
-
-def _width(policy: Policy, quantizer: Quantizer | None) -> int | None:
-    if quantizer is None:
-        return None
-    return policy[quantizer.site.name] if policy.bits else quantizer.site.scheme.native_bits
 
 
 def _peak(reach: Tensor) -> float:

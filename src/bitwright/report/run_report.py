@@ -92,6 +92,7 @@ class RunReport(Value, kind="report", version=3):
         job_file: the text of the job file, or "".
         timings: step -> seconds.
         target_drop: points of accuracy that may be lost, where that was asked for.
+        placement: the name of the placement that the run took, or "".
         notes: sentences that qualify the whole run.
     """
 
@@ -116,6 +117,7 @@ class RunReport(Value, kind="report", version=3):
     job_file: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     target_drop: float | None = None
+    placement: str = ""
     notes: tuple[str, ...] = ()
 
     @property

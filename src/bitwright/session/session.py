@@ -91,14 +91,25 @@ class Session:
         """
         with steps.step("draw samples"):
             samples = draw(data, settings)
-        with steps.step("capture"):
-            example = select(samples.calibration.first[0], slice(0, 2))
-            graph = capture(model, example, quantizer=settings.quantizer, returns=settings.returns)
+        graph = _captured(model, samples, settings, steps)
         task = task_for(graph, samples.scores, settings.task, settings.loss, settings.metric)
-        session = cls(graph, task, samples, settings, store, steps)
-        with steps.step("calibrate", samples.calibration.samples):
-            session.graph  # noqa: B018 -- made when it is first asked for
-        return session
+        return cls(graph, task, samples, settings, store, steps)._calibrated()
+
+    def placed_by(self, name: str, model: Any) -> Session:
+        """The plain session of the same model and samples with sites where another placement puts them.
+
+        Args:
+            name: of the placement.
+            model: that this session was opened with.
+        """
+        settings = self.settings.model_copy(update={"quantizer": name})
+        graph = _captured(model, self.samples, settings, self.steps)
+        return Session(graph, self.task, self.samples, settings, self.store, self.steps)._calibrated()
+
+    def _calibrated(self) -> Session:
+        with self.steps.step("calibrate", self.samples.calibration.samples):
+            self.graph  # noqa: B018 -- made when it is first asked for
+        return self
 
     @cached_property
     def identity(self) -> str:
@@ -278,3 +289,9 @@ class Session:
             for inputs, _ in self.batches("calibration"):
                 self._source(*inputs)
         return max(time.process_time() - start, 1e-9)
+
+
+def _captured(model: Any, samples: Samples, settings: Settings, steps: Steps) -> Graph:
+    with steps.step("capture"):
+        example = select(samples.calibration.first[0], slice(0, 2))
+        return capture(model, example, quantizer=settings.quantizer, returns=settings.returns)
