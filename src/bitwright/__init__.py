@@ -7,7 +7,7 @@
     graph = bw.capture(model, example_inputs)
     bw.calibrate(graph, batches)
     table = bw.sensitivity(graph, batches)
-    front = bw.search(graph, table, budgets=["bops=W4A4"])
+    front = bw.search(graph, table, budgets=["bops=W4A4"], measure=batches)
     verdict = bw.evaluate(graph, front[0].policy, batches)
     bw.export(graph, "model.onnx", policy=front[0].policy)
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from bitwright.repair import repair as repair
     from bitwright.runtimes import export as export
     from bitwright.runtimes import parity as parity
-    from bitwright.search import search as search
     from bitwright.sensitivity import sensitivity as sensitivity
     from bitwright.sensitivity import sweep as sweep
+    from bitwright.session.search import search as search
     from bitwright.tasks import Task as Task
     from bitwright.tasks import evaluate as evaluate
     from bitwright.train import qat as qat
@@ -69,7 +69,7 @@ _HOMES = {
     "parity": "bitwright.runtimes",
     "qat": "bitwright.train",
     "repair": "bitwright.repair",
-    "search": "bitwright.search",
+    "search": "bitwright.session.search",
     "sensitivity": "bitwright.sensitivity",
     "sweep": "bitwright.sensitivity",
     "tensor_view": "bitwright.debug",

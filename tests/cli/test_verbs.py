@@ -44,7 +44,15 @@ def test_search_gives_one_candidate_for_each_budget(run, digits_flags, tmp_path:
     assert {c.policy["linear.weight"] for c in front} == {8}
     assert all(share <= 1 for c in front for share in c.used.values())
     assert Policy.load(tmp_path / "found" / "policy.json").bits == front[0].policy.bits
-    assert "proven optimal" in out
+    assert front.basis == "measured"
+    assert all(c.verdict is not None for c in front)
+    assert "; measured; " in out
+    assert run(*words, "--budget", "bops=W4A4,size=20%", "--no-measure") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    front = Front.from_json((tmp_path / "found" / "front.json").read_text())
+    assert (front.basis, front[0].verdict) == ("predicted", None)
+    assert "; predicted; proven optimal" in out
+    assert "Predicted alone: nothing was measured." in out
 
 
 def test_search_counts_what_the_runtime_of_the_job_stores(run, digits_flags, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from bitwright.flow.choose import (
     Choice,
     best_within,
     cheapest_holding,
-    uniform_within,
     with_choices,
     without_repeats,
 )
@@ -74,12 +73,6 @@ def test_a_target_that_nothing_holds_is_said_so() -> None:
     assert choice.reason.startswith(
         "No policy of the front is sure to lose at most 0.5 points of accuracy: even the most expensive one"
     )
-
-
-def test_uniform_policies_as_wide_as_the_budget_allows() -> None:
-    found = uniform_within(SITES, (2, 4, 8), (Budget("bops", 1600.0),), MODELS)
-    assert [p.name for p in found] == ["W2A8", "W4A4", "W8A2"]
-    assert uniform_within(SITES, (4, 8), (Budget("bops", 100.0),), MODELS) == []
 
 
 def test_a_front_without_repeats_falls_strictly() -> None:

@@ -1,8 +1,10 @@
-"""``bitwright search``: the Pareto front, or the best policy for each budget, by prediction alone."""
+"""``bitwright search``: the Pareto front, or the best policy for each budget."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from bitwright.cli.options import BASICS, CALIBRATION, SCORING, SEARCHING, takes_job
 
@@ -10,12 +12,18 @@ if TYPE_CHECKING:
     from bitwright.cli.job import Job
 
 
-@takes_job(*BASICS, *SEARCHING, *SCORING, *CALIBRATION)
-def search(job: Job) -> None:
-    """Find the policies with the smallest predicted harm.
+NoMeasure = Annotated[
+    bool, typer.Option("--no-measure", help="Search by the predicted harm alone; the result can be worse than uniform.")
+]
 
-    The whole Pareto front, or the best policy for each --budget. Nothing is measured: `bitwright run` measures the
-    candidates and corrects the prediction. Writes the front, and with a budget the first candidate's policy.
+
+@takes_job(*BASICS, *SEARCHING, "rounds", "holdout_samples", *SCORING, *CALIBRATION)
+def search(job: Job, no_measure: NoMeasure = False) -> None:
+    """Find the best policies: the whole Pareto front, or one for each --budget.
+
+    The candidates and the uniform policies within each budget are measured on held-out calibration samples, predictions
+    are corrected by what was measured, and the best one measured is taken. Writes the front, and with a budget the
+    first candidate's policy.
 
     \b
     Examples:
@@ -29,7 +37,7 @@ def search(job: Job) -> None:
     from bitwright.cost import costs_for
     from bitwright.flow import constraints, gave_way, score
     from bitwright.report.terminal import front_table
-    from bitwright.search import search as find
+    from bitwright.session.search import search as find
     from bitwright.store import folder as files
 
     with work(job) as session:
@@ -39,9 +47,11 @@ def search(job: Job) -> None:
             front = find(
                 sites,
                 table,
+                measure=None if no_measure else session.measure,
                 cost=job.cost,
                 budgets=job.budget or None,
                 points=job.points,
+                rounds=job.rounds,
                 constraints=constraints(job.settings()),
                 costs=costs_for(job.runtime),
             )
@@ -50,14 +60,12 @@ def search(job: Job) -> None:
             front[0].policy.save(job.output / files.POLICY)
     console = Console(highlight=False)
     console.print(front_table(front, sites))
-    for note in gave_way((job.method,), (table,)):
+    for note in (*gave_way((job.method,), (table,)), *table.distrust):
         console.print(note)
     for candidate in front if job.budget else ():
         used = ", ".join(f"{100 * share:.1f}% of {metric} used" for metric, share in candidate.used.items())
         proof = "proven optimal" if candidate.optimal else f"within {100 * candidate.gap:.2g}% of the optimum"
-        console.print(f"{candidate.policy.name}: {used}; {proof} for the predicted harm")
+        console.print(f"{candidate.policy.name}: {used}; {front.basis}; {proof} for the predicted harm")
     console.print(f"{job.output / files.FRONT}: every policy site by site")
     if job.budget:
-        console.print(
-            f"{job.output / files.POLICY}: the policy for {job.budget[0]}; measure it with `bitwright evaluate`"
-        )
+        console.print(f"{job.output / files.POLICY}: the policy for {job.budget[0]}, {front.basis}")

@@ -87,17 +87,6 @@ def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
     )
 
 
-def uniform_within(
-    sites: Sites, widths: Sequence[int], budgets: Iterable[Budget], models: Mapping[str, CostModel]
-) -> list[Policy]:
-    """The uniform policies that keep the budgets and of which neither weights nor activations could be wider."""
-    limits = tuple(budgets)
-    pairs = [(w, a) for w in widths for a in widths]
-    fitting = [p for p in pairs if keeps(Policy.uniform(sites, *p), limits, sites, models)]
-    widest = [(w, a) for w, a in fitting if not any((v >= w and b >= a) and (v, b) != (w, a) for v, b in fitting)]
-    return [Policy.uniform(sites, w, a) for w, a in widest]
-
-
 def without_repeats(front: Front) -> Front:
     """Ascending cost, each policy once, none that a cheaper one beats in measured distance."""
     kept: list[Candidate] = []

@@ -26,7 +26,6 @@ from bitwright.flow.choose import (
     Choice,
     best_within,
     cheapest_holding,
-    uniform_within,
     with_choices,
     without_repeats,
 )
@@ -37,7 +36,7 @@ from bitwright.flow.scores import gave_way, made_for, score
 from bitwright.repair import keep_fitted
 from bitwright.report import Agreement, Measured, Pair, RunReport
 from bitwright.report import format as text
-from bitwright.search import Constraints, Refinement, refine, search
+from bitwright.search import Constraints, Refinement, refine, search, uniform_within
 from bitwright.sensitivity.agreement import spearman_interval
 from bitwright.session import Progress, Session, Steps
 from bitwright.settings import Settings
@@ -207,9 +206,8 @@ def choose(
                     costs=models,
                 )
                 pool.append(measured_candidate(session, other.policy, refined))
-            if not settings.pins:
-                uniform = uniform_within(sites, settings.bits, limits, models)
-                pool += [measured_candidate(session, policy, refined) for policy in uniform]
+            uniform = uniform_within(sites, tables[0], limits, models, constraints(settings))
+            pool += [measured_candidate(session, policy, refined) for policy in uniform]
             choices.append(best_within(pool, limits, sites, models))
             tell(place + 1)
     return choices
@@ -245,7 +243,7 @@ def evaluate_all(session: Session, final: Session, choices: list[Choice], refine
     The first choice is measured on ``final``, which has its repairs.
     """
     first = choices[0].candidate
-    beside = uniform_beside(session, first)
+    beside = uniform_beside(session, first, refined.table)
     rest = [c.candidate.policy for c in choices[1:]]
     total = 1 + len(beside) + len(rest) + len(front)
     done = 0
@@ -269,14 +267,14 @@ def evaluate_all(session: Session, final: Session, choices: list[Choice], refine
     return Figures(chosen, uniform, alternatives, replace(front, candidates=points))
 
 
-def uniform_beside(session: Session, chosen: Candidate) -> list[Policy]:
+def uniform_beside(session: Session, chosen: Candidate, table: SensitivityTable) -> list[Policy]:
     """Uniform policies to compare with: W8A8, those that the budget names, and the best one that costs no more."""
-    sites, widths = session.sites, session.settings.bits
+    sites = session.sites
     models = costs_for(session.settings.runtime)
     compared = dict.fromkeys([*(cost.name for cost in headline_costs()), session.settings.cost])
     limits = chosen.budgets or tuple(Budget(name, chosen.costs[name]) for name in compared)
     named = [uniform_policy(budget.text.partition("=")[2], sites) for budget in chosen.budgets]
-    fitting = uniform_within(sites, widths, limits, models)
+    fitting = uniform_within(sites, table, limits, models)
     best = sorted(fitting, key=lambda policy: session.measure(policy).distance.value)[:1]
     found = [Policy.uniform(sites, 8, 8), *named, *best]
     return list({p: p for p in found if p is not None and p != chosen.policy}.values())

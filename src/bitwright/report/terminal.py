@@ -118,7 +118,8 @@ def front_table(
 ) -> RenderableType:
     """The Pareto front: cost, prediction and what was measured of each policy, the chosen one starred."""
     panel = front_panel(front, sites, baselines, chosen)
-    table = plain_table("Pareto front", f"Predicted by {panel.method}: {panel.unit}. {panel.measured_points} measured.")
+    done = f"{panel.measured_points} measured" if panel.measured_points else "Predicted alone: nothing was measured"
+    table = plain_table("Pareto front", f"Predicted by {panel.method}: {panel.unit}. {done}.")
     table.add_column("Policy", overflow="fold", min_width=6)
     table.add_column(panel.axis.replace(" per input", ""), justify="right", no_wrap=True)
     table.add_column("Predicted", justify="right", no_wrap=True)

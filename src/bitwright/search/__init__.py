@@ -3,6 +3,7 @@
 from bitwright.search.constraints import Constraints
 from bitwright.search.front import search
 from bitwright.search.refine import Calibration, Refinement, fit_calibration, refine
+from bitwright.search.uniform import uniform_within
 
 __all__ = [
     "Calibration",
@@ -11,4 +12,5 @@ __all__ = [
     "fit_calibration",
     "refine",
     "search",
+    "uniform_within",
 ]

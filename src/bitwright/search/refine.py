@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -190,6 +190,7 @@ def refine(
     score: Callable[[Verdict], float] = lambda verdict: verdict.distance.value,
     unit: str = "measured harm",
     time_limit: float = 60.0,
+    also: Iterable[Policy] = (),
 ) -> Refinement:
     """Measure the candidates of a front, correct the table, and search again until the front no longer moves.
 
@@ -207,6 +208,7 @@ def refine(
         score: the harm of a verdict, where ``measure`` gives verdicts; the distance to float.
         unit: of the measured harm, for the front.
         time_limit: seconds for each candidate of a search.
+        also: further policies to measure, e.g. uniform ones; a budget gets one of them where it is the best.
 
     Raises:
         InvalidInput: an empty front, candidates without budgets, or harms that are not finite.
@@ -225,6 +227,9 @@ def refine(
         half = {s: b for s, b in middle.bits.items() if sites[s].kind == kind}
         if half:
             log.measure(Policy(half, middle.graph_hash, f"{middle.name}, {kind}s alone"))
+    for policy in also:
+        log.measure(policy)
+        pool.setdefault(policy, Candidate(policy, table.predict(policy), {}))
     done, converged = 0, False
     while done < rounds and not converged:
         calibration = fit_calibration(table, sites, log.policies, log.harms)
@@ -247,7 +252,8 @@ def refine(
         fitting = [c for c in pool.values() if keeps(c.policy, entry.budgets, sites, models)]
         winner = min(fitting, key=lambda c: log.harm(c.policy))
         best.append(_candidate(winner, entry, scaled, calibration.output, log, models, sites))
-    refined = Front(tuple(best), f"{table.method}, refined on {len(log.policies)} measurements", unit, front.cost)
+    method = f"{table.method}, refined on {len(log.policies)} measurements"
+    refined = Front(tuple(best), method, unit, front.cost, "measured")
     return Refinement(refined, tuple(zip(log.policies, log.harms, strict=True)), calibration, scaled, done, converged)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from bitwright.values.json import Value
 from bitwright.values.policy import Policy
@@ -65,8 +66,8 @@ class Candidate(Value):
         return False, max(self.gap, (predicted - least) / max(abs(predicted), 1e-300))
 
 
-@dataclass(frozen=True)
-class Front(Value, kind="front", version=2):
+@dataclass(frozen=True, repr=False)
+class Front(Value, kind="front", version=3):
     """Candidates in the order of their budgets (ascending cost for a whole Pareto front).
 
     Attributes:
@@ -74,12 +75,19 @@ class Front(Value, kind="front", version=2):
         method: the sensitivity method behind the predictions.
         unit: the unit of ``predicted``.
         cost: the metric of the horizontal axis.
+        basis: ``"predicted"``: no candidate was measured; ``"measured"``: each is the best of those that were measured
+            within its budgets.
     """
 
     candidates: tuple[Candidate, ...]
     method: str
     unit: str
     cost: str
+    basis: Literal["predicted", "measured"] = "predicted"
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(candidate.policy.name) for candidate in self)
+        return f"<Front: {self.basis} ({self.method}), {len(self)} candidate{'' if len(self) == 1 else 's'}: {names}>"
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self.candidates)
