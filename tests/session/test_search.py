@@ -57,9 +57,7 @@ def test_a_whole_front_is_measured(digits_graph, misleading, batches):
 
 def test_constraints_hold_for_uniform_policies(digits_graph, misleading, batches):
     pinned = Constraints(pinned={"linear.weight": 2})
-    (found,) = bw.search(
-        digits_graph, misleading, budgets=["bops=W4A8"], constraints=pinned, measure=batches, rounds=1
-    )
+    (found,) = bw.search(digits_graph, misleading, budgets=["bops=W4A8"], constraints=pinned, measure=batches, rounds=1)
     assert found.policy["linear.weight"] == 2
 
 
