@@ -53,9 +53,9 @@ class Flag:
     repeated: bool = False
 
 
-def refused(wanted: str) -> PydanticCustomError:
-    """The fault of a value that must be something else."""
-    return PydanticCustomError("wanted", "{wanted}", {"wanted": f"must be {wanted}"})
+def refused(wanted: str, hint: str = "") -> PydanticCustomError:
+    """The fault of a value that must be something else; a hint stands behind the value."""
+    return PydanticCustomError("wanted", "{wanted}", {"wanted": f"must be {wanted}", "hint": hint})
 
 
 def one_of(setting: str) -> AfterValidator:
@@ -64,7 +64,7 @@ def one_of(setting: str) -> AfterValidator:
     def check(value: Any) -> Any:
         for name in [value] if isinstance(value, str) else value if isinstance(value, tuple) else ():
             if name not in (known := names_of(setting)):
-                raise refused(f"one of {', '.join(known)}{nearest(name, known)}")
+                raise refused(f"one of {', '.join(known)}", nearest(name, known))
         return value
 
     return AfterValidator(check)
@@ -210,6 +210,18 @@ DEFAULTS = Settings()
 """The defaults of the Python functions are these."""
 
 
+_KINDS = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "bool_": "true or false",
+    "string_type": "text",
+    "path_type": "a path",
+    "tuple_type": "a list",
+    "too_short": "a list with at least one entry",
+}
+"""Beginning of the type of pydantic's fault -> what was wanted."""
+
+
 def fault(error: ValidationError, known: Iterable[str], source: Callable[[str], str] = lambda key: "") -> str:
     """One line about the first fault; unknown settings first, since a typo may cause the others.
 
@@ -225,7 +237,8 @@ def fault(error: ValidationError, known: Iterable[str], source: Callable[[str], 
         names = tuple(known)
         hint = nearest(key, names) or f"; the settings are {', '.join(names)}"
         return f"unknown setting '{key}'{source(key)}{hint}"
-    wanted = re.sub(r"^(Input|Value) should ", "must ", first["msg"])
+    kind = next((text for start, text in _KINDS.items() if first["type"].startswith(start)), None)
+    wanted = f"must be {kind}" if kind else re.sub(r"^(Input|Value) should ", "must ", first["msg"])
     where = key
     if key == "pins":
         wanted = "must map sites to whole numbers of bits from 2 to 16, or to 'float'"
@@ -233,7 +246,8 @@ def fault(error: ValidationError, known: Iterable[str], source: Callable[[str], 
     elif rest and isinstance(rest[0], int):
         wanted = f"holds a value that {wanted}"
     more = f" (and {len(faults) - 1} more)" if len({e["loc"][0] for e in faults}) > 1 else ""
-    return f"{where} {wanted}, got {first['input']!r}{source(key)}{more}"
+    hint = first.get("ctx", {}).get("hint", "")
+    return f"{where} {wanted}, got {first['input']!r}{source(key)}{hint}{more}"
 
 
 def flag_of(field: FieldInfo) -> Flag:

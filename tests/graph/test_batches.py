@@ -38,6 +38,7 @@ def test_what_a_batch_can_be(batch, count):
         ({"x": [1.0, 2.0]}, "inputs must be tensors, got a list for 'x'; leave it out"),
         ({"use_cache": False}, "must hold at least one tensor"),
         (3, "got int of length unknown"),
+        ((X, [0, 1]), "a batch has 3 inputs but 2 targets"),
         (([1.0, 2.0], Y), "inputs must be tensors, got float; convert the data first"),
         ((X[:0], Y[:0]), r"a batch holds no samples: its inputs have shape \(0, 2\)"),
         ((torch.tensor(1.0), None), r"its inputs have shape \(\)"),
@@ -152,3 +153,9 @@ def test_the_first_batch_is_read_once():
         assert [len(inputs[0]) for inputs, _ in batches] == [4, 4, 2]
     assert batches.samples == 10
     assert read == [0, 1, 2]
+
+
+def test_targets_can_be_a_list_of_numbers():
+    _, targets = split((X, [0, 1, 2]))
+    assert targets.tolist() == [0, 1, 2]
+    assert targets.dtype == torch.int64

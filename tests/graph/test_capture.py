@@ -45,6 +45,10 @@ def conv(*arguments, **options):
     return nn.Conv2d(*arguments, **options)
 
 
+def vector(size):
+    return nn.Parameter(torch.randn(size))
+
+
 def heads(tensor):
     return tensor.unflatten(-1, (2, -1)).transpose(1, 2)
 
@@ -88,6 +92,16 @@ NETWORKS = {
         lambda: nn.Sequential(nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 3, bias=False)),
         (8,),
         ["input", "0.weight", "0", "1", "2.weight"],
+    ),
+    "linear with a vector for a weight": (
+        lambda: Net(lambda m, x: m.a(x) * functional.linear(x, m.w)[..., None], a=nn.Linear(12, 3), w=vector(12)),
+        SIGNAL,
+        ["x", "a.weight", "a", "w", "linear", "mul"],
+    ),
+    "layers that are called sites and biases": (
+        lambda: Net(lambda m, x: m.biases(m.sites(x)), sites=conv(4, 6, 3), biases=conv(6, 3, 1)),
+        IMAGE,
+        ["x", "sites.weight", "sites", "biases.weight", "biases"],
     ),
     "linear on positions": (
         lambda: Net(lambda m, x: m.b(torch.tanh(m.a(x)).mean(1)), a=nn.Linear(8, 6), b=nn.Linear(6, 3)),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import bitwright as bw
+from bitwright.graph.places import SITES
 from bitwright.graph.variants import Variant, groups, run_variants
 from bitwright.graph.walk import Walk
 
@@ -72,7 +73,7 @@ def test_only_what_a_site_reaches_is_computed(branches):
     finally:
         for hook in hooks:
             hook.remove()
-    whole = sum(1 for node in graph.module.graph.nodes if str(node.target).startswith("sites."))
+    whole = sum(1 for node in graph.module.graph.nodes if str(node.target).startswith(f"{SITES}."))
     assert len(calls) == whole  # each quantizer once: the walk to the linear layer, and the rest from there
     assert calls[-1] == "linear.weight"
 

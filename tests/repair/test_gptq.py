@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bitwright.errors import InvalidInput
+from bitwright.graph import calibrate, capture
 from bitwright.graph.layers import layers_of
 from bitwright.graph.pt2e import edge_quantizer
 from bitwright.repair import bias_correction, gptq, repair
 from bitwright.repair.gptq import least_squares
+from bitwright.repair.steps import about_the_mean, cholesky
 from bitwright.values import FLOAT, Policy
 
 
@@ -247,3 +249,26 @@ def test_bad_options_are_one_line_each(residual, images, calibrated):
     repair(graph, "adaround", [(images, None)], policy=policy, iterations=2)
     with pytest.raises(InvalidInput, match="'gptq' cannot follow 'adaround'"):
         gptq(graph, [(images, None)], policy)
+
+
+@pytest.mark.parametrize("constant", [1.0, -1.0])
+@pytest.mark.parametrize("name", ["gptq", "adaround"])
+def test_a_layer_whose_input_never_varies(name, constant):
+    network = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    nn.init.zeros_(network[0].weight)
+    nn.init.constant_(network[0].bias, constant)
+    batches = [(torch.randn(32, 8), None)]
+    graph = calibrate(capture(network, batches[0][0][:2]), batches)
+    policy = Policy.uniform(graph.sites, 4, 8)
+    repair(graph, name, batches, policy=policy)
+    found = graph.apply(policy)(batches[0][0])
+    assert (found - network(batches[0][0])).abs().max() < 0.1 * network(batches[0][0]).abs().max()
+
+
+def test_moments_that_rounding_leaves_indefinite_are_damped_further():
+    mean = torch.tensor([[3.0, 3.0, 3.0]], dtype=torch.float64)
+    gram = mean[:, :, None] * mean[:, None, :] * (1 - 1e-7)  # as float32 sums may give it
+    centered = about_the_mean(gram, mean)
+    assert centered.diagonal(dim1=1, dim2=2)[0].tolist() == pytest.approx([9e-6] * 3)
+    factor = cholesky(-torch.eye(3, dtype=torch.float64)[None], 0.01)
+    assert bool(torch.isfinite(factor).all())

@@ -55,6 +55,8 @@ def split(batch: Any) -> Batch:
             inputs = (given,)
     else:
         raise InvalidData(f"a batch must be (inputs, targets), got {type(batch).__name__} of length {_length(batch)}")
+    if isinstance(targets, list) and targets and all(isinstance(value, (int, float)) for value in targets):
+        targets = torch.tensor(targets)
     for value in inputs:
         if not isinstance(value, Tensor):
             raise InvalidData(f"inputs must be tensors, got {type(value).__name__}; convert the data first")

@@ -23,8 +23,9 @@ from bitwright.graph.coverage import Observed, operations_of
 from bitwright.graph.decompositions import decompose
 from bitwright.graph.graph import Graph
 from bitwright.graph.lookups import look_up_bags
-from bitwright.graph.model import capture_message, prepared, run
+from bitwright.graph.model import prepared, run
 from bitwright.graph.names import Names, activation_name, attribute_at, module_path
+from bitwright.graph.obstacles import capture_message
 from bitwright.graph.operations import argument, bias_of, entry_of, kind_of
 from bitwright.graph.outputs import flatten, keep_outputs, register
 from bitwright.graph.places import BIASES, SITES, site_behind
@@ -117,7 +118,7 @@ def _export(model: Any, examples: Any, returns: tuple[str, ...]) -> _Exported:
             with pt2e.quiet(), torch.no_grad():
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=free, strict=False)
         except Exception as error:
-            raise CaptureError(capture_message(model, error)) from error
+            raise CaptureError(capture_message(model, calling, inputs, error)) from error
     with pt2e.quiet():
         program = decompose(program)
         if _changes_views(program.graph):
@@ -354,8 +355,12 @@ def _hash(module: GraphModule) -> str:
     if outputs != "*":
         digest.update(outputs.encode())
     for node in module.graph.nodes:
-        digest.update(f"{node.op}|{node.name}|{node.target}|{node.args}|{node.kwargs}\n".encode())
-    for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
+        target = str(node.target).removeprefix("bitwright_")
+        digest.update(f"{node.op}|{node.name}|{target}|{node.args}|{node.kwargs}\n".encode())
+    tensors = [
+        (name.removeprefix("bitwright_"), t) for name, t in (*module.named_parameters(), *module.named_buffers())
+    ]
+    for name, tensor in sorted(tensors, key=lambda entry: entry[0]):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -17,6 +17,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from bitwright.graph.operations import OPERATIONS, aten, entry_of
 
@@ -84,6 +85,13 @@ def _sum(added: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
     return (added if beta == 1 else added * beta) + product
 
 
+def linear(source: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """A linear layer of one output, whose weight is a vector, as one of a matrix; others are left alone."""
+    if weight.dim() > 1:
+        return NotImplemented
+    return functional.linear(source, weight.unsqueeze(0), None if bias is None else bias.reshape(1)).squeeze(-1)
+
+
 def bilinear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """left^T W_o right for each output o: a linear layer on the outer products of its two inputs."""
     outer = (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(-2)
@@ -122,11 +130,19 @@ _OWN: dict[Any, Callable[..., Tensor]] = {
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
     """Open up what hides products; a program without it is returned as it is."""
-    if not any(entry_of(node).opened for node in program.graph.nodes):
+    vectors = any(_by_vector(node) for node in program.graph.nodes)
+    if not vectors and not any(entry_of(node).opened for node in program.graph.nodes):
         return program
     hiding: list[Any] = [target for target, entry in OPERATIONS.items() if entry.opened]  # one can open into another
     known: dict[Any, Any] = {**get_decompositions(hiding), **_OWN}
     general = torch.export.default_decompositions()
     table = {target: known.get(target) or general[target] for target in hiding}
+    if vectors:
+        table[aten.linear.default] = linear
     opened: ExportedProgram = program.run_decompositions(table)
     return opened
+
+
+def _by_vector(node: Node) -> bool:
+    weight = node.args[1] if node.target is aten.linear.default else None
+    return isinstance(weight, Node) and weight.meta["val"].dim() == 1

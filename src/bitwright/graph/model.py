@@ -1,10 +1,9 @@
-"""What a user brings to be captured: a model and example inputs, checked, run once; and what stops torch.export."""
+"""What a user brings to be captured: a model and example inputs, checked and run once."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -104,7 +103,7 @@ def run(model: nn.Module, example: Any) -> tuple[Calling, Inputs, Any]:
     assert failed is not None
     shapes = ", ".join(str(tuple(v.shape)) for v in inputs)
     named = "" if calling.how == "position" else f" ({', '.join(calling.names)})"
-    hint = _other_precision(model, inputs) or _by_name(model, calling)
+    hint = _other_precision(model, inputs) or _by_name(model, calling) or _of_pixels(inputs)
     raise InvalidInput(
         f"the model does not run on example_inputs of shape {shapes}{named}: {first_line(failed)}{hint}"
     ) from failed
@@ -119,6 +118,12 @@ def _other_precision(model: nn.Module, inputs: Inputs) -> str:
     return f"; the model is in {' and '.join(kinds)}, the inputs are in {' and '.join(given)}: return model.float()"
 
 
+def _of_pixels(inputs: Inputs) -> str:
+    """A hint where inputs are bytes."""
+    bytewise = any(value.dtype == torch.uint8 for value in inputs)
+    return "; the inputs are uint8: give what the model takes, e.g. images.float() / 255" if bytewise else ""
+
+
 def _by_name(model: nn.Module, calling: Calling) -> str:
     """A hint where an argument can be given by its name alone."""
     parameters = inspect.signature(model.forward).parameters.values()
@@ -127,37 +132,3 @@ def _by_name(model: nn.Module, calling: Calling) -> str:
         return ""
     names = ", ".join(f"'{p.name}': ..." for p in parameters if p.default is p.empty)
     return f"; '{only[0]}' must be given by its name: pass a dictionary, {{{names}}}"
-
-
-def capture_message(model: nn.Module, error: BaseException) -> str:
-    """One line: where torch.export stopped, and the usual ways out."""
-    text = str(error)
-    where = ""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_frame.f_locals.get("self")))
-        trace = trace.tb_next
-    mentioned = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', text)
-    frames_in_model = [f for f in frames if isinstance(f[2], nn.Module) and not _inside_torch(f[0])]
-    if frames_in_model:
-        file, line, module = frames_in_model[-1]
-        path = next((name for name, child in model.named_modules() if child is module), "") or "the model itself"
-        where = f" in module '{path}' ({type(module).__name__}) at {file}:{line}"
-    elif user := [m for m in mentioned if not _inside_torch(m[0])]:
-        where = f" at {user[-1][0]}:{user[-1][1]}"
-    reason = first_line(error)
-    hint = "write the branch or loop without Python control flow on tensor values (torch.where, torch.cond)"
-    if "batch" in text and ("specializ" in text or "Constraints violated" in text):
-        hint = "the code fixes the batch size: use x.shape[0] or -1 in view/reshape instead of a number"
-    elif "unsupported" in text.lower() or "not supported" in text.lower():
-        hint = "replace the unsupported call, or register it as a torch.library custom operator"
-    return (
-        f"torch.export stopped{where}: {reason}; usual way out: {hint}; or pass a model that is exported already (.pt2)"
-    )
-
-
-def _inside_torch(file: str) -> bool:
-    return any(
-        part in file for part in ("/torch/", "/torchao/", "<eval_with_key>", "/contextlib.py", "/bitwright/graph/")
-    )

@@ -11,8 +11,8 @@ from bitwright.graph.operations import source_of
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 
-SITES, BIASES = "sites", "biases"
-"""Submodules of a captured graph that hold what stands at its sites and behind its biases."""
+SITES, BIASES = "bitwright_sites", "bitwright_biases"
+"""Submodules of a captured graph that hold what stands at its sites and behind its biases, by names of no network."""
 
 
 def quantizer_at(module: nn.Module, node: Any) -> Quantizer | None:

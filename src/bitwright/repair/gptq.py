@@ -17,7 +17,7 @@ from bitwright.repair.descriptor import registered
 from bitwright.repair.missing import ensure_biases
 from bitwright.repair.report import Change, RepairReport
 from bitwright.repair.roundable import roundable
-from bitwright.repair.steps import Feedback, fitted_affine, full_step, sequential_rounding
+from bitwright.repair.steps import Feedback, about_the_mean, cholesky, fitted_affine, full_step, sequential_rounding
 from bitwright.repair.tails import tail_of
 from bitwright.settings import DEFAULTS
 from bitwright.values import Policy
@@ -133,7 +133,7 @@ class _Moments:
         """Gram and cross moments when a bias takes up mean errors."""
         mean = self.inputs
         return (
-            self.gram - mean[:, :, None] * mean[:, None, :],
+            about_the_mean(self.gram, mean),
             self.cross - self.lacking[:, :, None] * mean[:, None, :],
         )
 
@@ -204,9 +204,7 @@ def least_squares(gram: Tensor, cross: Tensor, damping: float) -> Tensor:
         cross: (G, R, K) moments of what is lacking with the inputs.
         damping: d, as a share of the mean of the gram matrix's diagonal.
     """
-    least = (damping * gram.diagonal(dim1=1, dim2=2).mean(1)).clamp_min(1e-12)
-    damped = gram + torch.diag_embed(least[:, None].expand(gram.shape[:2]))
-    return torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(damped)).transpose(1, 2)
+    return torch.cholesky_solve(cross.transpose(1, 2), cholesky(gram, damping)).transpose(1, 2)
 
 
 def _present(layer: Layer) -> Tensor:

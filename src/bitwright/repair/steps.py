@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bitwright.errors import InvalidData
 from bitwright.graph.layers import Layer
 from bitwright.numerics.affine import Affine, blocked, unblocked
 from bitwright.numerics.steps import PER_OCTAVE, position_of, rounded_up, step_at, stride, tie_free
 
 DAMPING = 0.01  # of the mean diagonal, added to the Gram matrix before it is inverted
+ROUNDING = 1e-6  # of a squared mean: what is lost of a variance in float32
 _BLOCK = 32  # columns whose feedback reaches the rest in one product
 _ELEMENTS = 1 << 22  # of candidate weights held at once
 
@@ -21,9 +23,35 @@ def gram_of(rows: Tensor, centered: bool) -> Tensor:
     count = rows.shape[1]
     gram = torch.bmm(rows.transpose(1, 2), rows) / count
     if centered:
-        mean = rows.mean(1)
-        gram -= mean[:, :, None] * mean[:, None, :]
+        gram = about_the_mean(gram, rows.mean(1))
     return gram
+
+
+def about_the_mean(gram: Tensor, mean: Tensor) -> Tensor:
+    """(G, K, K) second moments of (G, K) means taken about them; no variance is below its rounding error."""
+    found = gram - mean[:, :, None] * mean[:, None, :]
+    variances = found.diagonal(dim1=1, dim2=2)
+    variances.copy_(variances.maximum(ROUNDING * mean.square()))
+    return found
+
+
+def cholesky(gram: Tensor, damping: float) -> Tensor:
+    """(G, K, K) lower Cholesky factor of second moments with a share of their mean diagonal added to the diagonal.
+
+    More is added where rounding errors keep them from being positive definite, as where inputs hardly vary.
+
+    Raises:
+        InvalidData: moments that are not finite.
+    """
+    least = (damping * gram.diagonal(dim1=1, dim2=2).mean(1)).clamp_min(1e-12)
+    if not bool(torch.isfinite(least).all()):
+        raise InvalidData("the inputs of a layer are not finite; check the calibration data and the weights")
+    while True:
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(gram + torch.diag_embed(least[:, None].expand(gram.shape[:2])))
+        if not bool(failed.any()):
+            return factor
+        least = least.where(failed == 0, 10 * least)
 
 
 @dataclass(frozen=True)
@@ -41,13 +69,9 @@ class Feedback:
     @staticmethod
     def of(gram: Tensor, damping: float = DAMPING) -> Feedback:
         """From (G, K, K) second moments; ``damping`` is a share of their mean diagonal."""
-        diagonal = gram.diagonal(dim1=1, dim2=2)
-        order = diagonal.argsort(dim=1, descending=True)
-        least = (damping * diagonal.mean(1)).clamp_min(1e-12)
+        order = gram.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
         ordered = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
-        ordered = ordered.double()
-        ordered.diagonal(dim1=1, dim2=2).add_(least[:, None])
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
+        inverse = torch.cholesky_inverse(cholesky(ordered.double(), damping))
         return Feedback(order, torch.linalg.cholesky(inverse, upper=True).to(gram.dtype))
 
 

@@ -25,6 +25,8 @@ from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 
 DOMAIN = "bitwright"
+MARKERS = "bitwright_markers"
+"""Submodule of the copy that holds its markers."""
 _POOL_DIMS = {3: (2,), 4: (2, 3), 5: (2, 3, 4)}
 
 
@@ -66,7 +68,7 @@ def mark(graph: Graph) -> Marked:
         module = GraphModule(graph.module, copied)
     marked = Marked(module)
     holder = nn.Module()
-    module.add_module("markers", holder)
+    module.add_module(MARKERS, holder)
     for node in list(copied.nodes):
         quantizer, bias = quantizer_at(graph.module, node), bias_at(graph.module, node)
         label = f"m{len(list(holder.children()))}"
@@ -78,7 +80,7 @@ def mark(graph: Graph) -> Marked:
             continue
         if unrounded is None:
             holder.add_module(label, Marker(label))
-            node.target = f"markers.{label}"
+            node.target = f"{MARKERS}.{label}"
         else:
             node.replace_all_uses_with(unrounded)
             copied.erase_node(node)
@@ -144,7 +146,7 @@ def _last_of_pattern(node: Node) -> Node:
     """Follow an operation through the clamps and the marker that fuse with it."""
     while len(node.users) == 1:
         user = next(iter(node.users))
-        if entry_of(user).limits is None and not str(user.target).startswith("markers."):
+        if entry_of(user).limits is None and not str(user.target).startswith(f"{MARKERS}."):
             break
         node = user
     return node
@@ -160,7 +162,7 @@ def _restore(module: GraphModule, node: Node, target: Any, *args: Any) -> None:
 
 
 def _shape(node: Any) -> list[Any] | None:
-    while isinstance(node, Node) and str(node.target).startswith("markers."):
+    while isinstance(node, Node) and str(node.target).startswith(f"{MARKERS}."):
         node = node.args[0]
     value = node.meta.get("val") if isinstance(node, Node) else None
     return list(value.shape) if isinstance(value, Tensor) else None

@@ -12,7 +12,7 @@ from bitwright.errors import ExportError
 from bitwright.graph.names import Names
 from bitwright.graph.pt2e import quiet
 from bitwright.runtimes import engines
-from bitwright.runtimes.trace import Marked
+from bitwright.runtimes.trace import MARKERS, Marked
 
 OPSET = 21
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -70,7 +70,7 @@ def _module_of(node: Any) -> str:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
     except (SyntaxError, ValueError):
         return ""
-    modules = [str(scope) for scope in scopes[:-1] if scope and not str(scope).startswith("markers.")]
+    modules = [str(scope) for scope in scopes[:-1] if scope and not str(scope).startswith(f"{MARKERS}.")]
     return modules[-1] if modules else ""
 
 

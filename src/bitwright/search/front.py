@@ -88,8 +88,8 @@ def search(
     else:
         axis = cost.name
         models[axis] = cost
-    if points < 2:
-        raise InvalidInput(f"points must be at least 2, got {points}")
+    if not isinstance(points, int) or points < 2:
+        raise InvalidInput(f"points must be a whole number, at least 2, got {points!r}")
     if not time_limit > 0:
         raise InvalidInput(f"time_limit must be above 0 seconds, got {time_limit}")
     _check(sites, table)
