@@ -152,6 +152,18 @@ def test_the_best_epoch_on_held_out_data_is_taken(digits_graph, batches):
     assert verdict.distance.value == pytest.approx(found.epochs[found.best - 1].distance, rel=1e-6)
 
 
+def test_where_no_epoch_is_nearer_to_float_the_start_stays(digits_graph, batches):
+    policy = bw.Policy.uniform(digits_graph.sites, 3, 4)
+    digits_graph.apply(policy)
+    repair(digits_graph, "gptq", batches)
+    expected = outputs(digits_graph, batches)
+    found = qat(digits_graph, batches[2:], epochs=1, learning_rate=1.0, holdout=batches[:2])
+    assert found.best == 0
+    assert found.epochs[0].distance > found.start
+    assert "the start, which is kept" in found.notes[0]
+    assert torch.equal(outputs(digits_graph, batches), expected)
+
+
 def test_targets_count_only_where_they_are_asked_for(digits_graph, batches):
     policy = bw.Policy.uniform(digits_graph.sites, 2, 4)
     unlabelled = [(inputs, None) for inputs, _ in batches]

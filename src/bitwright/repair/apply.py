@@ -126,6 +126,13 @@ def _bits(graph: Graph, options: Mapping[str, Any]) -> None:
     graph.apply(policy.replaced({options["site"]: options["bits"]}, policy.name.removesuffix("+") + "+"))
 
 
+def _training(graph: Graph, options: Mapping[str, Any]) -> None:
+    raise InvalidInput(
+        "this recipe was trained, and what was learned is not beside it; keep recipe.json and its .npz file together, "
+        "or train again with `bitwright qat`"
+    )
+
+
 _HOW: Mapping[str, Callable[[Graph, Mapping[str, Any]], None]] = MappingProxyType(
-    {"ranges": _ranges, "limits": _limits, "bits": _bits}
+    {"ranges": _ranges, "limits": _limits, "bits": _bits, "training": _training}
 )

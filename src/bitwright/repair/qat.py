@@ -8,6 +8,7 @@ from bitwright.graph.graph import Graph
 from bitwright.repair.checks import checked_policy
 from bitwright.repair.descriptor import registered
 from bitwright.repair.report import Change, RepairReport
+from bitwright.tasks import Task
 from bitwright.train import qat as train
 from bitwright.values import Policy
 
@@ -27,6 +28,7 @@ def qat(
     batches: Any,
     policy: Policy | None = None,
     *,
+    task: Task | str | None = None,
     epochs: int = 5,
     learning_rate: float = 0.01,
     seed: int = 0,
@@ -40,6 +42,7 @@ def qat(
         graph: calibrated; its policy is left as it was.
         batches: calibration data; targets aren't looked at.
         policy: the widths; None for the current policy.
+        task: what the outputs mean, as in :func:`~bitwright.tasks.evaluate`.
         epochs: passes over the data.
         learning_rate: the largest one, in grid steps for each step of the optimizer.
         seed: of the order of the samples.
@@ -52,7 +55,7 @@ def qat(
     """
     chosen = checked_policy(graph, "qat", policy)
     with graph.applied(chosen):
-        found = train(graph, batches, epochs=epochs, learning_rate=learning_rate, shuffle=True, seed=seed)
+        found = train(graph, batches, task=task, epochs=epochs, learning_rate=learning_rate, shuffle=True, seed=seed)
     moved = {"moved": sum(epoch.moved for epoch in found.epochs)}
     change = Change("the network", "loss of imitation", found.epochs[0].loss, found.epochs[-1].loss, moved)
     return RepairReport(f"{found.samples} calibration samples", (change,), found.notes, found.samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from bitwright.settings import Settings
 LEAST = 8
 """Fewest samples of calibration data: 4 to calibrate with, 4 to hold out."""
 CHUNK = 256
+PART = 16
+"""Batches of training data that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Samples:
         calibration: set the ranges.
         scores: the first of these; the sensitivity scores are made of them.
         holdout: no sample of the above; candidates are measured and ranked on them.
+        training: all calibration data but those held out, in an order drawn at random; read when they are asked for.
         evaluation: figures are measured on them, nothing is chosen by them.
         identity: names the draw by the content of every sample in it.
         evaluation_identity: likewise the evaluation data.
@@ -39,6 +42,7 @@ class Samples:
     scores: Checked
     holdout: Checked
     evaluation: Checked
+    training: Checked = field(default_factory=lambda: Checked((), purpose="training"))
     identity: Mapping[str, Any] = field(default_factory=dict)
     evaluation_identity: str = ""
     notes: tuple[str, ...] = ()
@@ -47,10 +51,10 @@ class Samples:
     def of(cls, calibration: Iterable[Any], evaluation: Iterable[Any], limit: int | None = None) -> Samples:
         """The batches that a user gives: everything is chosen on the first ``limit`` samples of the one part."""
         drawn = Checked(calibration, limit, purpose="calibration")
-        return cls(drawn, drawn, drawn, Checked(evaluation, purpose="evaluation"))
+        return cls(drawn, drawn, drawn, Checked(evaluation, purpose="evaluation"), drawn)
 
     def part(self, name: str) -> Checked:
-        """``"calibration"``, ``"scores"``, ``"holdout"`` or ``"evaluation"``."""
+        """``"calibration"``, ``"scores"``, ``"holdout"``, ``"evaluation"`` or ``"training"``."""
         found: Checked = getattr(self, name)
         return found
 
@@ -88,8 +92,8 @@ def draw(data: DataSets, settings: Settings) -> Samples:
             f"(asked for: {max(settings.calibration_samples, settings.score_samples):,} and "
             f"{settings.holdout_samples:,}).",
         )
-    order = np.random.RandomState(settings.seed).permutation(size)[: first + held]
-    inputs, targets = pick(dataset, order)
+    order = np.random.RandomState(settings.seed).permutation(size)
+    inputs, targets = pick(dataset, order[: first + held])
     calibrate, score = min(first, settings.calibration_samples), min(first, settings.score_samples)
 
     def batches(start: int, stop: int) -> Checked:
@@ -105,15 +109,35 @@ def draw(data: DataSets, settings: Settings) -> Samples:
         "batch_size": settings.batch_size,
     }
     evaluation = Checked(data.evaluation.batches(settings.batch_size), purpose="evaluation")
+    apart = np.concatenate([order[:first], order[first + held :]])
     return Samples(
         batches(0, calibrate),
         batches(0, score),
         batches(first, first + held),
         evaluation,
+        Checked(_Picked(dataset, apart, settings.batch_size), purpose="training"),
         identity,
         data.evaluation.fingerprint(),
         notes,
     )
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """The samples at some positions in batches, read anew each time."""
+
+    dataset: Dataset
+    positions: np.ndarray
+    batch_size: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A stream is read from its beginning for each part, so it is read whole.
+        part = len(self.positions) if isinstance(self.dataset, BatchStream) else PART * self.batch_size
+        for start in range(0, len(self.positions), part):
+            inputs, targets = pick(self.dataset, self.positions[start : start + part])
+            for first in range(0, samples_in(inputs), self.batch_size):
+                chosen = slice(first, first + self.batch_size)
+                yield select(inputs, chosen), targets[chosen]
 
 
 def pick(dataset: Dataset, positions: np.ndarray) -> Batch:

@@ -183,9 +183,13 @@ class Session:
         """
         graph = self.graph.copy()
         report = apply_action(graph, action, self.samples.calibration, self.task)
+        return self.became(graph, action), report
+
+    def became(self, graph: Graph, action: Action) -> Session:
+        """The session of a copy of this network that an action has changed."""
         made = self._beside(self.recipe.then(action.kind, **action.options), self._given)
         made._graph = graph
-        return made, report
+        return made
 
     def keep(self) -> Session:
         """Hold this session's network in memory, as one of those used last; the session itself."""

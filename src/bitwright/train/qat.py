@@ -59,7 +59,9 @@ class Trained(Value, kind="training"):
     Attributes:
         policy_name: the policy that was trained.
         epochs: one entry for each, in their order.
-        best: number of the epoch whose result was taken, counted from 1.
+        start: distance to the float model on held-out data before the training; None without such data.
+        best: number of the epoch whose result was taken, counted from 1; 0 where none is nearer to float on held-out
+            data than the start, which then stays.
         samples: of the training data.
         float_left: share of the parameters that were not trained, because they are not quantized.
         steps: the steps of activations and weights after training, as a ratio to those before: their least, median and
@@ -70,6 +72,7 @@ class Trained(Value, kind="training"):
 
     policy_name: str
     epochs: tuple[Epoch, ...]
+    start: float | None
     best: int
     samples: int
     float_left: float
@@ -78,7 +81,7 @@ class Trained(Value, kind="training"):
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        last = self.epochs[self.best - 1]
+        last = self.epochs[max(self.best, 1) - 1]
         held = "" if last.distance is None else f", held-out distance to float {last.distance:.4g}"
         return (
             f"{self.policy_name}: {len(self.epochs)} epochs of {self.samples} samples, loss "
@@ -124,7 +127,8 @@ def qat(
         labels: weight of the task's own loss against the targets; 0: none.
         augment: changes the inputs of a batch at random, e.g. :func:`~bitwright.train.feed.mirrored_and_shifted`.
         shuffle: mix the samples; None: a list, yes, a loader, no.
-        holdout: batches that are not trained on; the epoch with the least distance to float on them is taken.
+        holdout: batches that are not trained on; the epoch with the least distance to float on them is taken, or the
+            start, if none is nearer.
         checkpoint: a file that keeps the state after each epoch; training that was interrupted goes on from there, to
             the same result. It is removed at the end.
         seed: of order, augmentation and whatever else is drawn at random.
@@ -137,7 +141,7 @@ def qat(
         InvalidInput: no policy, no ranges, settings that cannot be used, or a checkpoint of another training.
         InvalidData: no data, or a loss that is not finite.
     """
-    _check(epochs, learning_rate, labels)
+    check_settings(epochs, learning_rate, labels)
     start = time.perf_counter()
     chosen = graph.policy if policy is None else policy
     if not len(chosen):
@@ -168,7 +172,8 @@ def qat(
     return found
 
 
-def _check(epochs: int, learning_rate: float, labels: float) -> None:
+def check_settings(epochs: int, learning_rate: float, labels: float) -> None:
+    """Raise :class:`InvalidInput` for settings of :func:`qat` that cannot be used."""
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         raise InvalidInput(f"epochs must be a whole number of at least 1, got {epochs!r}")
     if not 0 < learning_rate <= 1:
@@ -189,6 +194,7 @@ class _Work:
         self.floats = None if holdout is None else reference(graph, holdout, task)
         self.shortened_at = min(max(round(epochs * SHORTENED_AFTER), 1), epochs - 1)
         self.first = {name: graph.quantizers[name].own_grid(bits).scale for name, bits in graph.policy.bits.items()}
+        self.start = None if holdout is None else self._held()[0]
         self.learner = Learner(graph)
         groups = [group for group in self.learner.groups(rate) if group["params"]]
         self.optimizer = torch.optim.Adam(groups, fused=True)
@@ -218,15 +224,17 @@ class _Work:
         now = self.learner.integers()
         moved, back = moved_share(now, self.last), returned_share(now, self.last, self.before_last)
         self.before_last, self.last = self.last, now
-        distance = primary = None
-        if self.holdout is not None:
-            verdict = evaluate(self.graph, self.graph.policy, self.holdout, reference=self.floats, resamples=100)
-            distance, primary = verdict.distance.value, verdict.primary.value.value
+        distance, primary = (None, None) if self.holdout is None else self._held()
         self.rows.append(Epoch(total / count, distance, primary, moved, back, self.rate * self._share(number + 1)))
         if self.short or self.epochs == 1:
             least = -number if distance is None else distance
             if self.best is None or least <= self.best[0]:
                 self.best = least, number + 1, self.learner.state()
+
+    def _held(self) -> tuple[float, float]:
+        """Distance and primary figure on held-out data."""
+        verdict = evaluate(self.graph, self.graph.policy, self.holdout, reference=self.floats, resamples=100)
+        return verdict.distance.value, verdict.primary.value.value
 
     def _share(self, position: float) -> float:
         return (1 + math.cos(math.pi * position / self.epochs)) / 2
@@ -301,9 +309,15 @@ class _Work:
     def finish(self, seconds: float) -> Trained:
         """Take the best epoch's result."""
         assert self.best is not None
-        _, number, state = self.best
-        self.learner.load(state, short=self.short)
-        self.learner.finish()
+        least, number, state = self.best
+        notes: tuple[str, ...] = ()
+        if self.start is not None and least >= self.start:
+            number = 0
+            self.learner.undo()
+            notes = ("No epoch is nearer to float on the held-out samples than the start, which is kept.",)
+        else:
+            self.learner.load(state, short=self.short)
+            self.learner.finish()
         policy = self.graph.policy
         ratios = torch.cat(
             [
@@ -317,9 +331,11 @@ class _Work:
         return Trained(
             policy.name,
             tuple(self.rows),
+            self.start,
             number,
             self.feed.samples,
             max(1 - trained / max(every, 1), 0.0),
             (float(ratios.min()), float(ratios.median()), float(ratios.max())),
             seconds,
+            notes,
         )

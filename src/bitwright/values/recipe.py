@@ -25,6 +25,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "ranges": "how ranges are set; options: method, percentile, kind (weight, activation), site",
         "limits": "the range of one activation; options: site, low, high",
         "bits": "another width at one site; options: site, bits (null: float)",
+        "training": "quantization-aware training; what it learned is in the fitted values; options: its settings",
     }
 )
 """What a recipe can do, with the options of each."""
@@ -72,6 +73,8 @@ class Action(Value):
         if self.kind == "repair":
             name = options.pop("name", "")
             return f"repair {name}{_listed(options)}"
+        if self.kind == "training":
+            return f"training{_listed(options)}"
         if self.kind == "limits":
             return f"range of {options['site']}: {options['low']:.4g} to {options['high']:.4g}"
         if self.kind == "bits":

@@ -1,0 +1,171 @@
+"""``bitwright qat``: training a quantized network so that it does what the float network does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, policy_option, takes_job
+from bitwright.settings import split_names
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bitwright.cli.job import Job
+    from bitwright.flow.training import Training
+    from bitwright.values import Sites
+
+PolicyFile = Annotated[str | None, policy_option("policy.json of the output folder, where there is one, else W4A4")]
+Epochs = Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="Passes over the training data.")]
+Rate = Annotated[
+    float,
+    typer.Option("--learning-rate", metavar="STEPS", help="The largest one, in grid steps for each optimizer step."),
+]
+Labels = Annotated[
+    float, typer.Option("--labels", metavar="WEIGHT", help="Weight of the task's own loss beside the imitation.")
+]
+Augment = Annotated[
+    str,
+    typer.Option("--augment", metavar="NAME", help="images: mirror and shift them at random; or module:function."),
+]
+First = Annotated[
+    str, typer.Option("--first", metavar="LIST", help="Repairs to start from; none for the plain network.")
+]
+
+
+@takes_job(*BASICS, *CALIBRATION, "holdout_samples")
+def qat(
+    job: Job,
+    policy: PolicyFile = None,
+    recipe: RecipeFile = None,
+    first: First = "gptq",
+    epochs: Epochs = 10,
+    learning_rate: Rate = 0.01,
+    labels: Labels = 0.0,
+    augment: Augment = "",
+) -> None:
+    """Train a quantized network (QAT) so that it does what the float network does.
+
+    Weights, biases and the steps of every grid are learned from the float network's outputs; targets are needed only
+    with --labels. Training starts from repairs (--first, or those of --recipe), and uses all calibration data but the
+    samples that are held out, which choose the epoch that is taken. The float weights stay as they are. Writes
+    recipe.json, which bitwright run, evaluate and export apply with --recipe, beside it what was learned, and
+    training.json with every figure. Stopped with Ctrl-C or killed, the same command goes on after the last epoch.
+
+    \b
+    Examples:
+      bitwright qat --model mynet:build --data mydata:load --policy W4A4
+      bitwright qat --job bitwright.toml --policy out/policy.json --epochs 20 --augment images
+      bitwright qat --job bitwright.toml --recipe out/recipe.json --learning-rate 0.005
+    """
+    from rich.console import Console
+
+    from bitwright.cli.load import load_policy, load_recipe, work
+    from bitwright.cli.repair import actions
+    from bitwright.errors import InvalidInput
+    from bitwright.flow.repairing import check_repairs
+    from bitwright.flow.training import train_policy
+    from bitwright.store import folder as files
+    from bitwright.train.qat import check_settings
+    from bitwright.values.recipe import Recipe
+
+    check_settings(epochs, learning_rate, labels)
+    changes = _augmentation(augment)
+    if recipe is not None and policy is not None:
+        raise InvalidInput(f"a recipe has its own policy; leave out --policy, got {policy}")
+    begin: Recipe | None = load_recipe(recipe) if recipe is not None else None
+    added = actions(first, ()) if begin is None and split_names(first) else ()
+    check_repairs((), added)
+    job.require("model", "data")
+    with work(job) as session:
+        if begin is None:
+            there = policy is not None or (job.output / files.POLICY).is_file()
+            begin = Recipe(load_policy(policy if there else "W4A4", job.output, session.sites), job.ranges)
+            for action in added:
+                begin = begin.then(action.kind, **action.options)
+        found = train_policy(
+            session,
+            begin,
+            job.output / files.CHECKPOINT,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            labels=labels,
+            augment=changes,
+        )
+        sites = session.sites
+        fitted = found.recipe.save(job.output / files.RECIPE)
+        found.save(job.output / files.TRAINING)
+    show(Console(highlight=False), found, sites)
+    at = job.output / files.RECIPE
+    print(f"\nFiles in {job.output}:")
+    print(f"  {files.RECIPE:<22}apply it: bitwright export --recipe {at} ... (also run and evaluate)")
+    if fitted is not None:
+        print(f"  {fitted.name:<22}what was learned: keep the two together")
+    print(f"  {files.TRAINING:<22}every figure as data")
+
+
+def _augmentation(name: str) -> Any:
+    """What ``--augment`` names: None, ours for images, or a function of the user's."""
+    from bitwright.cli.specs import load_function
+    from bitwright.train.feed import mirrored_and_shifted
+
+    if not name:
+        return None
+    return mirrored_and_shifted if name == "images" else load_function(name, "augment")
+
+
+def show(console: Console, found: Training, sites: Sites) -> None:
+    """The epochs, and the figures before and after."""
+    from bitwright.cost import costs_for, costs_of
+    from bitwright.report import Measured, RunReport
+    from bitwright.report import format as text
+    from bitwright.report.terminal import plain_table, verdict_table
+    from bitwright.values import FLOAT
+
+    course, distance, primary = found.course, found.after.distance_name, found.after.primary_name
+    figures = found.after.figures
+    table = plain_table("Epochs", f"* taken: the least distance on held-out samples. {_kept(found)}")
+    for heading in ("Epoch", "Loss", *(text.heading(figures[name].measure) for name in (distance, primary))):
+        table.add_column(heading, justify="right")
+    table.add_column("Moved", justify="right")
+    table.add_column("Oscillating", justify="right")
+    if course.start is not None:
+        mark = "" if course.best else " *"
+        table.add_row(f"start{mark}", "-", text.value(figures[distance].measure, course.start), "-", "-", "-")
+    for number, epoch in enumerate(course.epochs, start=1):
+        held = zip((distance, primary), (epoch.distance, epoch.primary), strict=True)
+        shown = ["-" if value is None else text.value(figures[name].measure, value) for name, value in held]
+        mark = " *" if number == course.best else ""
+        moved = text.percent(epoch.moved), text.percent(epoch.oscillating)
+        table.add_row(f"{number}{mark}", text.significant(epoch.loss), *shown, *moved)
+    console.print(table)
+    models, policy = costs_for(), found.recipe.policy
+    name = policy.name or "policy"
+    rows = {f"{name}, trained": found.after, name: found.plain}
+    if found.recipe.actions[:-1]:
+        rows[f"{name}, start"] = found.before
+    measured = [
+        Measured(policy.replaced({}, label), costs_of(policy, sites, models), verdict)
+        for label, verdict in rows.items()
+    ]
+    page = RunReport(
+        "training", sites, float_costs=costs_of(FLOAT, sites, models), chosen=measured[0], baselines=tuple(measured[1:])
+    )
+    console.print(verdict_table(page))
+    for note in course.notes:
+        print(note)
+
+
+def _kept(found: Training) -> str:
+    from bitwright.report import format as text
+
+    course = found.course
+    least, middle, most = course.steps
+    said = (
+        f"{course.samples:,} samples in {text.duration(course.seconds)}; steps are {least:.2f} to {most:.2f} times as "
+        f"large as before (median {middle:.2f})."
+    )
+    if course.float_left > 0:
+        said += f" {text.percent(course.float_left)} of the parameters are not quantized and stay as they are."
+    return said

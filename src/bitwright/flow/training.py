@@ -1,0 +1,84 @@
+"""Quantization-aware training of a policy in a session, with figures before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bitwright.repair import functions_of
+from bitwright.session import Session
+from bitwright.train import Trained, qat
+from bitwright.values import Verdict
+from bitwright.values.fitted import Fitted
+from bitwright.values.json import Value
+from bitwright.values.recipe import Action, Recipe
+
+
+@dataclass(frozen=True)
+class Training(Value, kind="trained policy"):
+    """What training did to a policy.
+
+    Attributes:
+        recipe: the policy, the repairs that it started from, and the training.
+        course: the epochs.
+        plain: on the evaluation data, without repairs and training.
+        before: on the evaluation data, where the training started.
+        after: on the evaluation data, after the training.
+    """
+
+    recipe: Recipe
+    course: Trained
+    plain: Verdict
+    before: Verdict
+    after: Verdict
+
+
+def train_policy(session: Session, begin: Recipe, checkpoint: Path | None = None, **settings: Any) -> Training:
+    """Train the network under a recipe's policy, and measure what that brings.
+
+    It trains on all calibration data but the samples that are held out; these choose the epoch that is taken.
+
+    Args:
+        session: the plain one.
+        begin: the policy, with the repairs to start from.
+        checkpoint: a file for the state after each epoch.
+        settings: of :func:`bitwright.train.qat`: epochs, learning_rate, labels, augment.
+
+    Raises:
+        InvalidInput: settings that cannot be used, or a repair that refuses.
+        InvalidData: too little data, or data without the targets that are asked for.
+    """
+    first = session.under(begin)
+    plain_options = {key: value for key, value in settings.items() if isinstance(value, (int, float, str))}
+    action = Action("training", {**plain_options, "seed": session.settings.seed})
+
+    def compute() -> dict[str, Any]:
+        graph = first.graph.copy()
+        with session.steps.step("train") as tell:
+            course = qat(
+                graph,
+                session.batches("training"),
+                begin.policy,
+                task=session.task,
+                shuffle=True,
+                holdout=session.batches("holdout"),
+                checkpoint=checkpoint,
+                seed=session.settings.seed,
+                progress=tell,
+                **settings,
+            )
+        last = first.became(graph, action).keep()
+        verdicts = {}
+        with session.steps.step("evaluate", 3) as tell:
+            for name, one in (("plain", session), ("before", first), ("after", last)):
+                verdicts[name] = one.measure(begin.policy, on="evaluation")
+                tell(len(verdicts))
+        fitted = last.fitted.fitted
+        assert fitted is not None
+        return {"done": Training(last.recipe, course, **verdicts).to_dict(), "fitted": fitted.to_dict()}
+
+    functions = [*functions_of(begin.actions), qat, *(value for value in settings.values() if callable(value))]
+    found = first.remember("training", compute, settings=dict(action.options), functions=functions)
+    done = Training.from_dict(found["done"])
+    return replace(done, recipe=done.recipe.with_fitted(Fitted.from_dict(found["fitted"])))
