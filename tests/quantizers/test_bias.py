@@ -117,3 +117,41 @@ def test_the_bias_itself_is_left_alone(make_weight, make_activation):
     before = bias.clone()
     quantizer(bias)
     torch.testing.assert_close(bias, before, rtol=0, atol=0)
+
+
+def test_a_channel_whose_bias_does_not_fit_gets_larger_weight_steps_while_both_are_narrow(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation)
+    bias = torch.tensor([1e-3, 1e9, -1e15, 0.0])
+    inputs.bits = weight.bits = 8
+    own, before = weight.grid(8), weight(weight.weight)
+    quantizer.settle(bias)
+    factors = (weight.grid(8).scale / own.scale).flatten()
+    assert factors[[0, 3]].tolist() == [1.0, 1.0]
+    assert (factors[1:3] > 1).all()
+    assert torch.frexp(factors).mantissa.tolist() == [0.5] * 4  # powers of two
+    assert not quantizer.saturated(bias)
+    assert (quantizer.integers(bias)[1:3].abs() > LARGEST / 2.001).all()  # no larger than needed
+    torch.testing.assert_close(quantizer(bias), bias, rtol=1e-6, atol=1e-4)
+    assert torch.equal(weight(weight.weight)[0], before[0])
+    assert not weight(weight.weight)[2].any()
+    kept = weight.grid(8)
+    quantizer.settle(bias)
+    assert weight.grid(8) is kept
+    assert torch.equal(weight.state((8,))["scale/8"], own.scale)
+    for inputs.bits, weight.bits in ((16, 8), (8, 16), (None, 8)):
+        quantizer.settle(bias)
+        assert weight.grid(weight.bits) is weight.own_grid(weight.bits)
+
+
+def test_learned_integers_keep_their_grid(make_weight, make_activation):
+    quantizer, inputs, weight = pair(make_weight, make_activation)
+    inputs.bits = weight.bits = 8
+    own = weight.grid(8)
+    weight.fix(8, own, weight.integers(8))
+    quantizer.settle(torch.full((4,), 1e12))
+    assert weight.grid(8) is own
+
+
+def test_the_sum_of_products_has_room_beside_the_largest_bias():
+    products = 4096 * 127 * 255  # a wide layer's, all of them as large as they can be
+    assert LARGEST + products < 2**31

@@ -31,25 +31,43 @@ def test_float_weights_between_quantized_activations_stay_float(captured, tmp_pa
     assert differences[1] > 10 * differences[0]  # without the guard the runtime rounds the weights to 8 bits
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_a_bias_that_does_not_fit_into_int32_is_kept_in_float(tmp_path, bits):
+def pruned(channels, gamma, beta):
+    """A network whose batch norm has switched two channels off but for their biases; and inputs for it."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)).eval()
+    model = nn.Sequential(nn.Conv2d(channels, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3)).eval()
     with torch.no_grad():
-        model[0].weight[2] = 0.0  # a pruned channel with a bias: its step is tiny
-        model[0].weight[2, 0, 0, 0] = 1e-9
-        model[0].bias[2] = 3.0
-    inputs = torch.randn(16, 3, 8, 8)
+        model[1].weight[:2], model[1].bias[:2] = gamma, beta
+    return model, torch.randn(16, channels, 8, 8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("gamma", "beta"), [(1e-6, 0.5), (0.0, -3.0), (1.0, 1e20)])
+def test_the_bias_of_a_dead_channel_fits_into_integer_kernels(tmp_path, channels, gamma, beta):
+    model, inputs = pruned(channels, gamma, beta)
     graph = calibrate(capture(model, inputs[:2]), [(inputs, None)])
+    policy = Policy.uniform(graph.sites, 8, 8)
+    result = export(graph, tmp_path / "model.onnx", policy=policy)
+    found = parity(graph, result.path, [(inputs, None)], task="dense")
+    assert (found.exact_difference, found.fused_difference) == (0.0, 0.0)
+    assert {bias["dtype"] for bias in result.scales["biases"].values()} == {"INT32"}
+    assert RUNTIMES["onnxruntime"].unfused(result.path) == ()
+    with graph.applied(policy), torch.no_grad():
+        assert (graph(inputs) - model(inputs)).abs().max() <= 3 * found.step
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 4), (3, 8)])
+def test_a_bias_that_does_not_fit_into_int32_is_kept_in_float(tmp_path, channels, bits):
+    model, inputs = pruned(channels, 1.0, 1e20)
+    graph = calibrate(capture(model, inputs[:2], "edge-tensor"), [(inputs, None)])
     policy = Policy.uniform(graph.sites, bits, 8)
     result = export(graph, tmp_path / "model.onnx", policy=policy)
     found = parity(graph, result.path, [(inputs, None)], task="dense")
     assert found.exact_agreement == 1.0
     assert found.fused_agreement == 1.0
     assert found.fused_difference <= 1  # steps
-    assert result.scales["biases"]["0.bias"]["dtype"] == "FLOAT"
-    assert result.scales["biases"]["2.bias"]["dtype"] == "INT32"
-    assert any("not fit into int32" in note and "0.bias" in note for note in result.notes)
+    assert result.scales["biases"]["0.weight_bias"]["dtype"] == "FLOAT"
+    assert result.scales["biases"]["3.bias"]["dtype"] == "INT32"
+    assert any("not fit into int32" in note and "0.weight_bias" in note for note in result.notes)
     assert RUNTIMES["onnxruntime"].unfused(result.path) == ("0 (Conv)",)
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from bitwright.graph.operations import entry_of
-from bitwright.graph.places import quantizer_at, site_behind
+from bitwright.graph.places import site_after, site_behind
 from bitwright.numerics.affine import Affine
 from bitwright.quantizers.base import Quantizer
 from bitwright.values.linked import linked
@@ -46,18 +46,10 @@ def additions_of(module: GraphModule) -> tuple[Addition, ...]:
     for node in module.graph.nodes:
         if entry_of(node).kind == "add":
             left, right = (site_behind(module, operand) for operand in node.args[:2])
-            result = _site_after(module, node)
+            result = site_after(module, node)
             if left and right and result and node.kwargs.get("alpha", 1) == 1:
                 found.append(Addition(left.site.name, right.site.name, result.site.name))
     return tuple(found)
-
-
-def _site_after(module: GraphModule, node: Node) -> Quantizer | None:
-    while len(node.users) == 1:
-        node = next(iter(node.users))
-        if entry_of(node).limits is None:
-            return quantizer_at(module, node)
-    return None
 
 
 class TieFreeSteps:

@@ -16,8 +16,9 @@ from torch.fx import GraphModule
 from bitwright.errors import InvalidInput
 from bitwright.graph.additions import TieFreeSteps
 from bitwright.graph.calling import Calling, named_inputs
+from bitwright.graph.factors import Factors
 from bitwright.graph.names import attribute_at
-from bitwright.graph.places import BIASES, SITES, weight_at
+from bitwright.graph.places import BIASES, SITES, own_biases, weight_at
 from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
@@ -55,6 +56,8 @@ class Graph:
         self.repairs: list[str] = []
         self._lasting: set[str] = set()
         self._tie_free_steps = TieFreeSteps(module)
+        self._factors = Factors(module, frozenset().union(*self._tie_free_steps.groups))
+        self._own_biases = own_biases(module)
         self._policy = FLOAT
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
@@ -132,7 +135,12 @@ class Graph:
             self.quantizers[name].check_range(width)
         for name, quantizer in self.quantizers.items():
             quantizer.bits = bits.get(name)
+            quantizer.settle(None)
         self._tie_free_steps.settle(self.quantizers)
+        self._factors.settle(self.quantizers)
+        for label, path in self._own_biases.items():
+            stands: BiasQuantizer = self.module.get_submodule(label)  # type: ignore[assignment]
+            stands.settle(attribute_at(self.module, path))
         self._policy = policy
         return self
 
@@ -229,8 +237,9 @@ class Graph:
             self._lasting.add(name)
 
     def linked(self, site: str) -> tuple[str, ...]:
-        """The site and those whose steps are chosen together with its own (:mod:`bitwright.graph.additions`)."""
-        return next((group for group in self._tie_free_steps.groups if site in group), (site,))
+        """The site and those whose steps depend on its own (:mod:`bitwright.graph.additions`, and ``factors``)."""
+        together = next((group for group in self._tie_free_steps.groups if site in group), (site,))
+        return tuple(dict.fromkeys((*together, *(name for one in together for name in self._factors.depending(one)))))
 
     def biases(self) -> dict[str, BiasQuantizer]:
         """Biases that are rounded along with their operation, by the label under which they stand in the graph."""

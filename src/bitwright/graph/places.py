@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from bitwright.graph.operations import source_of
+from bitwright.graph.operations import entry_of, source_of
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 
@@ -43,6 +44,17 @@ def site_calls(module: GraphModule) -> dict[Node, Quantizer]:
     return {node: stands for node, stands in found if stands is not None}
 
 
+def own_biases(module: GraphModule) -> dict[str, str]:
+    """What rounds a bias -> that bias, both by their paths, where the bias's layer shares its weight with no other."""
+    found = {
+        str(node.target): (str(node.args[0].target), stands.weight_site)
+        for node in module.graph.nodes
+        if (stands := bias_at(module, node)) is not None
+    }
+    shared = Counter(weight for _, weight in found.values())
+    return {label: path for label, (path, weight) in found.items() if shared[weight] == 1}
+
+
 def site_behind(module: nn.Module, node: Any) -> Quantizer | None:
     """The site that a value comes from, through operations that only move values; None where there is none."""
     while isinstance(node, Node):
@@ -51,6 +63,15 @@ def site_behind(module: nn.Module, node: Any) -> Quantizer | None:
         if stands is not None or source is node:
             return stands
         node = source
+    return None
+
+
+def site_after(module: nn.Module, node: Node) -> Quantizer | None:
+    """The site of what an operation makes, behind the clamps that fuse with it; None where there is none."""
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if entry_of(node).limits is None:
+            return quantizer_at(module, node)
     return None
 
 

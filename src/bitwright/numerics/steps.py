@@ -78,6 +78,36 @@ def tie_free(position: Tensor, low: int, high: int) -> Tensor:
     return octave + _apart(apart).to(position.device)[position - octave]
 
 
+def next_larger(step: Tensor, low: int, high: int) -> Tensor:
+    """The next larger short step, (...), of those that a grid from ``low`` to ``high`` takes; by a quarter at most."""
+    apart = stride(low, high)
+    return step_at(rounded_up(position_of(step) + apart, apart))
+
+
+def keeps_middles(left: Tensor, right: Tensor, result: Tensor, largest: int = 255) -> Tensor:
+    """Whether a product of integers in the middle between two result steps is still there for a fused kernel.
+
+    Such a kernel multiplies the product with ``left * right / result``, rounded to float32 twice, and rounds what comes
+    out once more. That moves the middle n + 1/2 for some n, or for none. Only those count that some product reaches.
+
+    Args:
+        left: steps of one factor, float32.
+        right: steps of the other one, which broadcast with them.
+        result: steps of the result, which broadcast with both.
+        largest: n up to which the middles count.
+
+    Returns:
+        bool, in the shape of the three together.
+    """
+    exact = (left.double() * right.double() / result.double()).unsqueeze(-1)
+    rounded = (left * right / result).double().unsqueeze(-1)
+    middles = torch.arange(0.5, largest + 1, dtype=torch.float64, device=exact.device)
+    products = middles / exact
+    reached = (products - products.round()).abs() < 1e-6
+    moved = (products.round() * rounded).float() != middles.float()
+    return ~(reached & moved).any(-1)
+
+
 @cache
 def _apart(stride: int) -> Tensor:
     """(64,) for each position in an octave the one that :func:`tie_free` gives."""

@@ -36,8 +36,8 @@ class Quantizer(nn.Module):
         site: where it stands.
         bits: the width it simulates now, or None for float. A policy sets nothing else.
         observed: at an activation what calibration saw, else None.
-        settling: how its step may be adjusted where tensors are added, see :meth:`settle`: to the ``"nearest"`` one
-            that fits, only ``"up"``, so that nothing falls out of the range, or not at all (None).
+        settling: how its step may be adjusted where tensors are added, or to a bias, see :meth:`settle`: to the
+            ``"nearest"`` one that fits, only ``"up"``, so that nothing falls out of the range, or not at all (None).
     """
 
     bits: int | None
@@ -170,7 +170,7 @@ class Quantizer(nn.Module):
     def settle(self, affine: Affine | None) -> None:
         """Use this grid at the present width only; None for one's own. Only where :attr:`settling` says so.
 
-        See :mod:`bitwright.graph.additions`.
+        See :mod:`bitwright.graph.additions` and :meth:`bitwright.quantizers.bias.BiasQuantizer.settle`.
         """
 
     def own_grid(self, bits: int) -> Affine:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bitwright.numerics.affine import straight_through
+from bitwright.numerics.affine import Affine, straight_through
 from bitwright.quantizers.base import Quantizer
 
-# float32 cannot hold 2^31 - 1; the largest float below it is used, in the simulation and in the exported file alike.
-LARGEST = float(2**31 - 128)
+# Integer kernels add the products up in the same 32 bits, so one bit is left to them: a sum beyond int32 wraps around.
+LARGEST = float(2**30)
+_KEPT = 64  # combinations of grids whose larger steps are remembered
 
 
 class BiasQuantizer(nn.Module):
@@ -38,7 +40,11 @@ class BiasQuantizer(nn.Module):
         self.name = name
         self._table, self.input_site, self.weight_site = table, inputs, weight
         self._kept: tuple[Any, Tensor, Any] | None = None
+        self._settled: dict[tuple[int, ...], tuple[Any, Affine]] = {}
         self.corrections: dict[int, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_settled": {}}  # ids mean nothing in a copy
 
     @property
     def _sources(self) -> tuple[Quantizer, Quantizer]:
@@ -61,6 +67,39 @@ class BiasQuantizer(nn.Module):
             found = self.corrections[bits] = found.to(bias.device)
         return found
 
+    def settle(self, bias: Tensor) -> None:
+        """Give the weight larger steps in channels whose bias does not fit into int32 otherwise.
+
+        Such a channel is a dead one: batch norm scales it with next to nothing, and adds a bias of ordinary size. Its
+        step is multiplied by the smallest power of two with which the bias fits, and the whole layer can run in
+        integers. With K weights a channel its output moves by at most K / 2^22 of the bias, which is less than a step
+        of an 8-bit output. A weight with one step for all channels, or with learned integers, keeps its grid, as does
+        everything above 8 bits, for which there are no integer kernels.
+        """
+        inputs, weight = self._sources
+        if weight.settling is None or weight.bits is None:
+            return
+        if inputs.bits is None or max(inputs.bits, weight.bits) > 8 or weight.site.scheme.granularity != "channel":
+            return
+        grids, effective = (inputs.grid(inputs.bits), weight.grid(weight.bits)), self.effective(bias)
+        key = (id(grids[0]), id(grids[1]), id(effective), effective._version)
+        if key not in self._settled:
+            if len(self._settled) >= _KEPT:
+                self._settled.clear()
+            # What the key stands for is kept along, so that its ids stay its own.
+            self._settled[key] = (grids, effective), self._with_larger_steps(grids, effective)
+        if self._settled[key][1] is not grids[1]:
+            weight.settle(self._settled[key][1])
+
+    def _with_larger_steps(self, grids: tuple[Affine, Affine], bias: Tensor) -> Affine:
+        """The weight's grid with steps that let a bias fit; itself where its own do."""
+        own = grids[1]
+        factors = _factors(bias, grids[0].scale.cpu() * own.scale.flatten().cpu())
+        if not bool((factors > 1).any()):
+            return own
+        scale = (own.scale.double() * factors.reshape(own.scale.shape).to(own.scale.device)).float()
+        return replace(own, scale=scale)
+
     def scale(self, bias: Tensor | None = None) -> Tensor | None:
         """(channels,) or (1,) step sizes at the present widths; None when the bias stays in float.
 
@@ -73,10 +112,7 @@ class BiasQuantizer(nn.Module):
         plain = inputs.grid(inputs.bits).scale.cpu() * weight.grid(weight.bits).scale.flatten().cpu()
         if bias is None:
             return plain
-        needed = self.effective(bias).detach().cpu().double().abs() / (plain.double() * LARGEST)
-        if plain.numel() == 1:
-            needed = needed.max().reshape(plain.shape)
-        return (plain * 2.0 ** needed.clamp_min(1.0).log2().ceil()).float()
+        return (plain * _factors(self.effective(bias), plain)).float()
 
     def integers(self, bias: Tensor) -> Tensor:
         """The int32 values as float64, (channels,)."""
@@ -107,3 +143,11 @@ class BiasQuantizer(nn.Module):
                 made_of = bias, grids  # kept alive, so that the ids stay theirs
                 self._kept = (key, steps.mul_(scale.to(bias.device)), made_of)
         return straight_through(self._kept[1], bias)
+
+
+def _factors(bias: Tensor, steps: Tensor) -> Tensor:
+    """Powers of two, at least 1, in float64 and the shape of ``steps``, that make the steps large enough for a bias."""
+    needed = bias.detach().cpu().double().abs() / (steps.double() * LARGEST)
+    if steps.numel() == 1:
+        needed = needed.max().reshape(steps.shape)
+    return 2.0 ** needed.clamp_min(1.0).log2().ceil()

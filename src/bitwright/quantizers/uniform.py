@@ -31,6 +31,7 @@ class UniformQuantizer(Quantizer):
         self.percentile = percentile
         self._affines: dict[int, Affine] = {}
         self._fixed: dict[int, Affine] = {}
+        self._settled: tuple[int | None, Affine] | None = None
 
     def set_ranges(self, method: str, percentile: float = 99.99) -> None:
         """Choose how ranges are set from now on, and forget grids (and roundings) that were fixed."""
@@ -71,9 +72,20 @@ class UniformQuantizer(Quantizer):
     def reset(self) -> None:
         """Forget the grids, after something that they depend on has changed."""
         self._affines = {}
+        self._settled = None
+
+    def settle(self, affine: Affine | None) -> None:
+        """Use this grid at the present width only; None for the one that the range method chose."""
+        self._settled = None if affine is None else (self.bits, affine)
 
     def grid(self, bits: int) -> Affine:
-        """The grid at a width (made once)."""
+        """The grid at a width: at the current one, the one that simulation and export use."""
+        if self._settled is not None and bits == self.bits == self._settled[0]:
+            return self._settled[1]
+        return self.own_grid(bits)
+
+    def own_grid(self, bits: int) -> Affine:
+        """The grid at a width as it was chosen or fixed, before :meth:`settle` replaced it (made once)."""
         found = self._affines.get(bits)
         if found is None:
             found = self._affines[bits] = self._fixed.get(bits) or self._make(bits)
@@ -89,7 +101,6 @@ class ActivationQuantizer(UniformQuantizer):
     def __init__(self, site: Site, ranges: str = "mse", percentile: float = 99.99) -> None:
         super().__init__(site, None, ranges, percentile)
         self._settles = True
-        self._settled: tuple[int | None, Affine] | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -112,25 +123,6 @@ class ActivationQuantizer(UniformQuantizer):
         """Take over grids that any quantizer had, to be adjusted only if its own were, and the range method."""
         super().load(state)
         self._settles = state.get("settling") != "none"
-
-    def reset(self) -> None:
-        """Forget the grids, after something that they depend on has changed."""
-        super().reset()
-        self._settled = None
-
-    def settle(self, affine: Affine | None) -> None:
-        """Use this grid at the present width only; None for the one that the range method chose."""
-        self._settled = None if affine is None else (self.bits, affine)
-
-    def grid(self, bits: int) -> Affine:
-        """The grid at a width: at the current one, the one that simulation and export use."""
-        if self._settled is not None and bits == self.bits == self._settled[0]:
-            return self._settled[1]
-        return super().grid(bits)
-
-    def own_grid(self, bits: int) -> Affine:
-        """The grid at a width as it was chosen or fixed, before :meth:`settle` replaced it."""
-        return super().grid(bits)
 
     def check_range(self, bits: int) -> None:
         """Raise :class:`InvalidInput` if there is no range from which a grid at this width can be made."""
@@ -203,10 +195,20 @@ class WeightQuantizer(UniformQuantizer):
         super().reset()
         self._kept = None
 
+    @property
+    def settling(self) -> Settling | None:
+        """Up, unless the integers at the present width were learned for its grid."""
+        return None if self.bits is None or self.learned(self.bits) else "up"
+
     def grid(self, bits: int) -> Affine:
         """The grid at a width; made anew when the float weight was changed in place."""
         self._notice_changes()
         return super().grid(bits)
+
+    def own_grid(self, bits: int) -> Affine:
+        """The grid at a width before :meth:`settle` replaced it; made anew when the float weight was changed."""
+        self._notice_changes()
+        return super().own_grid(bits)
 
     @property
     def fixed(self) -> tuple[int, ...]:
@@ -283,10 +285,9 @@ class WeightQuantizer(UniformQuantizer):
             self._kept = None
         if self.bits is None or torch.is_grad_enabled() and tensor.requires_grad:
             return super().forward(tensor)
-        self._notice_changes()  # forgets what was kept if the weight has changed
-        key = (self.bits, self.weight.device)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self.rounded(self.bits))
+        grid = self.grid(self.bits)  # forgets what was kept if the weight has changed
+        if self._kept is None or self._kept[0] is not grid or self._kept[1].device != self.weight.device:
+            self._kept = (grid, self.rounded(self.bits))
         return self._kept[1]
 
 

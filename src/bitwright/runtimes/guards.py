@@ -17,7 +17,8 @@ def keep_float_weights(builder: Builder) -> None:
     Between quantized activations it does so with every float weight of a convolution or Gemm (its
     ``WeightBiasQuantization`` pass), one step for the whole tensor, and predictions change. It leaves operations alone
     whose input is dequantized with one step for each channel, so such operations get their input that way, with the
-    same step in every channel.
+    same step in every channel. One channel has one step whatever one writes; there a concatenation of one tensor
+    stands between the input and the operation.
     """
     for node in list(builder.graph):
         if node.op_type not in _EAGER or node.inputs[0] is None:
@@ -32,6 +33,9 @@ def keep_float_weights(builder: Builder) -> None:
         if scale is None or zero_point is None or scale.size != 1:
             continue
         name = node.name
+        if channels == 1:
+            node.replace_input_with(0, builder.node(node, "Concat", [node.inputs[0]], f"{name}.input", {"axis": 1}))
+            continue
         inputs = [
             pair.inputs[0],
             builder.constant(f"{name}.scale", np.full(channels, scale.numpy().reshape(())), "FLOAT"),
