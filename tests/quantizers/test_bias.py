@@ -139,6 +139,7 @@ def test_a_channel_whose_bias_does_not_fit_gets_larger_weight_steps_while_both_a
     assert weight.grid(8) is kept
     assert torch.equal(weight.state((8,))["scale/8"], own.scale)
     for inputs.bits, weight.bits in ((16, 8), (8, 16), (None, 8)):
+        weight.settle(None)
         quantizer.settle(bias)
         assert weight.grid(weight.bits) is weight.own_grid(weight.bits)
 

@@ -34,7 +34,9 @@ def test_float_weights_between_quantized_activations_stay_float(captured, tmp_pa
 def pruned(channels, gamma, beta):
     """A network whose batch norm has switched two channels off but for their biases; and inputs for it."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(channels, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(channels, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3)
+    ).eval()
     with torch.no_grad():
         model[1].weight[:2], model[1].bias[:2] = gamma, beta
     return model, torch.randn(16, channels, 8, 8)

@@ -8,22 +8,23 @@ enough for a network with hard swish to drift until half of its last values diff
 
 So a weight of 8 bits takes, channel by channel, the next larger step for which every middle stays one. Narrower weights
 have steps that leave next to no middles (:mod:`bitwright.numerics.steps`). Where two activations are multiplied, the
-result takes the larger step, unless an addition settles it.
+result takes the larger step, and an even zero point, unless an addition settles it; so does a mean over all positions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from bitwright.graph.operations import entry_of
 from bitwright.graph.places import site_after, site_behind
 from bitwright.numerics.affine import Affine
-from bitwright.numerics.steps import keeps_middles, next_larger
+from bitwright.numerics.steps import PER_OCTAVE, keeps_middles, next_larger
 from bitwright.quantizers.base import Quantizer
 
 _KEPT = 64  # combinations of grids whose steps are remembered
@@ -32,24 +33,49 @@ _BITS = 8  # there are no integer kernels above
 
 @dataclass(frozen=True)
 class Product:
-    """Names of the sites of two factors and of what comes of them."""
+    """Names of the sites of factors and of what comes of them.
 
-    left: str
-    right: str
+    Attributes:
+        factors: two, or the one whose values a mean adds up.
+        result: the product.
+        divisor: how many values a mean adds up; 1 for products.
+        even: whether the kernel adds the result's zero point before it rounds, as it does element by element: the
+            even neighbour of a middle is then another one, unless the zero point is even.
+    """
+
+    factors: tuple[str, ...]
     result: str
+    divisor: int = 1
+    even: bool = False
 
 
 def products_of(module: GraphModule) -> tuple[Product, ...]:
-    """The products of a graph, elementwise ones included, whose factors and result all have sites."""
+    """Products, elementwise ones included, and means over all positions, whose factors and result all have sites."""
     found = []
     for node in module.graph.nodes:
-        entry = entry_of(node)
-        positions = entry.operands if entry.kind == "mul" else entry.factors
+        entry, divisor = entry_of(node), _averaged(node)
+        positions = entry.operands if entry.kind == "mul" or divisor else entry.factors
         factors = [site_behind(module, node.args[position]) for position in positions]
+        names = tuple(factor.site.name for factor in factors if factor is not None)
         result = site_after(module, node)
-        if len(factors) == 2 and factors[0] and factors[1] and result:
-            found.append(Product(factors[0].site.name, factors[1].site.name, result.site.name))
+        if names and len(names) == len(factors) and result is not None:
+            found.append(Product(names, result.site.name, divisor or 1, entry.kind == "mul"))
     return tuple(found)
+
+
+def _averaged(node: Node) -> int | None:
+    """Number of positions of a mean over all of them; None for other nodes."""
+    if entry_of(node).kind not in ("avg_pool", "mean"):
+        return None
+    source: Any = node.args[0]
+    while source.op == "call_module":
+        source = source.args[0]
+    shapes = [one.meta["val"].shape[2:] for one in (source, node) if isinstance(one.meta.get("val"), torch.Tensor)]
+    if len(shapes) != 2:
+        return None
+    over, left = shapes
+    whole = bool(over) and all(isinstance(size, int) for size in over) and all(size == 1 for size in left)
+    return math.prod(over) if whole else None
 
 
 class Factors:
@@ -64,7 +90,7 @@ class Factors:
         self._settled = settled
         self._users: dict[str, list[Product]] = {}  # the site to be moved -> what it takes part in
         for product in products_of(module):
-            for name in (product.result, product.left, product.right):
+            for name in (product.result, *product.factors):
                 self._users.setdefault(name, []).append(product)
         self._made: dict[tuple[int, ...], tuple[list[Affine], Affine | None]] = {}
 
@@ -74,7 +100,7 @@ class Factors:
     def depending(self, site: str) -> tuple[str, ...]:
         """Sites of products that the site takes part in: their steps follow its own."""
         users = self._users.get(site, [])
-        return tuple(name for product in users for name in (product.left, product.right, product.result))
+        return tuple(name for product in users for name in (*product.factors, product.result))
 
     def settle(self, quantizers: Mapping[str, Quantizer]) -> None:
         """Adjust the grids of results, then those of weights."""
@@ -87,51 +113,75 @@ class Factors:
     def _settle(
         self, quantizer: Quantizer, name: str, users: list[Product], quantizers: Mapping[str, Quantizer]
     ) -> None:
-        if quantizer.settling is None or quantizer.bits != _BITS or quantizer.site.scheme.granularity == "group":
+        bits, weight = quantizer.bits, quantizer.site.kind == "weight"
+        if quantizer.settling is None or bits is None or bits > _BITS or (weight and bits < _BITS):
             return
-        weight = quantizer.site.kind == "weight"
         moving = [product for product in users if weight or product.result == name]
         others = [_others(product, name, quantizers) for product in moving]
-        own = quantizer.grid(_BITS)
+        own = quantizer.grid(bits)
         fixed = [grids for grids in others if grids is not None]
-        if not fixed:
+        if not fixed or own.group_size is not None:
             return
         key = (id(own), *(id(grid) for grids in fixed for grid in grids))
         if key not in self._made:
             if len(self._made) >= _KEPT * len(self._users):
                 self._made.clear()
+            if weight:
+                made = _larger_weight(own, fixed)
+            else:
+                made = _larger_result(own, fixed[0], moving[0], quantizer.settling == "up")
             # The grids that the key stands for are kept along, so that their ids stay theirs.
-            self._made[key] = [own, *(grid for grids in fixed for grid in grids)], _moved(own, fixed, weight)
+            self._made[key] = [own, *(grid for grids in fixed for grid in grids)], made
         quantizer.settle(self._made[key][1])
 
 
-def _others(product: Product, name: str, quantizers: Mapping[str, Quantizer]) -> tuple[Affine, Affine] | None:
-    """The two other grids: (factor, result) for a factor, (left, right) for a result; None unless all are narrow."""
-    names = [other for other in (product.left, product.right, product.result) if other != name]
-    stand = [quantizers[other] for other in names]
-    if len(stand) != 2 or any(q.bits is None or q.bits > _BITS or q.site.kind == "weight" for q in stand):
+def _others(product: Product, name: str, quantizers: Mapping[str, Quantizer]) -> list[Affine] | None:
+    """The grids of the other sites, the result last; None unless all are activations and narrow."""
+    stand = [quantizers[other] for other in (*product.factors, product.result) if other != name]
+    if not stand or any(q.bits is None or q.bits > _BITS or q.site.kind == "weight" for q in stand):
         return None
-    left, right = (q.grid(q.bits) for q in stand if q.bits is not None)
-    return left, right
+    return [q.grid(q.bits) for q in stand if q.bits is not None]
 
 
-def _moved(own: Affine, fixed: list[tuple[Affine, Affine]], weight: bool) -> Affine | None:
-    """The grid with the next larger steps that suit all products; None where its own do."""
-    steps = own.scale.flatten().cpu()
-    for _ in range(16):  # more than an octave has
+def _larger_weight(own: Affine, fixed: list[list[Affine]]) -> Affine | None:
+    """A weight's grid with the next larger steps that suit all products, channel by channel; None for its own."""
+    first = steps = own.scale.flatten().cpu()
+    for _ in range(PER_OCTAVE):
         good = torch.ones_like(steps, dtype=torch.bool)
-        for one, other in fixed:
-            first, second = one.scale.cpu(), other.scale.cpu()
-            good &= keeps_middles(first, steps, second) if weight else keeps_middles(first, second, steps)
+        for grids in fixed:
+            good &= keeps_middles(grids[0].scale.cpu() * steps, grids[-1].scale.cpu())
         if bool(good.all()):
             break
         steps = torch.where(good, steps, next_larger(steps, own.low, own.high))
-    else:
+    if torch.equal(steps, first):
         return None
-    if torch.equal(steps, own.scale.flatten().cpu()):
+    return replace(own, scale=steps.reshape(own.scale.shape).to(own.scale.device))
+
+
+def _larger_result(own: Affine, factors: list[Affine], product: Product, up: bool) -> Affine | None:
+    """The grid of a result with the next larger step that suits its factors; None for its own.
+
+    Args:
+        own: the grid.
+        factors: the grids of what is multiplied.
+        product: what it is the result of.
+        up: nothing that lies within the grid may fall out of it; else one of 256 levels may be lost at an end.
+    """
+    first = step = own.scale.cpu()
+    span, levels = own.high - own.low, float(own.zero_point) - own.low
+    lost = 0.5 if up else max(0.5, span / 255)  # steps
+    scales = torch.stack([grid.scale.cpu() for grid in factors]).prod(0)
+    zero = levels
+    for _ in range(PER_OCTAVE):
+        grown = float(step / first)
+        zero = round(levels / grown)
+        if product.even and (zero + own.low) % 2:
+            zero += 1 if zero < span else -1
+        covered = min(zero * grown - levels, (span - zero) * grown - (span - levels)) >= -lost
+        if covered and bool(keeps_middles(scales, step * product.divisor)):
+            break
+        step = next_larger(step, own.low, own.high)
+    if step is first and zero == levels:
         return None
-    scale = steps.reshape(own.scale.shape).to(own.scale.device)
-    zero = own.zero_point
-    if not weight:  # the lower end of the grid stays where it is
-        zero = (own.low + ((zero - own.low) * own.scale / scale).round()).clamp(own.low, own.high)
-    return replace(own, scale=scale, zero_point=zero)
+    scale, zero_point = (torch.tensor(v, dtype=torch.float32) for v in (float(step), float(own.low + zero)))
+    return replace(own, scale=scale.to(own.scale.device), zero_point=zero_point.to(own.scale.device))

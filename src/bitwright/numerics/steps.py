@@ -84,23 +84,22 @@ def next_larger(step: Tensor, low: int, high: int) -> Tensor:
     return step_at(rounded_up(position_of(step) + apart, apart))
 
 
-def keeps_middles(left: Tensor, right: Tensor, result: Tensor, largest: int = 255) -> Tensor:
-    """Whether a product of integers in the middle between two result steps is still there for a fused kernel.
+def keeps_middles(factors: Tensor, result: Tensor, largest: int = 255) -> Tensor:
+    """Whether a sum of products in the middle between two result steps is still there for a fused kernel.
 
-    Such a kernel multiplies the product with ``left * right / result``, rounded to float32 twice, and rounds what comes
-    out once more. That moves the middle n + 1/2 for some n, or for none. Only those count that some product reaches.
+    Such a kernel multiplies the integer sum with ``factors / result``, rounded to float32, and rounds what comes out
+    once more. That moves the middle n + 1/2 for some n, or for none. Only those count that some integer reaches.
 
     Args:
-        left: steps of one factor, float32.
-        right: steps of the other one, which broadcast with them.
-        result: steps of the result, which broadcast with both.
+        factors: the product of the factors' steps, float32 and exact, as products of short steps are.
+        result: steps of the result, which broadcast with it.
         largest: n up to which the middles count.
 
     Returns:
-        bool, in the shape of the three together.
+        bool, in the shape of the two together.
     """
-    exact = (left.double() * right.double() / result.double()).unsqueeze(-1)
-    rounded = (left * right / result).double().unsqueeze(-1)
+    exact = (factors.double() / result.double()).unsqueeze(-1)
+    rounded = (factors / result).double().unsqueeze(-1)
     middles = torch.arange(0.5, largest + 1, dtype=torch.float64, device=exact.device)
     products = middles / exact
     reached = (products - products.round()).abs() < 1e-6

@@ -68,7 +68,7 @@ class BiasQuantizer(nn.Module):
         return found
 
     def settle(self, bias: Tensor) -> None:
-        """Give the weight larger steps in channels whose bias does not fit into int32 otherwise.
+        """Give the weight larger steps than its present ones in channels whose bias does not fit into int32 otherwise.
 
         Such a channel is a dead one: batch norm scales it with next to nothing, and adds a bias of ordinary size. Its
         step is multiplied by the smallest power of two with which the bias fits, and the whole layer can run in
