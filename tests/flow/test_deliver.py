@@ -4,7 +4,7 @@ import pytest
 
 from bitwright.flow.deliver import warnings
 from bitwright.tasks.classification import AGREEMENT
-from bitwright.values import Parity
+from bitwright.values import Closeness, Drift, Parity
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ from bitwright.values import Parity
     [
         (1.0, 1.0, []),
         (1.0, 0.995, []),
-        (1.0, 0.981, ["optimisations on", "1.9% of the runtime's predictions"]),
+        (1.0, 0.981, ["optimisations on", "1.9% of its predictions differ"]),
         (0.9999, 0.9999, []),
         (0.999, 1.0, ["even with its graph optimisations off"]),
     ],
@@ -23,7 +23,20 @@ def test_a_file_that_predicts_otherwise_is_said_so(exact: float, fused: float, w
     assert all(word in found[0] for word in words)
 
 
-@pytest.mark.parametrize(("difference", "step", "warned"), [(1.0, 0.1, False), (3.0, 0.1, True), (3.0, None, False)])
-def test_a_regression_that_differs_by_steps_is_warned_of(difference, step, warned) -> None:
-    found = warnings(Parity("onnxruntime 1", 1000, difference, difference, step))
+@pytest.mark.parametrize("agreement", [None, 1.0])
+@pytest.mark.parametrize("part", ["exact", "fused"])
+@pytest.mark.parametrize(("steps", "warned"), [(1.0, False), (1.1, True)])
+def test_values_that_differ_by_more_than_a_step_are_warned_of_for_every_task(agreement, part, steps, warned) -> None:
+    values = {part: Closeness(steps, 0.01, 40.0), f"{part}_drift": Drift("stem.conv", "conv2d", 2.0, 0.0123)}
+    measure = None if agreement is None else AGREEMENT
+    found = warnings(Parity("onnxruntime 1", 1000, 0.0, 0.0, None, measure, agreement, agreement, **values))
     assert bool(found) is warned
+    if warned:
+        assert "its outputs differ by up to 1.10 output steps (relative error 1.00%, SQNR 40.0 dB)" in found[0]
+        assert "the first values to differ are those of 'stem.conv' (conv2d), 1.23% of them, by up to 2.00" in found[0]
+        assert ("even with its graph optimisations off" in found[0]) is (part == "exact")
+
+
+def test_a_difference_with_optimisations_off_that_no_site_shows_is_to_be_reported() -> None:
+    parity = Parity("onnxruntime 1", 1000, 9.0, 9.0, None, exact=Closeness(9.0, 0.1, 20.0))
+    assert warnings(parity)[0].endswith("please report this with the model")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from bitwright.report import RunReport
 from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.tasks.classification import ACCURACY, AGREEMENT
-from bitwright.values import Figure, Interval, Latency, Measure, Parity
+from bitwright.values import Closeness, Figure, Interval, Latency, Measure, Parity
 
 
 def test_parity_in_counts_and_output_steps(report: RunReport) -> None:
@@ -21,11 +21,20 @@ def test_parity_in_counts_and_output_steps(report: RunReport) -> None:
     assert (panel.label, panel.figure) == ("Top-1", "88.0% [82.8, 91.8] (95% Wilson)")
 
 
+def test_values_are_compared_in_steps_and_as_a_whole() -> None:
+    values = {"exact": Closeness(0.0, 0.0), "fused": Closeness(1.25, 0.0031, 50.17)}
+    panel = parity_panel(Parity("ONNX Runtime 1", 10, 0.0, 0.5, None, AGREEMENT, 1.0, 1.0, **values))
+    assert [row.difference for row in panel.rows] == [
+        "0 output steps",
+        "1.25 output steps (relative error 0.310%, SQNR 50.2 dB)",
+    ]
+
+
 def test_parity_of_a_float_output_is_in_its_own_units() -> None:
     panel = parity_panel(Parity("myengine 2", 10, 0.25, 0.5, None, AGREEMENT, 1.0, 1.0))
     assert [row.difference for row in panel.rows] == ["0.250 units of the output", "0.500 units of the output"]
     assert panel.sentence.startswith("myengine agrees")
-    assert (panel.step, panel.figure) == ("", "")
+    assert (panel.step[:27], panel.figure) == ("The output stays in float: ", "")
 
 
 def test_inputs_that_agree_in_part_are_shares_with_their_own_interval() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from pathlib import Path
@@ -90,6 +91,38 @@ def test_probabilities_above_the_grid_saturate(captured, tmp_path):
         result = export(graph, tmp_path / "model.onnx")
         fused = predict(result.path, [inputs * 40])
         assert (fused - graph(inputs * 40)).abs().max() <= 0.02
+
+
+def test_values_are_compared_as_float64_says(captured, tmp_path):
+    graph, inputs = captured("residual")
+    result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 8, 8))
+    other = graph.copy()
+    other.module.head.weight.data.mul_(1.5)  # the file holds other weights now
+    found = parity(other, result.path, [(inputs[:40], None), (inputs[40:], None)], task=CLASSES)
+    with other.applied(Policy.uniform(graph.sites, 8, 8)), torch.no_grad():
+        simulated, file = other(inputs).double(), predict(result.path, [inputs]).double()
+    apart = (file - simulated).norm() / simulated.norm()
+    steps = (file - simulated).abs().max() * 255 / (simulated.max() - simulated.min())
+    assert found.fused.relative_error == pytest.approx(float(apart), rel=1e-6)
+    assert found.fused.sqnr == pytest.approx(-20 * math.log10(float(apart)), rel=1e-6)
+    assert found.fused.steps == pytest.approx(float(steps), rel=1e-6)
+    assert found.fused.steps > 1
+
+
+def test_the_first_site_that_differs_is_named(captured, tmp_path):
+    graph, inputs = captured("residual")
+    policy = Policy.uniform(graph.sites, 8, 8)
+    result = export(graph, tmp_path / "model.onnx", policy=policy)
+    same = parity(graph, result.path, [(inputs, None)], task=CLASSES)
+    assert (same.exact_drift, same.fused_drift) == (None, None)
+    other = graph.copy()
+    with graph.applied(policy):
+        other.module.down.bias.data[3] += 5 * graph.quantizers["down"].grid(8).scale  # one of ten channels
+    found = parity(other, result.path, [(inputs, None)], task=CLASSES)
+    for drift in (found.exact_drift, found.fused_drift):
+        assert (drift.site, drift.operation) == ("down", "conv2d")
+        assert drift.steps == pytest.approx(5.0, abs=1.0)
+        assert 0.09 < drift.share <= 0.1
 
 
 def test_the_output_step_is_the_unit_of_the_difference(captured, tmp_path):

@@ -12,7 +12,7 @@ from bitwright.report import format as text
 from bitwright.session import Session
 from bitwright.store import folder as files
 from bitwright.store import write_atomically
-from bitwright.values import FLOAT, Latency, Parity, Policy
+from bitwright.values import FLOAT, Closeness, Latency, Parity, Policy
 
 EXACT_AGREEMENT = 0.9995
 """Share of equal predictions below which a run warns without optimisations: softmax and layer norms, which stay in
@@ -21,8 +21,8 @@ float, differ in their last digit from PyTorch to a runtime, and in one of many 
 FUSED_AGREEMENT = 0.995
 """Share of equal predictions below which a run warns: fused integer kernels round a few values the other way."""
 
-MOST_STEPS = 1.5
-"""Output steps above which a run warns where nothing is decided: a value on an edge may round to its neighbour."""
+MOST_STEPS = 1.001
+"""Output steps above which a run warns: a value on an edge may round to its neighbour."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,30 @@ def deliver(session: Session, policy: Policy, folder: Path) -> Delivery:
 
 def warnings(parity: Parity) -> tuple[str, ...]:
     """What the user should not miss about the file in its runtime."""
-    if parity.exact_agreement is None:
-        differs = parity.step is not None and parity.exact_difference > MOST_STEPS
-    else:
-        differs = parity.exact_agreement < EXACT_AGREEMENT
-    if differs:
-        return (
-            "even with its graph optimisations off the runtime does not predict what was simulated; please report this "
-            "with the model",
+    exact = _differs(parity.exact_agreement, EXACT_AGREEMENT, parity.exact)
+    if exact:
+        way_out = (
+            "rely on the figures of the file itself" if parity.exact_drift else "please report this with the model"
         )
-    if parity.fused_agreement is not None and parity.fused_agreement < FUSED_AGREEMENT:
         return (
-            f"with its graph optimisations on, {text.percent(1 - parity.fused_agreement)} of the runtime's predictions "
-            "differ from the simulation's: its fused kernels round differently; rely on the figures of the file "
-            "itself, or switch the optimisations off",
+            f"even with its graph optimisations off the runtime does not give what was simulated: {exact}"
+            f"{text.drift(parity.exact_drift)}; {way_out}",
+        )
+    fused = _differs(parity.fused_agreement, FUSED_AGREEMENT, parity.fused)
+    if fused:
+        return (
+            f"with its graph optimisations on the runtime does not give what was simulated, since its fused kernels "
+            f"round differently: {fused}{text.drift(parity.fused_drift)}; rely on the figures of the file itself, or "
+            "switch the optimisations off",
         )
     return ()
+
+
+def _differs(agreement: float | None, least: float, values: Closeness | None) -> str:
+    """What differs by more than it may, in words; empty where nothing does."""
+    parts = []
+    if agreement is not None and agreement < least:
+        parts.append(f"{text.percent(1 - agreement)} of its predictions differ")
+    if values is not None and values.steps > MOST_STEPS:
+        parts.append(f"its outputs differ by up to {text.closeness(values)}")
+    return " and ".join(parts)

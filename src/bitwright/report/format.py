@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bitwright.cost import COSTS, Latency, scale
-from bitwright.values import Figure, Interval, Measure, Parity, Policy, Verdict
+from bitwright.values import Closeness, Drift, Figure, Interval, Measure, Parity, Policy, Verdict
 from bitwright.values.table import FLIPS
 from bitwright.values.verdict import outcome_of, samples_to_decide
 
@@ -154,6 +154,24 @@ def agreed(parity: Parity, share: float) -> str:
     if abs(whole - round(whole)) < 1e-6:
         return f"{count(share, parity.samples)} inputs"
     return f"{percent(share, 2)} of the predictions for {parity.samples:,} inputs"
+
+
+def closeness(values: Closeness) -> str:
+    """``"1.2 output steps (relative error 0.3%, SQNR 50.2 dB)"``; without the rest where nothing differs."""
+    steps = f"{significant(values.steps)} output {'step' if values.steps == 1 else 'steps'}"
+    if values.sqnr is None:
+        return steps
+    return f"{steps} (relative error {significant(100 * values.relative_error)}%, SQNR {values.sqnr:.1f} dB)"
+
+
+def drift(found: Drift | None) -> str:
+    """Where a file begins to differ, as the end of a sentence; nothing where that is not known."""
+    if found is None:
+        return ""
+    return (
+        f"; the first values to differ are those of '{found.site}' ({found.operation}), {percent(found.share, 2)} of "
+        f"them, by up to {significant(found.steps)} {'step' if found.steps == 1 else 'steps'}"
+    )
 
 
 def metric_name(metric: str) -> str:

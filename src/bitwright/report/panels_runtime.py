@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from bitwright.report import format as text
 from bitwright.report.panels import runtime_name
-from bitwright.values import Figure, Latency, Parity
+from bitwright.values import Closeness, Figure, Latency, Parity
+
+FLOAT_OUTPUT = "The output stays in float: its steps are 255ths of the range of the simulated values."
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ def parity_panel(parity: Parity) -> ParityPanel:
     """What the runtime does with the file: values in output steps, decisions in counts."""
     unit = "output steps" if parity.step is not None else "units of the output"
 
-    def row(name: str, share: float | None, difference: float) -> ParityRow:
+    def row(name: str, share: float | None, difference: float, values: Closeness | None) -> ParityRow:
         agrees, shown = ("–", "–") if share is None else (text.agreed(parity, share), text.percent(share, 2))
-        return ParityRow(name, agrees, shown, f"{text.significant(difference)} {unit}")
+        told = f"{text.significant(difference)} {unit}" if values is None else text.closeness(values)
+        return ParityRow(name, agrees, shown, told)
 
     rows = (
-        row("off", parity.exact_agreement, parity.exact_difference),
-        row("on", parity.fused_agreement, parity.fused_difference),
+        row("off", parity.exact_agreement, parity.exact_difference, parity.exact),
+        row("on", parity.fused_agreement, parity.fused_difference, parity.fused),
     )
     name = runtime_name(parity.runtime)
     if parity.agreement is None:
@@ -86,7 +89,7 @@ def parity_panel(parity: Parity) -> ParityPanel:
         rows,
         parity.figure.measure.label if parity.figure else "",
         _figure(parity.figure) if parity.figure else "",
-        f"One output step is {text.significant(parity.step)}." if parity.step is not None else "",
+        f"One output step is {text.significant(parity.step)}." if parity.step is not None else FLOAT_OUTPUT,
         sentence,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bitwright.errors import ExportError, InvalidData, InvalidInput, MissingExtr
 from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
 from bitwright.runtimes.export import native_bits, write
+from bitwright.runtimes.inside import site_values
 from bitwright.runtimes.runtime import RUNTIMES, Array, ExportResult, Runtime
 from bitwright.runtimes.weights import stored_type
 from bitwright.values import Site
@@ -201,6 +203,12 @@ class OnnxRuntime(Runtime):
         """INT4 to 4 bits, two in a byte, INT8 to 8, INT16 above; for each scale 4 bytes and a zero of that type."""
         stored = native_bits(stored_type(bits, "smallest"))
         return math.ceil(site.numel * stored / 8) + site.scales * (4 + max(1, stored // 8))
+
+    def site_values(
+        self, path: str | Path, inputs: Sequence[Any], names: Sequence[str], optimised: bool = True, threads: int = 1
+    ) -> dict[str, Array]:
+        """See :func:`~bitwright.runtimes.inside.site_values`."""
+        return site_values(path, inputs, names, lambda copied: Session(copied, optimised, threads))
 
     def unfused(self, path: str | Path) -> tuple[str, ...]:
         """Read from the graph that it makes of the file when all optimisations are on."""

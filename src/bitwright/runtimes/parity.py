@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from bitwright.graph.calling import Calling
 from bitwright.graph.graph import Graph
 from bitwright.graph.outputs import flatten
 from bitwright.graph.places import site_behind
+from bitwright.runtimes.drift import first_drift
 from bitwright.runtimes.runtime import RUNTIMES
 from bitwright.settings import DEFAULTS
 from bitwright.tasks.base import Answer, Evidence, Task
@@ -26,7 +28,7 @@ from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.infer import task_for
 from bitwright.tasks.intervals import Draws
 from bitwright.tasks.outputs import on_cpu
-from bitwright.values import Figure, Parity, Policy
+from bitwright.values import Closeness, Figure, Parity, Policy
 
 
 def parity(
@@ -69,11 +71,17 @@ def parity(
     with graph.applied(policy), torch.no_grad():
         steps = output_steps(graph)
         tallies = (_Tally(meant, steps), _Tally(meant, steps))
+        first: tuple[Any, ...] = ()
         for inputs, targets in iterate(data, graph, "parity"):
+            first = first or inputs
             simulated = on_cpu(graph(*inputs))
             for tally, session in zip(tallies, sessions, strict=True):
                 found = [torch.from_numpy(value) for value in session(*inputs)]
                 tally.add(simulated, found, targets, len(inputs[0]))
+        drifts = [
+            first_drift(graph, chosen, path, first, optimised, threads) if tally.differs else None
+            for optimised, tally in zip((False, True), tallies, strict=True)
+        ]
     exact, fused = tallies
     compared = meant is not None and bool(meant.agreement)
     return Parity(
@@ -87,6 +95,10 @@ def parity(
         fused_agreement=fused.agreement,
         figure=fused.figures.get("figure"),
         distance=fused.figures.get("distance"),
+        exact=exact.closeness,
+        fused=fused.closeness,
+        exact_drift=drifts[0],
+        fused_drift=drifts[1],
     )
 
 
@@ -153,13 +165,14 @@ class _Tally:
         self._simulated = None if task is None else FloatSide(task)
         self._kept: list[tuple[Any, Any]] = []
         self.largest = 0.0
+        self._outputs: dict[str, _Apart] = {}
 
     def add(self, simulated: Any, found: list[Tensor], targets: Any, count: int) -> None:
         raw = _like(simulated, found)
         wanted = flatten(simulated)
         in_steps = None not in self._steps and len(self._steps) == len(wanted)
-        for i, (value, other) in enumerate(zip(wanted.values(), flatten(raw).values(), strict=True)):
-            difference = float((value.double() - other.double()).abs().max())
+        for i, (name, other) in enumerate(zip(wanted, flatten(raw).values(), strict=True)):
+            difference = self._outputs.setdefault(name, _Apart()).add(wanted[name].double(), other.double())
             self.largest = max(self.largest, difference / ((self._steps[i] or 1.0) if in_steps else 1.0))
         task = self._task
         if task is None or self._simulated is None:
@@ -171,6 +184,20 @@ class _Tally:
         self._pair.add(task.against(answer, expected), count)
         if task.metrics and targets is not None:
             self._kept.append((raw, targets))
+
+    @cached_property
+    def closeness(self) -> Closeness:
+        """The values, of several outputs the farthest."""
+        steps = self._steps if len(self._steps) == len(self._outputs) else [None] * len(self._outputs)
+        found = [apart.closeness(step) for apart, step in zip(self._outputs.values(), steps, strict=True)]
+        relative = max((one.relative_error for one in found), default=0.0)
+        sqnr = min((one.sqnr for one in found if one.sqnr is not None), default=None)
+        return Closeness(max((one.steps for one in found), default=0.0), relative, sqnr)
+
+    @property
+    def differs(self) -> bool:
+        """Whether some value differs by more than a step, or some decision."""
+        return self.closeness.steps > 1 or (self.agreement is not None and self.agreement < 1)
 
     @cached_property
     def measured(self) -> dict[str, Figure]:
@@ -204,6 +231,32 @@ class _Tally:
         if not task.compares or task.metrics:
             names["figure"] = task.primary
         return {key: self.measured[name] for key, name in names.items() if name in self.measured}
+
+
+class _Apart:
+    """How far two versions of one output are apart, batch by batch, in float64."""
+
+    def __init__(self) -> None:
+        self._largest = self._apart = self._whole = 0.0
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, value: Tensor, other: Tensor) -> float:
+        """Add a batch; the largest difference in it."""
+        difference = value - other
+        largest = float(difference.abs().max())
+        self._largest = max(self._largest, largest)
+        self._apart += float(difference.square().sum())
+        self._whole += float(value.square().sum())
+        self._low, self._high = min(self._low, float(value.min())), max(self._high, float(value.max()))
+        return largest
+
+    def closeness(self, step: float | None) -> Closeness:
+        """See :class:`Closeness`; an output of equal values counts in 255ths of them, one of zeros in its own unit."""
+        step = step or (self._high - self._low or abs(self._high) or 1.0) / 255
+        if not self._apart:
+            return Closeness(0.0, 0.0)
+        relative = math.sqrt(self._apart / (self._whole or self._apart))
+        return Closeness(self._largest / step, relative, -20 * math.log10(relative))
 
 
 def _like(structure: Any, values: list[Tensor]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -107,6 +107,12 @@ class Runtime(ABC):
             if importlib.util.find_spec(package) is None:
                 purpose = f"to export for {self.called} (or take the runtime 'none')"
                 raise MissingExtra(package.replace("_", "-"), self.extra, purpose)
+
+    def site_values(
+        self, path: str | Path, inputs: Sequence[Any], names: Sequence[str], optimised: bool = True, threads: int = 1
+    ) -> dict[str, Array]:
+        """The values that a file computes at these activation sites; none by default."""
+        return {}
 
     def unfused(self, path: str | Path) -> tuple[str, ...]:
         """The operations of a file that it computes in float, ``"layer1.0.conv1 (Conv)"``; none by default."""

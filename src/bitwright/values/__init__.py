@@ -5,7 +5,7 @@ from bitwright.values.front import Budget, Candidate, Front
 from bitwright.values.policy import FLOAT, MAX_BITS, MIN_BITS, Policy, check_bits
 from bitwright.values.site import Operation, Scheme, Site, Sites
 from bitwright.values.table import MarginModel, SensitivityTable
-from bitwright.values.verdict import Figure, Interval, Latency, Measure, Parity, Verdict
+from bitwright.values.verdict import Closeness, Drift, Figure, Interval, Latency, Measure, Parity, Verdict
 
 __all__ = [
     "FLOAT",
@@ -13,8 +13,10 @@ __all__ = [
     "MIN_BITS",
     "Budget",
     "Candidate",
-    "Figure",
+    "Closeness",
     "Coverage",
+    "Drift",
+    "Figure",
     "Front",
     "Interval",
     "Latency",

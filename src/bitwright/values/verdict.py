@@ -202,6 +202,39 @@ class Verdict(Value, kind="verdict", version=2):
 
 
 @dataclass(frozen=True)
+class Closeness(Value):
+    """How far the outputs of an exported file are from the simulation's, as values; of several outputs the farthest.
+
+    Attributes:
+        steps: largest difference in steps of the output's grid. An output that stays in float counts in steps of an
+            8-bit grid: 255ths of the range of the simulated output.
+        relative_error: length of the difference over the length of the simulated output, over all inputs.
+        sqnr: the same as a signal-to-noise ratio in dB; None where there is no difference.
+    """
+
+    steps: float
+    relative_error: float
+    sqnr: float | None = None
+
+
+@dataclass(frozen=True)
+class Drift(Value):
+    """The first site, in the order of execution, at which an exported file and the simulation differ.
+
+    Attributes:
+        site: its name.
+        operation: that made the value.
+        steps: largest difference in steps of the site.
+        share: of the values there that differ, on a few inputs.
+    """
+
+    site: str
+    operation: str
+    steps: float
+    share: float
+
+
+@dataclass(frozen=True)
 class Parity(Value):
     """How an exported file behaves in its runtime, compared with the simulation on the same inputs.
 
@@ -218,6 +251,11 @@ class Parity(Value):
         figure: the task's primary figure of the file itself, with optimisations on; None without targets.
         distance: the task's distance of the file's outputs, with optimisations on, from the simulation's; None where
             the task is not known.
+        exact: how close the output values are with the optimisations off; None where that was not measured.
+        fused: the same with them on.
+        exact_drift: where the two begin to differ with the optimisations off; None where they do not by more than a
+            step or in a decision, or where every site agrees.
+        fused_drift: the same with them on.
     """
 
     runtime: str
@@ -230,6 +268,10 @@ class Parity(Value):
     fused_agreement: float | None = None
     figure: Figure | None = None
     distance: Figure | None = None
+    exact: Closeness | None = None
+    fused: Closeness | None = None
+    exact_drift: Drift | None = None
+    fused_drift: Drift | None = None
 
 
 @dataclass(frozen=True)

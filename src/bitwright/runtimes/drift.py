@@ -1,0 +1,67 @@
+"""Where an exported file begins to differ from the simulation, site by site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitwright.graph.graph import Graph
+from bitwright.graph.places import activation_at
+from bitwright.graph.walk import Call, Walk
+from bitwright.runtimes.runtime import Runtime
+from bitwright.values import Drift
+
+_SAMPLES = 8
+
+
+def first_drift(
+    graph: Graph, runtime: Runtime, path: str | Path, inputs: Sequence[Tensor], optimised: bool, threads: int = 1
+) -> Drift | None:
+    """The first activation site, in the order of execution, at which a file and the simulation differ.
+
+    What comes behind it differs because of it; what runs beside it may have a cause of its own.
+
+    Args:
+        graph: under the policy of the file.
+        runtime: that the file was exported for.
+        path: of the file.
+        inputs: of one batch, of which a few samples are run.
+        optimised: whether with the runtime's graph optimisations.
+        threads: of the runtime.
+
+    Returns:
+        None where all sites agree, or where the runtime does not show them.
+    """
+    few = [value[:_SAMPLES] for value in inputs]
+    simulated: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[[Call], Any]:
+        def note(call: Call) -> Any:
+            value = call()
+            simulated.setdefault(name, value.detach().cpu().double())
+            return value
+
+        return note
+
+    stand = ((node, activation_at(graph.module, node)) for node in graph.module.graph.nodes)
+    hooks = {node: watch(quantizer.site.name) for node, quantizer in stand if quantizer is not None and quantizer.bits}
+    with torch.no_grad():
+        Walk(graph.module)(few, hooks)
+    found = runtime.site_values(path, few, tuple(simulated), optimised, threads)
+    for name, value in simulated.items():
+        other = found.get(name)
+        if other is None or other.size != value.numel():
+            continue
+        quantizer = graph.quantizers[name]
+        assert quantizer.bits is not None
+        apart = (torch.from_numpy(other).reshape(value.shape) - value).abs() / float(
+            quantizer.grid(quantizer.bits).scale
+        )
+        if float(apart.max()) > 0.5:
+            differing = float((apart > 0.5).double().mean())
+            return Drift(name, quantizer.site.operation, float(apart.max()), differing)
+    return None
