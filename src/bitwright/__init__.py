@@ -50,56 +50,23 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-_HOMES = {
-    "BitwrightError": "bitwright.errors",
-    "FLOAT": "bitwright.values",
-    "Graph": "bitwright.graph",
-    "Policy": "bitwright.values",
-    "Recipe": "bitwright.values.recipe",
-    "SensitivityTable": "bitwright.values",
-    "Task": "bitwright.tasks",
-    "Verdict": "bitwright.values",
-    "apply_recipe": "bitwright.repair",
-    "calibrate": "bitwright.graph",
-    "capture": "bitwright.graph",
-    "debug": "bitwright.debug",
-    "edge_quantizer": "bitwright.graph.pt2e",
-    "evaluate": "bitwright.tasks",
-    "export": "bitwright.runtimes",
-    "parity": "bitwright.runtimes",
-    "qat": "bitwright.train",
-    "repair": "bitwright.repair",
-    "search": "bitwright.session.search",
-    "sensitivity": "bitwright.sensitivity",
-    "sweep": "bitwright.sensitivity",
-    "tensor_view": "bitwright.debug",
+_ROOMS = {
+    "debug": ("debug", "tensor_view"),
+    "errors": ("BitwrightError",),
+    "graph": ("Graph", "calibrate", "capture"),
+    "graph.pt2e": ("edge_quantizer",),
+    "repair": ("apply_recipe", "repair"),
+    "runtimes": ("export", "parity"),
+    "sensitivity": ("sensitivity", "sweep"),
+    "session.search": ("search",),
+    "tasks": ("Task", "evaluate"),
+    "train": ("qat",),
+    "values": ("FLOAT", "Policy", "SensitivityTable", "Verdict"),
+    "values.recipe": ("Recipe",),
 }
+_HOMES = {name: f"bitwright.{room}" for room, names in _ROOMS.items() for name in names}
 
-__all__ = [
-    "FLOAT",
-    "BitwrightError",
-    "Graph",
-    "Policy",
-    "Recipe",
-    "SensitivityTable",
-    "Task",
-    "Verdict",
-    "apply_recipe",
-    "calibrate",
-    "capture",
-    "debug",
-    "edge_quantizer",
-    "evaluate",
-    "export",
-    "parity",
-    "qat",
-    "repair",
-    "search",
-    "sensitivity",
-    "sweep",
-    "tasks",
-    "tensor_view",
-]
+__all__ = sorted([*_HOMES, "tasks"])
 
 
 def __getattr__(name: str) -> Any:

@@ -26,23 +26,6 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = [
-    "BitwrightError",
-    "BitwrightWarning",
-    "CaptureError",
-    "ExportError",
-    "ImpossibleBudget",
-    "InvalidData",
-    "InvalidInput",
-    "InvalidJob",
-    "InvalidPolicy",
-    "MissingExtra",
-    "PolicyMismatch",
-    "StoreError",
-    "first_line",
-    "nearest",
-]
-
 
 class BitwrightError(Exception):
     """Root of the tree: catch this to catch everything that Bitwright raises on purpose."""

@@ -31,8 +31,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from bitwright.errors import BitwrightWarning, InvalidInput, nearest
 
-__all__ = ["KINDS", "Described", "Descriptor", "PluginWarning", "Registry", "registry_of"]
-
 KINDS: Mapping[str, str] = MappingProxyType(
     {
         "cost": "bitwright.cost.model:COSTS",

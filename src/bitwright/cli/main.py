@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,41 +10,14 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli import (
-    compare,
-    debug,
-    demo,
-    evaluate,
-    export,
-    qat,
-    repair,
-    report,
-    run,
-    search,
-    sensitivity,
-    sites,
-    sweep,
-    tensor,
-)
 from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
 from bitwright.cli.options import SharedCommand
 
-COMMANDS: tuple[Callable[..., None], ...] = (
-    demo.demo,
-    run.run,
-    sites.sites,
-    sensitivity.sensitivity,
-    search.search,
-    evaluate.evaluate,
-    debug.debug,
-    repair.repair,
-    qat.qat,
-    sweep.sweep,
-    tensor.tensor,
-    export.export,
-    report.report,
-    compare.compare,
+_ORDER = "demo run sites sensitivity search evaluate debug repair qat sweep tensor export report compare"
+COMMANDS: tuple[Callable[..., None], ...] = tuple(
+    getattr(importlib.import_module(f"bitwright.cli.{name}"), name) for name in _ORDER.split()
 )
+"""One in each file of this room that bears its name, in the order of the help."""
 
 app = typer.Typer(
     name="bitwright",

@@ -24,8 +24,6 @@ from bitwright.data.inputs import Inputs, as_tuple, join, samples_in, select
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.calling import targets_in
 
-__all__ = ["BatchStream", "SampleDataset", "as_data", "as_dataset"]
-
 DIGEST_SAMPLES = 64  # read at once for a fingerprint
 
 

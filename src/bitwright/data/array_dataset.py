@@ -13,8 +13,6 @@ import torch
 from bitwright.data.dataset import Batch, Dataset, check_lengths, digest, to_input, to_targets
 from bitwright.errors import InvalidData
 
-__all__ = ["ArrayDataset", "Preparation", "fixed_order"]
-
 
 @dataclass(frozen=True)
 class Preparation:

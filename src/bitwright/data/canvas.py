@@ -13,8 +13,6 @@ from torch.nn import functional
 
 from bitwright.errors import InvalidInput
 
-__all__ = ["Canvases", "digits_on_canvas"]
-
 _TRIES = 20
 
 

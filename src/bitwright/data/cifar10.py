@@ -8,7 +8,7 @@ Normalised by default with mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.2
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.data.array_dataset import ArrayDataset, Preparation
+from bitwright.data.array_dataset import Preparation
 from bitwright.data.dataset import DataSets
-from bitwright.data.npz import read_npz
+from bitwright.data.npz import images
 from bitwright.data.source import DATA, Source
 from bitwright.errors import InvalidData
-
-__all__ = ["MEAN", "STD", "load_cifar10"]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -36,16 +34,13 @@ def load_cifar10(folder: Path, preparation: Preparation) -> DataSets:
         InvalidData: the folder holds neither of the two layouts.
     """
     each = replace(preparation, mean=preparation.mean or MEAN, std=preparation.std or STD)
-    if (folder / "train.npz").is_file() and (folder / "test.npz").is_file():
-        train, test = (partial(_read_npz, folder / name) for name in ("train.npz", "test.npz"))
-    else:
-        batches = _batches_folder(folder)
-        train = partial(_read_batches, [batches / name for name in TRAIN_BATCHES])
-        test = partial(_read_batches, [batches / "test_batch"])
-    return DataSets(
-        ArrayDataset("cifar10 calibration", train, each, classes=10),
-        ArrayDataset("cifar10 evaluation", test, each, classes=10),
-    )
+    return images("cifar10", folder, each, _checked, _published)
+
+
+def _published(folder: Path) -> Iterator[Callable[[], tuple[Path, Any, Any]]]:
+    batches = _batches_folder(folder)
+    for names in (TRAIN_BATCHES, ("test_batch",)):
+        yield partial(_read_batches, [batches / name for name in names])
 
 
 def _batches_folder(folder: Path) -> Path:
@@ -57,12 +52,8 @@ def _batches_folder(folder: Path) -> Path:
     )
 
 
-def _read_npz(file: Path) -> tuple[Any, Any]:
-    return _checked(file, read_npz(file, "x"), read_npz(file, "y"))
-
-
-def _read_batches(files: Sequence[Path]) -> tuple[Any, Any]:
-    images, targets = [], []
+def _read_batches(files: Sequence[Path]) -> tuple[Path, Any, Any]:
+    inputs, targets = [], []
     for file in files:
         try:
             with file.open("rb") as stream:
@@ -71,9 +62,9 @@ def _read_batches(files: Sequence[Path]) -> tuple[Any, Any]:
             y = np.asarray(content[b"labels"])
         except (OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise InvalidData(f"cannot read {file}: it is not a batch of the python version of CIFAR-10") from error
-        images.append(x)
+        inputs.append(x)
         targets.append(y)
-    return _checked(files[0], np.concatenate(images), np.concatenate(targets))
+    return files[0], np.concatenate(inputs), np.concatenate(targets)
 
 
 def _checked(file: Path, x: Any, y: Any) -> tuple[Any, Any]:

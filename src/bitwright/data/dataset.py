@@ -24,8 +24,6 @@ from bitwright.data.inputs import Inputs, as_tuple, samples_in, select
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.calling import named_inputs
 
-__all__ = ["Batch", "Batches", "DataSets", "Dataset", "to_inputs", "to_targets"]
-
 IGNORED = -100
 """The target of positions that do not count, PyTorch's own."""
 Batch = tuple[Inputs, Tensor]

@@ -16,8 +16,6 @@ from bitwright.data.dataset import DataSets
 from bitwright.data.source import DATA, Source
 from bitwright.errors import MissingExtra
 
-__all__ = ["load_digits"]
-
 TRAIN_SIZE = 1297
 
 

@@ -21,8 +21,6 @@ from bitwright.data.dataset import Batch, Dataset, DataSets, digest
 from bitwright.data.source import DATA, Source
 from bitwright.errors import InvalidData, InvalidInput, MissingExtra
 
-__all__ = ["ImageFolder", "load_imagefolder"]
-
 SUFFIXES = (".png", ".jpg", ".jpeg")
 FINGERPRINT_FILES = 64
 

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Inputs", "as_tuple", "join", "samples_in", "select"]
-
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 

@@ -34,8 +34,6 @@ from bitwright.data.dataset import DataSets
 from bitwright.data.source import DATA
 from bitwright.errors import InvalidInput, nearest
 
-__all__ = ["load_data"]
-
 _COMMON = ("limit", "shuffle", "mean", "std")
 
 

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bitwright.data.array_dataset import ArrayDataset, Preparation
+from bitwright.data.array_dataset import Preparation
 from bitwright.data.dataset import DataSets
-from bitwright.data.npz import read_npz
+from bitwright.data.npz import images
 from bitwright.data.source import DATA, Source
 from bitwright.errors import InvalidData
-
-__all__ = ["MEAN", "STD", "load_mnist"]
 
 MEAN = (0.1307,)
 STD = (0.3081,)
@@ -35,17 +33,13 @@ def load_mnist(folder: Path, preparation: Preparation) -> DataSets:
         InvalidData: the folder holds neither of the two layouts.
     """
     each = replace(preparation, mean=preparation.mean or MEAN, std=preparation.std or STD)
-    if (folder / "train.npz").is_file() and (folder / "test.npz").is_file():
-        train, test = (partial(_read_npz, folder / name) for name in ("train.npz", "test.npz"))
-    else:
-        train, test = (
-            partial(_read_idx_pair, _find(folder, f"{part}-images", 3), _find(folder, f"{part}-labels", 1))
-            for part in ("train", "t10k")
-        )
-    return DataSets(
-        ArrayDataset("mnist calibration", train, each, classes=10),
-        ArrayDataset("mnist evaluation", test, each, classes=10),
-    )
+    return images("mnist", folder, each, _checked, _published)
+
+
+def _published(folder: Path) -> Iterator[Callable[[], tuple[Path, Any, Any]]]:
+    for part in ("train", "t10k"):
+        pixels, labels = _find(folder, f"{part}-images", 3), _find(folder, f"{part}-labels", 1)
+        yield lambda pixels=pixels, labels=labels: (pixels, _read_idx(pixels), _read_idx(labels))  # type: ignore[misc]
 
 
 def _find(folder: Path, stem: str, axes: int) -> Path:
@@ -59,14 +53,6 @@ def _find(folder: Path, stem: str, axes: int) -> Path:
         f"{folder} does not hold MNIST: it must hold train.npz and test.npz, or idx files "
         f"({stem}-idx{axes}-ubyte is missing)"
     )
-
-
-def _read_npz(file: Path) -> tuple[Any, Any]:
-    return _checked(file, read_npz(file, "x"), read_npz(file, "y"))
-
-
-def _read_idx_pair(images: Path, labels: Path) -> tuple[Any, Any]:
-    return _checked(images, _read_idx(images), _read_idx(labels))
 
 
 def _read_idx(file: Path) -> Any:

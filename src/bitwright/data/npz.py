@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,7 @@ from bitwright.data.dataset import DataSets, check_lengths, to_targets
 from bitwright.data.source import DATA, Source
 from bitwright.errors import InvalidData, first_line
 
-__all__ = ["load_npz", "read_npz"]
-
+Published = Callable[[Path], Iterable[Callable[[], tuple[Path, Any, Any]]]]
 PARTS = ("x_calibration", "y_calibration", "x_evaluation", "y_evaluation")
 
 
@@ -50,6 +50,27 @@ def load_npz(file: Path, preparation: Preparation) -> DataSets:
         found = ", ".join(sorted(names)) or "nothing"
         raise InvalidData(f"{file} must hold {', '.join(PARTS)}, or x and y; it holds {found}")
     return _split(file, preparation)
+
+
+def images(
+    name: str, folder: Path, preparation: Preparation, checked: Callable[[Path, Any, Any], Any], published: Published
+) -> DataSets:
+    """Ten classes of images from ``train.npz`` and ``test.npz`` (``x``, ``y``), or from the files as published.
+
+    Args:
+        name: of the data set.
+        folder: holds the files.
+        preparation: of the samples.
+        checked: (file, x, y) -> x and y as they are used.
+        published: folder -> what reads the training part and the test part, where there are no ``.npz`` files.
+    """
+    files = [folder / f"{part}.npz" for part in ("train", "test")]
+    if all(file.is_file() for file in files):
+        reads = [lambda file=file: checked(file, read_npz(file, "x"), read_npz(file, "y")) for file in files]
+    else:
+        reads = [lambda read=read: checked(*read()) for read in published(folder)]
+    parts = zip(("calibration", "evaluation"), reads, strict=True)
+    return DataSets(*(ArrayDataset(f"{name} {part}", read, preparation, classes=10) for part, read in parts))
 
 
 def read_npz(file: Path, name: str) -> Any:

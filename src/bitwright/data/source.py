@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from bitwright.data.dataset import DataSets
 from bitwright.registry import Descriptor, Registry
 
-__all__ = ["DATA", "Source"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source(Descriptor):

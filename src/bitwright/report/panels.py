@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bitwright.cost import FLOAT_BITS, Cost, headline_costs
 from bitwright.report import format as text
-from bitwright.report.run_report import Measured, RunReport
+from bitwright.report.run_report import RunReport
 from bitwright.values import FLOAT, Figure, Interval, Measure, Policy, SensitivityTable, Site, Sites, Verdict
 
 
@@ -142,24 +142,14 @@ def others(verdict: Verdict) -> list[Figure]:
     return [figure for name, figure in verdict.figures.items() if name != verdict.primary_name]
 
 
-def _row(measured: Measured, role: str, fallback: str, columns: int) -> FigureRow:
-    verdict = measured.verdict
-    label = text.policy_label(measured.policy, fallback)
+def _row(label: str, role: str, verdict: Verdict | None, costs: Mapping[str, float], columns: int) -> FigureRow:
     if verdict is None:
-        return FigureRow(label, role, ("not measured", *["–"] * (columns - 1)), None, measured.costs)
-    first = verdict.primary
-    cells = [text.interval(f.measure, f.value, unit=False) for f in (first, *others(verdict))]
-    cells.insert(1, text.change(first, unit=False))
-    return FigureRow(label, role, tuple(cells), first.value, measured.costs)
-
-
-def _float_row(reference: Verdict | None, costs: Mapping[str, float]) -> FigureRow:
-    if reference is None:
-        return FigureRow("float", "float", (), None, costs)
-    first = reference.primary
-    cells = [text.interval(f.measure, f.reference, unit=False) for f in (first, *others(reference))]
-    cells.insert(1, "–")
-    return FigureRow("float", "float", tuple(cells), first.reference, costs)
+        return FigureRow(label, role, ("not measured", *["–"] * (columns - 1))[:columns], None, costs)
+    values = [f.reference if role == "float" else f.value for f in (verdict.primary, *others(verdict))]
+    measures = [f.measure for f in (verdict.primary, *others(verdict))]
+    cells = [text.interval(*pair, unit=False) for pair in zip(measures, values, strict=True)]
+    cells.insert(1, "–" if role == "float" else text.change(verdict.primary, unit=False))
+    return FigureRow(label, role, tuple(cells), values[0], costs)
 
 
 def _interval_note(verdict: Verdict | None) -> str:
@@ -188,12 +178,12 @@ def figures_panel(report: RunReport) -> FiguresPanel:
         first = reference.primary.measure
         change = {"share": "Change, points"}.get(first.unit, "Change")
         headings = (text.heading(first), change, *(text.heading(f.measure) for f in others(reference)))
-    rows = [_float_row(reference, report.float_costs)]
-    rows += [_row(m, "baseline", f"policy {i + 1}", len(headings)) for i, m in enumerate(report.baselines)]
-    columns = len(headings)
-    rows += [_row(m, "alternative", f"budget {i}", columns) for i, m in enumerate(report.alternatives, start=2)]
-    if report.chosen:
-        rows.append(_row(report.chosen, "chosen", "chosen policy", len(headings)))
+    models = [("baseline", f"policy {i}", m) for i, m in enumerate(report.baselines, start=1)]
+    models += [("alternative", f"budget {i}", m) for i, m in enumerate(report.alternatives, start=2)]
+    models += [("chosen", "chosen policy", report.chosen)] if report.chosen else []
+    rows = [_row("float", "float", reference, report.float_costs, 0 if reference is None else len(headings))]
+    for role, fallback, m in models:
+        rows.append(_row(text.policy_label(m.policy, fallback), role, m.verdict, m.costs, len(headings)))
     ends = [end for row in rows if row.primary for end in (row.primary.low, row.primary.high) if math.isfinite(end)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     margin = 0.05 * (high - low) or 0.01
@@ -288,11 +278,10 @@ def stages(names: Sequence[str], positions: Sequence[int] | None = None) -> tupl
     return tuple(Stage(label, tuple(members)) for label, members in runs)
 
 
-def _mean_bits(rows: Sequence[SiteRow]) -> float | None:
-    total = sum(row.numel for row in rows)
-    if not total:
-        return None
-    return sum(row.numel * (FLOAT_BITS if row.bits is None else row.bits) for row in rows) / total
+def mean_bits(sites: Iterable[Site], policy: Policy) -> float | None:
+    """Bits of sites under a policy, the mean over their elements, float counted as 32; None without sites."""
+    counted = [(site.numel, policy[site.name] or FLOAT_BITS) for site in sites]
+    return sum(n * bits for n, bits in counted) / sum(n for n, _ in counted) if counted else None
 
 
 def sites_panel(sites: Sites, policy: Policy = FLOAT) -> SitesPanel:
@@ -315,8 +304,8 @@ def sites_panel(sites: Sites, policy: Policy = FLOAT) -> SitesPanel:
         rows,
         stages([row.name for row in weights], [row.position for row in weights]),
         stages([row.name for row in activations], [row.position for row in activations]),
-        _mean_bits(weights),
-        _mean_bits(activations),
+        mean_bits(sites.weights, policy),
+        mean_bits(sites.activations, policy),
         tuple(counts),
     )
 

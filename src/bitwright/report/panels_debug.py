@@ -144,7 +144,7 @@ def _step(step: Step) -> StepPanel:
         step.change,
         _cost(step.seconds, step.passes),
         text.heading(step.measure),
-        tuple(_measured(row) for row in step.measured) if step.sweep is None or step.number != 5 else (),
+        tuple(measured_row(row) for row in step.measured) if step.sweep is None or step.number != 5 else (),
         tuple(text.heading(measure) for measure in step.sweep.shown()) if step.sweep is not None else (),
         site_rows(step.sweep) if step.sweep is not None else (),
         tuple(tensor_panel(view) for view in step.tensors),
@@ -152,7 +152,8 @@ def _step(step: Step) -> StepPanel:
     )
 
 
-def _measured(row: Measurement) -> MeasuredRow:
+def measured_row(row: Measurement) -> MeasuredRow:
+    """A row's figures as text, a dash where it has none."""
     return MeasuredRow(
         row.label,
         "–" if row.distance is None else text.significant(row.distance),

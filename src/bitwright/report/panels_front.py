@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bitwright.cost import FLOAT_BITS
 from bitwright.report import format as text
-from bitwright.report.panels import others
+from bitwright.report.panels import mean_bits, others
 from bitwright.report.run_report import Agreement, Measured, Pair
-from bitwright.values import Candidate, Front, Interval, Policy, Sites, Verdict
+from bitwright.values import Candidate, Front, Interval, Sites, Verdict
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,6 @@ def _search_sentence(candidate: Candidate) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _mean(sites: Sites, policy: Policy, kind: str) -> float | None:
-    members = [s for s in sites if s.kind == kind]
-    total = sum(s.numel for s in members)
-    return sum(s.numel * (policy[s.name] or FLOAT_BITS) for s in members) / total if total else None
-
-
 def _point(item: Candidate | Measured, role: str, label: str, front: Front, sites: Sites) -> FrontPoint:
     policy, verdict = item.policy, item.verdict
     return FrontPoint(
@@ -137,15 +130,10 @@ def _point(item: Candidate | Measured, role: str, label: str, front: Front, site
         figures=_figures(verdict),
         bits=tuple(policy[name] for name in sites.names),
         search=_search_sentence(item) if isinstance(item, Candidate) else "",
-        mean_weight_bits=_mean(sites, policy, "weight"),
-        mean_activation_bits=_mean(sites, policy, "activation"),
+        mean_weight_bits=mean_bits(sites.weights, policy),
+        mean_activation_bits=mean_bits(sites.activations, policy),
         graph_hash=policy.graph_hash,
     )
-
-
-def _candidate_label(candidate: Candidate, place: int) -> str:
-    fallback = ", ".join(b.text for b in candidate.budgets if b.text) or f"front point {place}"
-    return text.policy_label(candidate.policy, fallback)
 
 
 def front_panel(
@@ -163,7 +151,8 @@ def front_panel(
     for place, candidate in enumerate(front, start=1):
         if front.cost not in candidate.costs:
             continue
-        point = _point(candidate, "front", _candidate_label(candidate, place), front, sites)
+        fallback = ", ".join(b.text for b in candidate.budgets if b.text) or f"front point {place}"
+        point = _point(candidate, "front", text.policy_label(candidate.policy, fallback), front, sites)
         if not found and wanted is not None and dict(candidate.policy.bits) == wanted:
             found = True
             verdict = candidate.verdict or (chosen.verdict if chosen else None)

@@ -15,11 +15,7 @@ from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
 from bitwright.report.panels import figures_panel, headline, sensitivity_panel, sites_panel, target_line
 from bitwright.report.panels_debug import debug_panel
-from bitwright.report.panels_front import (
-    agreement_panel,
-    front_panel,
-    point_figures,
-)
+from bitwright.report.panels_front import agreement_panel, front_panel, point_figures
 from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.report.panels_sweep import sweep_panel
 from bitwright.report.panels_tensor import tensor_panel

@@ -12,24 +12,11 @@ from rich.text import Text
 
 from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
-from bitwright.report.panels import (
-    FiguresPanel,
-    figures_panel,
-    headline,
-    sensitivity_rows,
-    start_width,
-    target_line,
-)
+from bitwright.report.panels import FiguresPanel, figures_panel, headline, sensitivity_rows, start_width, target_line
 from bitwright.report.panels_front import front_panel
 from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.report.run_report import Measured, RunReport
-from bitwright.values import (
-    Front,
-    Latency,
-    Parity,
-    SensitivityTable,
-    Sites,
-)
+from bitwright.values import Front, Latency, Parity, SensitivityTable, Sites
 
 WIDTH = 80
 _LABEL = 13

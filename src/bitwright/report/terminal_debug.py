@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from bitwright.report import format as text
-from bitwright.report.panels_debug import debug_panel
+from bitwright.report.panels_debug import debug_panel, measured_row
 from bitwright.values.findings import Findings, Measurement, Step
 
 _STYLES = {"done": "bold", "skipped": "dim", "failed": "bold red"}
@@ -43,16 +43,11 @@ def _most_telling(rows: tuple[Measurement, ...]) -> list[Measurement]:
 
 
 def _row(row: Measurement, step: Step) -> str:
-    parts = [row.label]
-    if row.distance is not None:
-        parts.append(f"{step.measure.word} {text.significant(row.distance)}")
-    if row.agreement is not None:
-        parts.append(f"agreement {text.percent(row.agreement)}")
-    if row.kept is not None:
-        parts.append("kept" if row.kept else "not kept")
-    if row.note:
-        parts.append(row.note)
-    return ": ".join(parts[:1] + [", ".join(parts[1:])]) if len(parts) > 1 else parts[0]
+    shown = measured_row(row)
+    named = {f"{step.measure.word} ": shown.distance, "agreement ": shown.agreement}
+    cells = [f"{name}{cell}" for name, cell in named.items() if cell != "–"]
+    cells += [cell for cell in (shown.kept, shown.note) if cell not in ("–", "")]
+    return f"{row.label}: {', '.join(cells)}" if cells else row.label
 
 
 def findings_lines(findings: Findings) -> RenderableType:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from bitwright.zoo.detector import GridDetector, decode, grid_detector
 from bitwright.zoo.digits_net import DigitsNet, digits_net
 from bitwright.zoo.example import train_digits_network
-from bitwright.zoo.lenet import LeNet1, LeNet5, lenet1, lenet5
+from bitwright.zoo.lenet import lenet1, lenet5
 from bitwright.zoo.mobilenet import MobileNetV2, mobilenet_v2
-from bitwright.zoo.nin import NiN, nin
+from bitwright.zoo.nin import nin
 from bitwright.zoo.resnet import ResNet, resnet18, resnet50
 from bitwright.zoo.resnet_cifar import (
     CifarResNet,
@@ -32,10 +32,7 @@ __all__ = [
     "CifarResNet",
     "DigitsNet",
     "GridDetector",
-    "LeNet1",
-    "LeNet5",
     "MobileNetV2",
-    "NiN",
     "ResNet",
     "UNet",
     "decode",

@@ -12,9 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bitwright.zoo.weights import load_weights
-
-__all__ = ["STRIDE", "GridDetector", "decode", "grid_detector"]
+from bitwright.zoo.weights import trained
 
 STRIDE = 8
 """Pixels along the side of a cell."""
@@ -98,5 +96,4 @@ def _convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
 
 def grid_detector(num_classes: int = 10, width: int = 16, weights: str | Path | None = None) -> GridDetector:
     """A one-stage detector, 0.1 M parameters by default; with ``weights`` (a file) loaded and in evaluation mode."""
-    model = GridDetector(num_classes, width)
-    return model if weights is None else load_weights(model, weights)
+    return trained(GridDetector(num_classes, width), weights)

@@ -11,8 +11,6 @@ from torch import Tensor
 from bitwright.data.digits import load_digits
 from bitwright.zoo.digits_net import DigitsNet, digits_net
 
-__all__ = ["train_digits_network"]
-
 EPOCHS = 12
 BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 0.01

@@ -7,70 +7,49 @@ made for 32x32 images, pads its input by two pixels on each side.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from bitwright.zoo.weights import load_weights
-
-__all__ = ["LeNet1", "LeNet5", "lenet1", "lenet5"]
+from bitwright.zoo.weights import trained
 
 
-class LeNet1(nn.Module):
-    """Two convolutions of 4 and 12 maps and one linear layer, for (N, 1, 28, 28) images."""
+def lenet1(num_classes: int = 10, weights: str | Path | None = None) -> nn.Sequential:
+    """LeNet-1 for (N, 1, 28, 28) images: convolutions of 4 and 12 maps and a linear layer, 3,246 parameters.
 
-    def __init__(self, num_classes: int = 10) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 4, 5)
-        self.relu1 = nn.ReLU()
-        self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(4, 12, 5)
-        self.relu2 = nn.ReLU()
-        self.pool2 = nn.MaxPool2d(2)
-        self.flatten = nn.Flatten()
-        self.linear = nn.Linear(12 * 4 * 4, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (N, num_classes)."""
-        x = self.pool1(self.relu1(self.conv1(x)))
-        x = self.pool2(self.relu2(self.conv2(x)))
-        logits: Tensor = self.linear(self.flatten(x))
-        return logits
+    With ``weights`` (a file) they are loaded and the network is in evaluation mode.
+    """
+    layers = OrderedDict[str, nn.Module](
+        conv1=nn.Conv2d(1, 4, 5),
+        relu1=nn.ReLU(),
+        pool1=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(4, 12, 5),
+        relu2=nn.ReLU(),
+        pool2=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        linear=nn.Linear(12 * 4 * 4, num_classes),
+    )
+    return trained(nn.Sequential(layers), weights)
 
 
-class LeNet5(nn.Module):
-    """Two convolutions of 6 and 16 maps and three linear layers, for (N, 1, 28, 28) images."""
+def lenet5(num_classes: int = 10, weights: str | Path | None = None) -> nn.Sequential:
+    """LeNet-5 for (N, 1, 28, 28) images: convolutions of 6 and 16 maps, three linear layers, 61,706 parameters.
 
-    def __init__(self, num_classes: int = 10) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 6, 5, padding=2)
-        self.relu1 = nn.ReLU()
-        self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(6, 16, 5)
-        self.relu2 = nn.ReLU()
-        self.pool2 = nn.MaxPool2d(2)
-        self.flatten = nn.Flatten()
-        self.linear1 = nn.Linear(16 * 5 * 5, 120)
-        self.relu3 = nn.ReLU()
-        self.linear2 = nn.Linear(120, 84)
-        self.relu4 = nn.ReLU()
-        self.linear3 = nn.Linear(84, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (N, num_classes)."""
-        x = self.pool1(self.relu1(self.conv1(x)))
-        x = self.flatten(self.pool2(self.relu2(self.conv2(x))))
-        logits: Tensor = self.linear3(self.relu4(self.linear2(self.relu3(self.linear1(x)))))
-        return logits
-
-
-def lenet1(num_classes: int = 10, weights: str | Path | None = None) -> LeNet1:
-    """LeNet-1, 3,246 parameters; with ``weights`` (a file) loaded and in evaluation mode."""
-    model = LeNet1(num_classes)
-    return model if weights is None else load_weights(model, weights)
-
-
-def lenet5(num_classes: int = 10, weights: str | Path | None = None) -> LeNet5:
-    """LeNet-5, 61,706 parameters; with ``weights`` (a file) loaded and in evaluation mode."""
-    model = LeNet5(num_classes)
-    return model if weights is None else load_weights(model, weights)
+    With ``weights`` (a file) they are loaded and the network is in evaluation mode.
+    """
+    layers = OrderedDict[str, nn.Module](
+        conv1=nn.Conv2d(1, 6, 5, padding=2),
+        relu1=nn.ReLU(),
+        pool1=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(6, 16, 5),
+        relu2=nn.ReLU(),
+        pool2=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        linear1=nn.Linear(16 * 5 * 5, 120),
+        relu3=nn.ReLU(),
+        linear2=nn.Linear(120, 84),
+        relu4=nn.ReLU(),
+        linear3=nn.Linear(84, num_classes),
+    )
+    return trained(nn.Sequential(layers), weights)

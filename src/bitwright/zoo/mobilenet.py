@@ -12,9 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from bitwright.errors import InvalidInput
-from bitwright.zoo.weights import load_weights
-
-__all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2"]
+from bitwright.zoo.weights import trained
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, output channels, blocks and stride of each stage: table 2, the strides as said above."""
@@ -105,5 +103,4 @@ def mobilenet_v2(num_classes: int = 10, width_mult: float = 1.0, weights: str | 
 
     With ``weights`` (a file) they are loaded and the network is in evaluation mode.
     """
-    model = MobileNetV2(num_classes, width_mult)
-    return model if weights is None else load_weights(model, weights)
+    return trained(MobileNetV2(num_classes, width_mult), weights)

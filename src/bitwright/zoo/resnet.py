@@ -6,14 +6,13 @@ are torchvision's, so that its weight files load. Each activation is a module of
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bitwright.zoo.weights import load_weights
-
-__all__ = ["ResNet", "resnet18", "resnet50"]
+from bitwright.zoo.weights import trained
 
 
 class BasicBlock(nn.Module):
@@ -74,7 +73,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
 
 
-class ResNet(nn.Module):
+class ResNet(nn.Sequential):
     """A residual network for (N, 3, H, W) images, H and W at least 32, made for 224.
 
     Args:
@@ -86,29 +85,25 @@ class ResNet(nn.Module):
     def __init__(
         self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int], num_classes: int
     ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         e = block.expansion
-        self.layer1 = _stage(block, 64, 64, depths[0], stride=1)
-        self.layer2 = _stage(block, 64 * e, 128, depths[1], stride=2)
-        self.layer3 = _stage(block, 128 * e, 256, depths[2], stride=2)
-        self.layer4 = _stage(block, 256 * e, 512, depths[3], stride=2)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(512 * e, num_classes)
+        super().__init__(
+            OrderedDict[str, nn.Module](
+                conv1=nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
+                bn1=nn.BatchNorm2d(64),
+                relu=nn.ReLU(),
+                maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+                layer1=_stage(block, 64, 64, depths[0], stride=1),
+                layer2=_stage(block, 64 * e, 128, depths[1], stride=2),
+                layer3=_stage(block, 128 * e, 256, depths[2], stride=2),
+                layer4=_stage(block, 256 * e, 512, depths[3], stride=2),
+                avgpool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                fc=nn.Linear(512 * e, num_classes),
+            )
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (N, num_classes)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        logits: Tensor = self.fc(self.flatten(self.avgpool(x)))
-        return logits
 
 
 def _stage(
@@ -120,11 +115,9 @@ def _stage(
 
 def resnet18(num_classes: int = 1000, weights: str | Path | None = None) -> ResNet:
     """ResNet-18, 11.69 M parameters; with ``weights`` (a file) loaded and in evaluation mode."""
-    model = ResNet(BasicBlock, (2, 2, 2, 2), num_classes)
-    return model if weights is None else load_weights(model, weights)
+    return trained(ResNet(BasicBlock, (2, 2, 2, 2), num_classes), weights)
 
 
 def resnet50(num_classes: int = 1000, weights: str | Path | None = None) -> ResNet:
     """ResNet-50, 25.56 M parameters; with ``weights`` (a file) loaded and in evaluation mode."""
-    model = ResNet(Bottleneck, (3, 4, 6, 3), num_classes)
-    return model if weights is None else load_weights(model, weights)
+    return trained(ResNet(Bottleneck, (3, 4, 6, 3), num_classes), weights)

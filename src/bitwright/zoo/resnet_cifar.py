@@ -6,24 +6,13 @@ ResNet-20, 32, 44 and 56. The shortcuts have no parameters (the paper's option A
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitwright.zoo.weights import load_weights, weights_from_environment
-
-__all__ = [
-    "BasicBlock",
-    "CifarResNet",
-    "PaddedShortcut",
-    "resnet20",
-    "resnet20_cifar10",
-    "resnet32",
-    "resnet44",
-    "resnet56",
-    "resnet56_cifar10",
-]
+from bitwright.zoo.weights import trained, weights_from_environment
 
 
 class PaddedShortcut(nn.Module):
@@ -61,7 +50,7 @@ class BasicBlock(nn.Module):
         return out
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(nn.Sequential):
     """A residual network for (N, 3, 32, 32) images.
 
     Args:
@@ -70,26 +59,22 @@ class CifarResNet(nn.Module):
     """
 
     def __init__(self, blocks: int, num_classes: int = 10) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.relu = nn.ReLU()
-        self.layer1 = _stage(16, 16, blocks, stride=1)
-        self.layer2 = _stage(16, 32, blocks, stride=2)
-        self.layer3 = _stage(32, 64, blocks, stride=2)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.linear = nn.Linear(64, num_classes)
+        super().__init__(
+            OrderedDict[str, nn.Module](
+                conv1=nn.Conv2d(3, 16, 3, padding=1, bias=False),
+                bn1=nn.BatchNorm2d(16),
+                relu=nn.ReLU(),
+                layer1=_stage(16, 16, blocks, stride=1),
+                layer2=_stage(16, 32, blocks, stride=2),
+                layer3=_stage(32, 64, blocks, stride=2),
+                pool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                linear=nn.Linear(64, num_classes),
+            )
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (N, num_classes)."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        logits: Tensor = self.linear(self.flatten(self.pool(x)))
-        return logits
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
@@ -97,29 +82,24 @@ def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.
     return nn.Sequential(first, *(BasicBlock(out_channels, out_channels) for _ in range(blocks - 1)))
 
 
-def _build(blocks: int, num_classes: int, weights: str | Path | None) -> CifarResNet:
-    model = CifarResNet(blocks, num_classes)
-    return model if weights is None else load_weights(model, weights)
-
-
 def resnet20(num_classes: int = 10, weights: str | Path | None = None) -> CifarResNet:
     """ResNet-20, 0.27 M parameters; with ``weights`` (a file) loaded and in evaluation mode."""
-    return _build(3, num_classes, weights)
+    return trained(CifarResNet(3, num_classes), weights)
 
 
 def resnet32(num_classes: int = 10, weights: str | Path | None = None) -> CifarResNet:
     """ResNet-32, 0.46 M parameters; with ``weights`` (a file) loaded and in evaluation mode."""
-    return _build(5, num_classes, weights)
+    return trained(CifarResNet(5, num_classes), weights)
 
 
 def resnet44(num_classes: int = 10, weights: str | Path | None = None) -> CifarResNet:
     """ResNet-44, 0.66 M parameters; with ``weights`` (a file) loaded and in evaluation mode."""
-    return _build(7, num_classes, weights)
+    return trained(CifarResNet(7, num_classes), weights)
 
 
 def resnet56(num_classes: int = 10, weights: str | Path | None = None) -> CifarResNet:
     """ResNet-56, 0.85 M parameters; with ``weights`` (a file) loaded and in evaluation mode."""
-    return _build(9, num_classes, weights)
+    return trained(CifarResNet(9, num_classes), weights)
 
 
 def resnet20_cifar10() -> CifarResNet:

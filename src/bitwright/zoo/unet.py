@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bitwright.errors import InvalidInput
-from bitwright.zoo.weights import load_weights
-
-__all__ = ["UNet", "unet"]
+from bitwright.zoo.weights import trained
 
 
 class UpBlock(nn.Module):
@@ -93,5 +91,4 @@ def unet(
 
     With ``weights`` (a file) they are loaded and the network is in evaluation mode.
     """
-    model = UNet(in_channels, num_classes, width, depth)
-    return model if weights is None else load_weights(model, weights)
+    return trained(UNet(in_channels, num_classes, width, depth), weights)

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from bitwright.errors import InvalidInput, MissingExtra, first_line
 
-__all__ = ["WEIGHTS_VARIABLE", "load_weights", "weights_from_environment"]
-
 WEIGHTS_VARIABLE = "BITWRIGHT_WEIGHTS"
 """The environment variable that names the folder of weight files."""
 
@@ -66,6 +64,11 @@ def load_weights(model: Network, path: str | Path) -> Network:
         raise InvalidInput(f"the weights in {file} are not finite: {_first_three('NaN or infinity in', broken)}")
     model.load_state_dict(found, strict=False)
     return model.eval()
+
+
+def trained(model: Network, weights: str | Path | None) -> Network:
+    """The network with the weights of a file, in evaluation mode; as it is where there is none."""
+    return model if weights is None else load_weights(model, weights)
 
 
 def weights_from_environment(name: str) -> Path:
