@@ -136,14 +136,10 @@ def load_recipe(path: str) -> Recipe:
     return recipe
 
 
-def load_target(session: Session, policy: str | None, recipe: str | None, folder: Path) -> tuple[Policy, Session]:
-    """The policy that a command works on, and the session under the repairs that come with it.
-
-    Args:
-        session: the plain one.
-        policy: of ``--policy``.
-        recipe: of ``--recipe``, or None.
-        folder: the output folder.
+def load_target(
+    session: Session, policy: str | None, recipe: str | None, folder: Path, default: str | None = None
+) -> tuple[Policy, Session]:
+    """The policy that a command works on, and the plain session under the repairs that come with it.
 
     Raises:
         InvalidInput: both were given, a file that is no recipe, or a repair that refuses.
@@ -152,7 +148,7 @@ def load_target(session: Session, policy: str | None, recipe: str | None, folder
         StoreError: neither was given, and the folder has no policy.
     """
     if recipe is None:
-        return load_policy(policy, folder, session.sites), session
+        return load_policy(policy or default, folder, session.sites), session
     if policy is not None:
         raise InvalidInput(f"a recipe has its own policy; leave out --policy, got {policy}")
     wanted = load_recipe(recipe)

@@ -53,10 +53,8 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
     from bitwright.values.json import lines
     from bitwright.values.sweep import Sweep
 
-    if recipe is None and policy is None:
-        policy = "W8A8"
     with work(job) as session:
-        chosen, under = load_target(session, policy, recipe, job.output)
+        chosen, under = load_target(session, policy, recipe, job.output, "W8A8")
         sites = None if blocks == 0 else grouped(under.graph.sites, blocks)
         batches = under.batches("calibration")
 

@@ -62,11 +62,9 @@ def tensor(
         raise InvalidInput(
             "name the sites, e.g. `bitwright tensor conv1.weight 'layer1.*'`; bitwright sites lists them"
         )
-    if recipe is None and policy is None:
-        policy = "W8A8"
     with work(job) as session:
         found = matching(session.sites, names)
-        chosen, under = load_target(session, policy, recipe, job.output)
+        chosen, under = load_target(session, policy, recipe, job.output, "W8A8")
         views = []
         with session.steps.step("look at tensors", len(found)) as tell:
             for name in found:

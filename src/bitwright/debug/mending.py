@@ -108,12 +108,7 @@ class Mending:
         self.rows = [replace(row, kept=False) if row.kept and row.label in labels else row for row in self.rows]
 
     def instead(self, start: Recipe, actions: Sequence[Action]) -> bool:
-        """Try each of some actions on the network as it was before what was kept; keep the best in its place if better.
-
-        Args:
-            start: the recipe before anything was kept.
-            actions: alternatives to everything that was kept.
-        """
+        """Try alternatives to all that was kept since a recipe; keep the best in its place if it is better."""
         recipe, kept, verdict = self.recipe, self.kept, self.verdict
         self.recipe, self.kept = start, []
         if self.attempt_one_of(actions):

@@ -10,7 +10,6 @@ from bitwright.debug.tensors import tensor_view
 from bitwright.debug.words import share, told
 from bitwright.sensitivity.sweep import sweep
 from bitwright.values.findings import Measurement, Step
-from bitwright.values.sweep import Sweep
 from bitwright.values.tensors import TensorView
 
 CLIPS_MUCH = 0.01
@@ -49,18 +48,14 @@ def look_at_worst(case: Case, state: State) -> Step:
     graph = case.graph(state.recipe)
     analysis = state.sweep or sweep(graph, case.session.batches("calibration"), graph.policy, task=case.task)
     views = []
-    for row in _worst(analysis):
-        bits = graph.policy[row]
-        views.append(tensor_view(graph, row, case.session.batches("calibration"), 8 if bits is None else bits))
+    for name in [row.label for row in analysis.rows[:LOOK_AT] if row.distance > 0]:
+        bits = graph.policy[name]
+        views.append(tensor_view(graph, name, case.session.batches("calibration"), 8 if bits is None else bits))
     conclusion = " ".join(f"{view.site} at {view.bits} bits: {describe(view)}." for view in views)
     rows = tuple(Measurement(view.site, note=describe(view)) for view in views)
     return Step(
         6, title, "done", rows, rule, conclusion, "", state.recipe, at_fault=state.at_fault, tensors=tuple(views)
     )
-
-
-def _worst(analysis: Sweep) -> list[str]:
-    return [row.label for row in analysis.rows[:LOOK_AT] if row.distance > 0]
 
 
 def describe(view: TensorView) -> str:

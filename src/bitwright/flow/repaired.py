@@ -25,11 +25,6 @@ def given(session: Session, recipe: Recipe, predicted: float | None) -> Choice:
 def cheapest_repaired(session: Session, front: Iterable[Candidate], plain: Choice) -> tuple[Choice, Recipe | None]:
     """The cheapest policy of a front that holds the target with repairs; the plain choice where none is cheaper.
 
-    Args:
-        session: the plain one.
-        front: measured candidates.
-        plain: what was chosen without repairs.
-
     Returns:
         The choice, and its recipe: None where repairs save nothing.
     """

@@ -53,11 +53,7 @@ def additions_of(module: GraphModule) -> tuple[Addition, ...]:
 
 
 class TieFreeSteps:
-    """Sets the steps around the additions of a graph for its current bit widths.
-
-    Args:
-        module: the captured graph.
-    """
+    """Sets the steps around the additions of a graph for its current bit widths."""
 
     def __init__(self, module: GraphModule) -> None:
         additions = additions_of(module)

@@ -138,11 +138,9 @@ def _plain_samples(content: bytes) -> bytes:
 
 
 def _check(value: Any, key: str = "") -> None:
-    """Raise :class:`_Unsafe` for a string that torch could run; drop notes on the source code, all but the modules.
+    """Raise :class:`_Unsafe` for a string in a part of the program's JSON that torch could run.
 
-    Args:
-        value: a part of the program's JSON.
-        key: the key that it stands under.
+    ``key`` is what the part stands under. Notes on the source code are dropped, all but the modules.
     """
     if isinstance(value, dict):
         if key == "metadata":

@@ -110,14 +110,6 @@ def _number(given: Any, default: float) -> float:
     return float(given) if isinstance(given, (int, float)) else default
 
 
-def _relu(node: Node) -> tuple[float, float]:
-    return 0.0, math.inf
-
-
-def _relu6(node: Node) -> tuple[float, float]:
-    return 0.0, 6.0
-
-
 def _hardtanh(node: Node) -> tuple[float, float]:
     return _number(argument(node, 1, "min_val"), -1.0), _number(argument(node, 2, "max_val"), 1.0)
 
@@ -212,8 +204,8 @@ OPERATIONS: MappingProxyType[object, Entry] = MappingProxyType(
         aten.hardsigmoid.default: _function("hardsigmoid"),
         aten.elu.default: _function("elu"),
         # Clamps: only the clamped value gets a site.
-        aten.relu.default: Entry("relu", limits=_relu, scales="elementwise", activation=True),
-        aten.relu6.default: Entry("relu6", limits=_relu6, activation=True),
+        aten.relu.default: Entry("relu", limits=lambda node: (0.0, math.inf), scales="elementwise", activation=True),
+        aten.relu6.default: Entry("relu6", limits=lambda node: (0.0, 6.0), activation=True),
         aten.hardtanh.default: Entry("relu6", limits=_hardtanh, activation=True),
         aten.clamp.default: Entry("clamp", limits=_clamp, activation=True),
         aten.clamp_min.default: Entry("clamp", limits=_clamp, activation=True),

@@ -71,12 +71,7 @@ def apply_recipe(
 
 
 def keep_fitted(graph: Graph, recipe: Recipe) -> Recipe:
-    """The recipe with what it came to, so that :meth:`Recipe.save` keeps it.
-
-    Args:
-        graph: as :func:`apply_recipe` left it.
-        recipe: that was applied to it.
-    """
+    """The recipe with what it came to on the graph that it was applied to, so that :meth:`Recipe.save` keeps it."""
     return recipe.with_fitted(take_fitted(graph, recipe.policy, recipe.digest))
 
 

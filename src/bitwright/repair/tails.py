@@ -13,7 +13,6 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer
 from bitwright.graph.operations import entry_of
 from bitwright.graph.places import activation_at
-from bitwright.quantizers.base import Quantizer
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class Tail:
             site = activation_at(graph.module, node)
             if site is not None:
                 if rounding and site.bits is not None:
-                    steps.append(_site(site))
+                    steps.append(lambda value, _, site=site: site(value))  # type: ignore[misc]
             elif entry_of(node).kind == "add":
-                steps.append(_addition(count))
+                steps.append(lambda value, operands, i=count: value + operands[i])  # type: ignore[misc]
                 count += 1
             else:
                 steps.append(_activation(node, constant))
@@ -63,14 +62,6 @@ class Tail:
             return value
 
         return run
-
-
-def _site(site: Quantizer) -> Callable[[Tensor, list[Tensor]], Tensor]:
-    return lambda value, _: site(value)
-
-
-def _addition(position: int) -> Callable[[Tensor, list[Tensor]], Tensor]:
-    return lambda value, operands: value + operands[position]
 
 
 def _activation(node: Node, constant: Callable[[Node], Tensor]) -> Callable[[Tensor, list[Tensor]], Tensor]:

@@ -97,13 +97,7 @@ def value(measure: Measure, number: float) -> str:
 
 
 def interval(measure: Measure, found: Interval | None, unit: bool = True) -> str:
-    """A figure with its interval: ``"90.9% [88.8, 92.7]"``, ``"0.312 [0.280, 0.345] nats"``.
-
-    Args:
-        measure: what it is.
-        found: None becomes a dash.
-        unit: whether to say it.
-    """
+    """A figure with its interval: ``"90.9% [88.8, 92.7]"``, ``"0.312 [0.280, 0.345] nats"``; a dash for None."""
     if found is None:
         return "–"
     if measure.unit == "share":

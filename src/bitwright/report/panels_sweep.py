@@ -55,12 +55,7 @@ class SweepPanel:
 
 
 def sweep_panel(on: Sweep, off: Sweep) -> SweepPanel:
-    """Merge the two sweeps of one policy.
-
-    Args:
-        on: each quantizer alone on, from float.
-        off: each alone off, from the policy.
-    """
+    """Merge the two sweeps of one policy: each quantizer alone on, from float, and alone off, from the policy."""
     gains = {row.label: off.base_row.distance - row.distance for row in off}
     rows = site_rows(on, gains)
     total = sum(row.distance for row in on)

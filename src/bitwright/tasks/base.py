@@ -110,6 +110,7 @@ class Task(ABC):
         name: what users write.
         does: what it is for, in a few words.
         measures: the figures that are means over the samples, in the order in which they are shown.
+        further: figures of all samples together, which :meth:`figures` makes.
         primary: name of the figure that decides.
         distance: name of the one that says how far outputs are from float's.
         agreement: name of the one that is the share of equal decisions; empty where nothing is decided.
@@ -128,6 +129,7 @@ class Task(ABC):
     does: ClassVar[str]
     order: ClassVar[int] = 100
     measures: tuple[Measure, ...]
+    further: tuple[Measure, ...] = ()
     primary: str
     distance: str
     agreement: str = ""
@@ -264,7 +266,7 @@ class Task(ABC):
 
     def measure(self, name: str) -> Measure:
         """What is known of a figure's name."""
-        return next((m for m in self.measures if m.name == name), Measure(name, name))
+        return next((m for m in (*self.measures, *self.further) if m.name == name), Measure(name, name))
 
     def losses(self, outputs: Any, targets: Any, count: int) -> Tensor:
         """(N,) losses by the user's function, with gradients.

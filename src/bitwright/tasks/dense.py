@@ -33,6 +33,7 @@ class Dense(Classes):
     """
 
     name, does, order = "dense", "a class at each position, from logits (N, K, ...): segmentation, tokens", 20
+    further = (MEAN_IOU,)
 
     def __init__(self, *data: Any, ignore: int | None = None, **options: Any) -> None:
         super().__init__(*data, **options)
@@ -68,10 +69,6 @@ class Dense(Classes):
         first = {name: figure for name, figure in found.items() if name == "accuracy"}
         return {**first, MEAN_IOU.name: made, **found}
 
-    def measure(self, name: str) -> Measure:
-        """What is known of a figure's name."""
-        return MEAN_IOU if name == MEAN_IOU.name else super().measure(name)
-
 
 def overlap(head: Head) -> Tensor:
     """(N, 2, K) positions of each class that are predicted and true, and that are one of the two at least."""
@@ -91,9 +88,7 @@ def overlap(head: Head) -> Tensor:
 def mean_iou(overlaps: Array, index: npt.NDArray[np.int64]) -> Array:
     """(r,) mean over the classes that occur of intersection over union, all positions of the samples together.
 
-    Args:
-        overlaps: (N, 2, K), see :func:`overlap`.
-        index: (r, n) samples.
+    Of (N, 2, K) overlaps, see :func:`overlap`, at (r, n) samples.
     """
     times = np.zeros((len(index), len(overlaps)))
     np.add.at(times, (np.arange(len(index))[:, None], index), 1.0)

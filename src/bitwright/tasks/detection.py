@@ -54,7 +54,7 @@ class Detection(Vectors):
     """
 
     name, does, order = "detection", "boxes with labels, made of the outputs by a function of yours: mAP", 60
-    measures = (ERROR,)
+    measures, further = (ERROR,), (MAP, AGREEMENT)
     primary, distance, agreement = "mAP", "error", "agreement"
     harm = "squared change of the outputs, in their standard deviations"
 
@@ -99,11 +99,6 @@ class Detection(Vectors):
             shares = agreements(evidence.ours["found"], evidence.floats["found"], self.score_of_boxes)
             found["agreement"] = draws.figure(AGREEMENT, shares)
         return {**found, **super().figures(evidence, draws)}
-
-    def measure(self, name: str) -> Measure:
-        """What is known of a figure's name."""
-        own = {"mAP": MAP, "agreement": AGREEMENT}
-        return own[name] if name in own else super().measure(name)
 
 
 def truths(targets: Any) -> list[Boxes]:

@@ -37,7 +37,7 @@ class Embedding(Task):
     """
 
     name, does, order = "embedding", "vectors (N, D), compared by their cosine; needs no targets", 50
-    measures = (COSINE, DISTANCE)
+    measures, further = (COSINE, DISTANCE), (ORDER, NEIGHBOURS)
     primary, distance = "cosine", "distance"
     needs_targets = False
     compares = True

@@ -34,7 +34,7 @@ class Language(Classes):
     """
 
     name, does, order = "language", "the next token at each position, from logits (N, T, V): perplexity", 30
-    measures = (AGREEMENT, KL, LOSS)
+    measures, further = (AGREEMENT, KL, LOSS), (PERPLEXITY,)
     primary, bound = "perplexity", ""
 
     def __init__(self, *data: Any, shifted: bool = True, ignore: int | None = None, **options: Any) -> None:
@@ -81,10 +81,6 @@ class Language(Classes):
         tokens = evidence.ours["tokens"]
         ours, floats = (_perplexity(part["loss"] * tokens, tokens) for part in (evidence.ours, evidence.floats))
         return {"perplexity": draws.figure_of(PERPLEXITY, ours, floats, len(tokens)), **found}
-
-    def measure(self, name: str) -> Measure:
-        """What is known of a figure's name."""
-        return PERPLEXITY if name == "perplexity" else super().measure(name)
 
 
 def _perplexity(losses: Array, tokens: Array) -> Statistic:

@@ -31,6 +31,7 @@ class Regression(Vectors):
         Measure("loss", "Loss", larger=False, relative=True),
         Measure("error", "Relative squared error", larger=False),
     )
+    further = (SQNR,)
     primary, distance = "loss", "error"
 
     def read(self, outputs: Named, targets: Any) -> list[tuple[Tensor, Tensor]]:
@@ -69,7 +70,3 @@ class Regression(Vectors):
             decibels = found["error"].value.mapped(lambda error: -10 * math.log10(error) if error > 0 else math.inf)
             found["sqnr"] = Figure(SQNR, decibels)
         return found
-
-    def measure(self, name: str) -> Measure:
-        """What is known of a figure's name."""
-        return SQNR if name == "sqnr" else super().measure(name)
