@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bitwright.report import Agreement, Measured, RunReport
-from bitwright.report.panels_front import agreement_panel, front_panel, point_figures
+from bitwright.report.panels_front import front_panel, point_figures
 from bitwright.values import Front, Policy, Sites
 
 
@@ -73,12 +73,9 @@ def test_names_fall_back_to_the_budget_then_the_place(front: Front, sites: Sites
     ]  # fmt: skip
 
 
-def test_agreement_panel_says_the_correlation_in_words(report: RunReport) -> None:
-    panel = agreement_panel(report.agreements[0])
-    assert panel.same_unit
-    assert panel.sentence == (
+def test_an_agreement_says_the_correlation_in_words(report: RunReport) -> None:
+    assert report.agreements[0].sentence == (
         "Spearman's rank correlation over 3 measured policies: 0.93 [0.80, 0.97] (95%, bootstrap)."
     )
     few = Agreement("fit", "increase of the loss", "top-1 accuracy", report.agreements[0].pairs)
-    assert not agreement_panel(few).same_unit
-    assert agreement_panel(few).sentence == "3 measured policies: too few for a rank correlation."
+    assert few.sentence == "3 measured policies: too few for a rank correlation."

@@ -49,25 +49,27 @@ class RepairReport(Value, kind="repair report", version=2):
     seconds: float = 0.0
     processor_seconds: float = 0.0
 
-    def __str__(self) -> str:
-        whats = list(dict.fromkeys(change.what for change in self.changes))
-        parts = []
-        for what in whats:
+    def _means(self) -> list[tuple[str, list[Change], float, float]]:
+        """Each quantity with the places where it changed, and its mean before and after."""
+        found = []
+        for what in dict.fromkeys(change.what for change in self.changes):
             mine = [change for change in self.changes if change.what == what]
             before, after = (sum(getattr(c, end) for c in mine) / len(mine) for end in ("before", "after"))
-            parts.append(f"mean {what} {before:.3g} to {after:.3g} at {len(mine)} places")
+            found.append((what, mine, before, after))
+        return found
+
+    def __str__(self) -> str:
+        parts = [f"mean {what} {b:.3g} to {a:.3g} at {len(mine)} places" for what, mine, b, a in self._means()]
         said = "; ".join([*parts, *self.notes]) or "nothing to change"
         return f"{self.name}: {said} ({self.seconds:.1f} s)"
 
     def changed(self) -> tuple[str, ...]:
         """What was changed in words: for each quantity its mean over all places, and the place where it moved most."""
         lines = []
-        for what in dict.fromkeys(change.what for change in self.changes):
-            mine = [change for change in self.changes if change.what == what]
+        for what, mine, before, after in self._means():
             if len(mine) == 1:
-                lines.append(f"{mine[0].site}: {what} from {mine[0].before:.3g} to {mine[0].after:.3g}")
+                lines.append(f"{mine[0].site}: {what} from {before:.3g} to {after:.3g}")
                 continue
-            before, after = (sum(getattr(c, end) for c in mine) / len(mine) for end in ("before", "after"))
             most = max(mine, key=lambda change: abs(change.after - change.before))
             lines.append(
                 f"{len(mine)} places: {what} from {before:.3g} to {after:.3g} on average; "

@@ -1,4 +1,4 @@
-"""The panels of the search, as pure data: the Pareto front, and predictions against measurements."""
+"""The panel of the search, as pure data: the Pareto front."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bitwright.report import format as text
 from bitwright.report.panels import mean_bits, others
-from bitwright.report.run_report import Agreement, Measured, Pair
+from bitwright.report.run_report import Measured
 from bitwright.values import Candidate, Front, Interval, Sites, Verdict
 
 
@@ -81,23 +81,6 @@ class FrontPanel:
     reference: Interval | None
     selected: int
     measured_points: int
-
-
-@dataclass(frozen=True)
-class AgreementPanel:
-    """Predictions against measurements of one method.
-
-    Attributes:
-        same_unit: prediction and measurement are the same quantity, so that the diagonal means "exact".
-        sentence: the rank correlation in words.
-    """
-
-    method: str
-    unit: str
-    measured_unit: str
-    pairs: tuple[Pair, ...]
-    same_unit: bool
-    sentence: str
 
 
 def _figures(verdict: Verdict | None) -> dict[str, Interval]:
@@ -206,18 +189,3 @@ def point_figures(point: FrontPoint, unit: str) -> tuple[tuple[str, str], ...]:
     if point.predicted is not None:
         rows.append((f"Predicted ({unit})", text.predicted(point.predicted, unit)))
     return (*rows, *point.costs)
-
-
-def agreement_panel(agreement: Agreement) -> AgreementPanel:
-    """One method's pairs and its rank correlation in words."""
-    n = len(agreement.pairs)
-    rho = agreement.spearman
-    if rho is None:
-        sentence = f"{n} measured policies: too few for a rank correlation."
-    else:
-        sentence = (
-            f"Spearman's rank correlation over {n} measured policies: {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
-            f" ({100 * rho.level:g}%, {rho.method})."
-        )
-    same = agreement.unit == agreement.measured_unit
-    return AgreementPanel(agreement.method, agreement.unit, agreement.measured_unit, agreement.pairs, same, sentence)

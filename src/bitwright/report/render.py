@@ -15,7 +15,7 @@ from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
 from bitwright.report.panels import figures_panel, headline, sensitivity_panel, sites_panel, target_line
 from bitwright.report.panels_debug import debug_panel
-from bitwright.report.panels_front import agreement_panel, front_panel, point_figures
+from bitwright.report.panels_front import front_panel, point_figures
 from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.report.panels_sweep import sweep_panel
 from bitwright.report.panels_tensor import tensor_panel
@@ -46,7 +46,7 @@ def render(report: RunReport) -> str:
     front = report.front
     front_data = front_panel(front, report.sites, report.baselines, chosen) if front is not None and front else None
     sites = sites_panel(report.sites, chosen.policy if chosen else FLOAT)
-    agreement_panels = [agreement_panel(a) for a in report.agreements if a.pairs]
+    agreements = [agreement for agreement in report.agreements if agreement.pairs]
     tables = [sensitivity_panel(t, report.sites) for t in report.tables]
     figures = [point_figures(p, front_data.unit) for p in front_data.points] if front_data else []
     data = {
@@ -55,13 +55,13 @@ def render(report: RunReport) -> str:
         "chosen": [row.bits for row in sites.rows] if chosen else None,
         "front": front_data,
         "figures": figures,
-        "agreement": agreement_panels,
+        "agreement": agreements,
         "sensitivity": tables,
     }
     return _page(
         "report.html",
         data,
-        plots=front_data is not None or bool(agreement_panels),
+        plots=front_data is not None or bool(agreements),
         title=report.title,
         report=report,
         headline=headline(report),
@@ -70,7 +70,7 @@ def render(report: RunReport) -> str:
         figures=figures_panel(report),
         front=front_data,
         front_figures=figures,
-        agreements=agreement_panels,
+        agreements=agreements,
         tables=tables,
         sites=sites,
         parity=parity_panel(report.parity) if report.parity else None,

@@ -65,6 +65,17 @@ class Agreement(Value):
     pairs: tuple[Pair, ...]
     spearman: Interval | None = None
 
+    @property
+    def sentence(self) -> str:
+        """The rank correlation in words."""
+        n, rho = len(self.pairs), self.spearman
+        if rho is None:
+            return f"{n} measured policies: too few for a rank correlation."
+        return (
+            f"Spearman's rank correlation over {n} measured policies: {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
+            f" ({100 * rho.level:g}%, {rho.method})."
+        )
+
 
 @dataclass(frozen=True)
 class RunReport(Value, kind="report", version=3):

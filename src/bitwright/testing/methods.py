@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import numpy as np
 import torch
 
 from bitwright.sensitivity.evidence import Evidence
 from bitwright.sensitivity.method import Method, Scores
 from bitwright.tasks import Classification
-from bitwright.testing.samples import batches, calibrated, described
+from bitwright.testing.samples import Described, batches, calibrated
 from bitwright.values import Policy
 
 
-class MethodContract(ABC):
+class MethodContract(Described[Method]):
     """What every sensitivity method must do; derive from it and write :meth:`make`."""
-
-    @abstractmethod
-    def make(self) -> Method:
-        """The method."""
 
     def _scores(self, bits: tuple[int, ...] = (2, 4, 8)) -> Scores:
         method = self.make()
@@ -27,7 +21,7 @@ class MethodContract(ABC):
 
     def test_it_says_what_it_is(self) -> None:
         """Name, sentence and unit."""
-        described(self.make())
+        super().test_it_says_what_it_is()
         assert self.make().unit, "a method must say what its numbers count"
 
     def test_every_site_has_a_finite_score_at_every_width(self) -> None:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 
 from bitwright.graph.pt2e import PlacementKind, quiet
-from bitwright.testing.samples import Network, batches, calibrated, captured, described
+from bitwright.testing.samples import Described, Network, batches, calibrated, captured
 from bitwright.values import FLOAT, Policy
 
 
-class PlacementContract(ABC):
+class PlacementContract(Described[PlacementKind]):
     """What every placement must do; derive from it and write :meth:`make`."""
-
-    @abstractmethod
-    def make(self) -> PlacementKind:
-        """The placement."""
 
     def _quantizer(self) -> Any:
         with quiet():
             return self.make().function()
-
-    def test_it_says_what_it_is(self) -> None:
-        """Name and sentence."""
-        described(self.make())
 
     def test_sites_are_named_and_stable(self) -> None:
         """The same names, kinds and schemes at each capture, and some weights among them."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -12,11 +11,11 @@ import torch
 from bitwright.errors import InvalidInput
 from bitwright.graph import calibrate
 from bitwright.repair import Repair, RepairReport, put_fitted, take_fitted
-from bitwright.testing.samples import batches, calibrated, captured, described
+from bitwright.testing.samples import Described, batches, calibrated, captured
 from bitwright.values import FLOAT, Policy
 
 
-class RepairContract(ABC):
+class RepairContract(Described[Repair]):
     """What every repair must do; derive from it and write :meth:`make`.
 
     Attributes:
@@ -27,10 +26,6 @@ class RepairContract(ABC):
     options: dict[str, Any] = {}
     tolerance: float = 1e-4
 
-    @abstractmethod
-    def make(self) -> Repair:
-        """The repair."""
-
     def _mended(self) -> tuple[Any, Policy, RepairReport]:
         graph = calibrated()
         policy = Policy.uniform(graph.sites, 4, 8)
@@ -40,7 +35,7 @@ class RepairContract(ABC):
     def test_it_says_what_it_is(self) -> None:
         """Name, sentence, needs, changes, costs, and options with defaults."""
         repair = self.make()
-        described(repair)
+        super().test_it_says_what_it_is()
         assert all((repair.needs, repair.changes, repair.costs)), "say what it needs, changes and costs"
         assert set(self.options) <= set(repair.options), "options are parameters of the function"
         message = ""

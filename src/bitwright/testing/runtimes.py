@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
 
 from bitwright.runtimes import RUNTIMES, Runtime, export
 from bitwright.runtimes.runtime import ExportResult
-from bitwright.testing.samples import batches, calibrated, described
+from bitwright.testing.samples import Described, batches, calibrated
 from bitwright.values import FLOAT, Policy
 
 
-class RuntimeContract(ABC):
+class RuntimeContract(Described[Runtime]):
     """What every runtime must do; derive from it and write :meth:`make`, whose runtime is registered.
 
     Attributes:
@@ -24,10 +23,6 @@ class RuntimeContract(ABC):
 
     steps: float = 0.0
 
-    @abstractmethod
-    def make(self) -> Runtime:
-        """The runtime."""
-
     def _exported(self, folder: str, policy: Policy) -> ExportResult:
         path = Path(folder) / f"model{self.make().suffix}"
         return export(calibrated(), path, runtime=self.make().name, policy=policy)
@@ -35,7 +30,7 @@ class RuntimeContract(ABC):
     def test_it_says_what_it_is(self) -> None:
         """Name, sentence, the name in sentences, version, suffix."""
         runtime = self.make()
-        described(runtime)
+        super().test_it_says_what_it_is()
         assert RUNTIMES[runtime.name] is runtime, "it must be registered"
         assert runtime.version().startswith(runtime.called), "the version starts with the name in sentences"
         assert runtime.suffix.startswith("."), f"a suffix starts with a dot, got '{runtime.suffix}'"

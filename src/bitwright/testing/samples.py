@@ -1,9 +1,10 @@
-"""The small networks that contracts try things on."""
+"""The small network that contracts try things on, and what they all ask."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from bitwright.graph import calibrate, capture
 from bitwright.graph.graph import Graph
 
 CLASSES = 3
+T = TypeVar("T")
 Batch = tuple[Tensor, Tensor]
 
 
@@ -68,11 +70,18 @@ def _calibrated() -> Graph:
     return calibrate(captured(), batches())
 
 
-def described(entry: object) -> None:
-    """Name and sentence of something that is registered."""
-    name, does = getattr(entry, "name", None), getattr(entry, "does", None)
-    assert isinstance(name, str), f"the name must be text, got {name!r}"
-    assert name == name.strip().lower(), f"a name is in small letters, got '{name}'"
-    assert not set(name) & set(" ,:=?"), f"a name has no blanks and none of ',:=?', got '{name}'"
-    assert isinstance(does, str), f"'does' must be a sentence, got {does!r}"
-    assert does.endswith("."), f"'does' must be a sentence, got {does!r}"
+class Described(ABC, Generic[T]):
+    """What everything that is registered must do: it says what it is."""
+
+    @abstractmethod
+    def make(self) -> T:
+        """What is tested."""
+
+    def test_it_says_what_it_is(self) -> None:
+        """Name and sentence."""
+        name, does = (getattr(self.make(), field, None) for field in ("name", "does"))
+        assert isinstance(name, str), f"the name must be text, got {name!r}"
+        assert name == name.strip().lower(), f"a name is in small letters, got '{name}'"
+        assert not set(name) & set(" ,:=?"), f"a name has no blanks and none of ',:=?', got '{name}'"
+        assert isinstance(does, str), f"'does' must be a sentence, got {does!r}"
+        assert does.endswith("."), f"'does' must be a sentence, got {does!r}"

@@ -166,23 +166,23 @@ if (data.agreement && data.agreement.length) {
   const draw = () => {
     const colours = palette();
     const panel = data.agreement[chooser ? Number(chooser.value) : 0];
-    const pairs = panel.pairs;
+    const pairs = panel.pairs, same = panel.unit === panel.measured_unit; // then the diagonal means "exact"
     const interval = pairs.map((p) => ({ value: p.measured, low: p.low === null ? p.measured : p.low, high: p.high === null ? p.measured : p.high }));
     const out = [];
-    if (panel.same_unit) {
+    if (same) {
       const top = Math.max(...pairs.map((p) => Math.max(p.predicted, p.measured)));
       out.push({ x: [0, top], y: [0, top], mode: "lines", line: { color: colours.grey, width: 1, dash: "dash" }, name: "exact", hoverinfo: "skip" });
     }
     out.push({
-      x: pairs.map((p) => p.predicted), y: pairs.map((p) => p.measured), mode: "markers", name: "policy", showlegend: panel.same_unit,
+      x: pairs.map((p) => p.predicted), y: pairs.map((p) => p.measured), mode: "markers", name: "policy", showlegend: same,
       marker: { color: colours.blue, size: 8, opacity: 0.8, line: { width: 1, color: colours.surface } },
       error_y: pairs.some((p) => p.low !== null) ? { ...whiskers(interval, 1, colours.grey), thickness: 1, width: 0 } : undefined,
       hovertemplate: pairs.map((p) => `<b>${escapeText(p.name)}</b><br>predicted ${significant(p.predicted)}<br>measured ${significant(p.measured)}${p.low === null ? "" : ` [${significant(p.low)}, ${significant(p.high)}]`}<extra></extra>`),
     });
-    const wide = !panel.same_unit && spread(pairs.map((p) => p.predicted)) > 20;
+    const wide = !same && spread(pairs.map((p) => p.predicted)) > 20;
     Plotly.react(byId("agreement-plot"), out, layout(colours, {
       xaxis: axis(colours, { title: { text: `Predicted: ${escapeText(panel.unit)}`, standoff: 8 }, ...(wide ? { type: "log", ...ticks(pairs.map((p) => p.predicted)) } : {}) }),
-      yaxis: axis(colours, panel.same_unit ? { rangemode: "tozero" } : {}), annotations: [heading(`Measured: ${escapeText(panel.measured_unit)}`, 1.0)], legend: narrow() ? { orientation: "h", x: 0, xanchor: "left", y: -0.28, yanchor: "top" } : { orientation: "h", x: 1, xanchor: "right", y: 1.0, yanchor: "bottom" },
+      yaxis: axis(colours, same ? { rangemode: "tozero" } : {}), annotations: [heading(`Measured: ${escapeText(panel.measured_unit)}`, 1.0)], legend: narrow() ? { orientation: "h", x: 0, xanchor: "left", y: -0.28, yanchor: "top" } : { orientation: "h", x: 1, xanchor: "right", y: 1.0, yanchor: "bottom" },
     }), config);
   };
   if (chooser) chooser.addEventListener("change", draw);
