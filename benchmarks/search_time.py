@@ -55,8 +55,8 @@ def network(count: int, seed: int, shared: float = 0.0) -> tuple[Sites, Sensitiv
 def with_margins(table: SensitivityTable, seed: int) -> SensitivityTable:
     """The same table behind a margin model."""
     rng = np.random.default_rng(seed)
-    variances = rng.exponential(1.0, (SAMPLES, len(table.sites), 1)) * table.harm
-    return replace(table, margin=MarginModel(np.abs(rng.normal(3.0, 2.0, SAMPLES)), variances))
+    shares = rng.exponential(1.0, (SAMPLES, len(table.sites)))
+    return replace(table, margin=MarginModel(np.abs(rng.normal(3.0, 2.0, SAMPLES)), table.harm, shares))
 
 
 def budgets(sites: Sites) -> list[str]:

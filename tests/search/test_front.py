@@ -210,17 +210,17 @@ def test_a_table_of_another_graph(network: Sites, table: SensitivityTable) -> No
 def margin_table(sites: Sites, seed: int, bits: tuple[int, ...]) -> SensitivityTable:
     """A margin model whose samples disagree about which sites matter."""
     rng = np.random.default_rng(seed)
-    traces = 10 ** rng.normal(0, 0.7, (1, len(sites))) * rng.exponential(1.0, (64, len(sites)))
+    traces, shares = 10 ** rng.normal(0, 0.7, (len(sites), 1)), rng.exponential(1.0, (64, len(sites)))
     noise = 10 ** rng.normal(0, 0.5, (len(sites), 1)) * 4.0 ** -np.array(bits)
     margins = np.abs(rng.normal(2.0, 1.0, 64))
-    variances = traces[:, :, None] * noise
+    variances = traces * noise
     return SensitivityTable(
         "margin-fit",
         "flips",
         sites.names,
         bits,
-        variances.mean(0),
-        margin=MarginModel(margins, variances),
+        variances,
+        margin=MarginModel(margins, variances, shares),
     )
 
 

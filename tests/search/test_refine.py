@@ -37,8 +37,8 @@ def test_the_factors_are_found_again(network: Sites, table: SensitivityTable) ->
 
 def test_a_margin_model_is_scaled_in_its_variances(network: Sites, table: SensitivityTable) -> None:
     rng = np.random.default_rng(2)
-    variances = rng.exponential(1, (200, 5, 1)) * table.harm
-    margin = MarginModel(np.abs(rng.normal(1, 1, 200)), variances)
+    shares = rng.exponential(1, (200, 5))
+    margin = MarginModel(np.abs(rng.normal(1, 1, 200)), table.harm, shares)
     table = replace(table, margin=margin)
     truth = off_scale(table, network, 5.0, 0.2)
     policies = random_policies(network, table.bits, 8)

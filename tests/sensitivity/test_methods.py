@@ -137,7 +137,32 @@ class TestMarginFit:
         generator = np.random.default_rng(0)
         margin = np.ones(200_000)
         products = generator.normal(0, 0.3, (200_000, 1, 1))
-        assert harmful(products, margin).mean() == pytest.approx(0.09, rel=0.02)
+        assert harmful(products, margin) == pytest.approx(np.array([[0.09]]), rel=0.02)
+
+    def test_the_projected_prediction_is_the_formula(self, brute_products):
+        """From products of single-sample backward passes, in float64."""
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
+        inputs = torch.randn(12, 6, dtype=torch.float64)
+        graph = calibrate(capture(model, inputs[:2]), [(inputs, None)])
+        bits = (2, 3, 8)
+        table = sensitivity(graph, [(inputs, None)], "margin-fit", bits, task="classification")
+        m = margins(model(inputs)).detach().numpy()
+        products = brute_products(graph, (inputs,), lambda outputs, n: margins(outputs), bits).numpy()
+        variances, shares = np.zeros((len(table.sites), 3)), (products**2).sum(2)
+        for s in range(len(table.sites)):
+            for b in range(3):
+                change = products[:, s, b]
+                rescaling = min((m @ change) / (m @ m), 0) * m
+                variances[s, b] = np.mean(
+                    [2 * min(max(c, c - r), 0) ** 2 for c, r in zip(change, rescaling, strict=True)]
+                )
+        variances = np.maximum.accumulate(variances[:, ::-1], axis=1)[:, ::-1]
+        policy = Policy({site: bits[i % 3] for i, site in enumerate(table.sites)})
+        columns = [i % 3 for i in range(len(table.sites))]
+        variance = (shares / shares.mean(0)) @ variances[np.arange(len(columns)), columns]
+        chance = 0.5 * torch.erfc(torch.tensor(m / np.sqrt(2 * variance)))
+        assert table.predict(policy) == pytest.approx(float(chance.mean()), rel=1e-4)
 
     def test_it_needs_no_targets(self, digits_graph, data):
         with_targets = sensitivity(digits_graph, [(data[0][:40], data[1][:40])], bits=(4,))

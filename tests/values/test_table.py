@@ -20,7 +20,8 @@ def table(**changes):
 
 def margin_table():
     generator = np.random.default_rng(0)
-    model = MarginModel(generator.uniform(0.1, 3, 50), generator.uniform(0, 1, (50, 3, 3)).astype(np.float32))
+    shares = generator.exponential(1, (50, 3)).astype(np.float32)
+    model = MarginModel(generator.uniform(0.1, 3, 50), generator.uniform(0, 1, (3, 3)), shares)
     return table(method="margin-fit", margin=model), model
 
 
@@ -38,14 +39,14 @@ def test_harms_add_up():
 
 def test_variances_add_up_in_a_margin_model():
     found, model = margin_table()
-    variance = model.variances[:, 0, 2].astype(float) + model.variances[:, 1, 0]
+    variance = model.shares[:, 0] * model.variances[0, 2] + model.shares[:, 1] * model.variances[1, 0]
     expected = np.mean([phi(-m / math.sqrt(v)) for m, v in zip(model.margins, variance, strict=True)])
     assert found.predict(Policy({"a": 8, "b": 2})) == pytest.approx(expected, rel=1e-6)
     assert found.predict(FLOAT) == 0
 
 
 def test_no_noise_flips_nothing_but_ties():
-    model = MarginModel(np.array([1.0, 0.0]), np.zeros((2, 1, 1)))
+    model = MarginModel(np.array([1.0, 0.0]), np.zeros((1, 1)), np.ones((2, 1)))
     assert model.flip_chances(np.zeros(2)).tolist() == [0.0, 0.5]
 
 
@@ -64,9 +65,9 @@ def test_a_linearized_table_is_right_to_first_order():
     assert linear.margin is None
     small = 1e-5
     for row, site in enumerate(NAMES):
-        moved = np.array(model.variances, dtype=float)
-        moved[:, row, 1] *= 1 + small
-        change = MarginModel(model.margins, moved).flip_rate(moved[:, [0, 1, 2], 1].sum(1)) - found.predict(base)
+        moved = model.variances.copy()
+        moved[row, 1] *= 1 + small
+        change = model.flip_rate(model.shares @ moved[:, 1]) - found.predict(base)
         assert change == pytest.approx(linear.at(site, 4) * small, rel=1e-3)
 
 
@@ -132,9 +133,9 @@ def test_other_reasons_to_doubt_a_site_are_kept():
 
 def test_no_prediction_of_a_checked_margin_model_rises_with_bits():
     found, model = margin_table()
-    chances = model.flip_chances(model.variances)
-    assert (chances.mean(0)[:, :-1] < chances.mean(0)[:, 1:]).any()
-    checked = table(margin=model, harm=chances.mean(0), standard_error=chances.std(0)).checked()
+    harm, error = model.alone()
+    assert (harm[:, :-1] < harm[:, 1:]).any()
+    checked = table(margin=model, harm=harm, standard_error=error).checked()
     assert (checked.margin.variances >= model.variances).all()
     for site in NAMES:
         others = {name: 4 for name in NAMES if name != site}
@@ -144,7 +145,7 @@ def test_no_prediction_of_a_checked_margin_model_rises_with_bits():
             checked.linearized(Policy({site: 2, **others})).harm[checked.row(site)].tolist(),
         ):
             assert harms == sorted(harms, reverse=True)
-        alone = checked.margin.flip_chances(checked.margin.variances[:, checked.row(site), 0])
+        alone = checked.margin.flip_chances(checked.margin.variance([checked.row(site)], [0]))
         assert checked.at(site, 2) == pytest.approx(alone.mean())
         assert checked.standard_error[checked.row(site), 0] == pytest.approx(alone.std(ddof=1) / len(alone) ** 0.5)
 

@@ -58,7 +58,7 @@ class Calibration:
             standard_error=None if error is None else error * factors[:, None],
             margin=None
             if table.margin is None
-            else replace(table.margin, variances=np.asarray(table.margin.variances) * factors[:, None]),
+            else replace(table.margin, variances=table.margin.variances * factors[:, None]),
         )
 
 
@@ -152,7 +152,7 @@ def _parts(table: SensitivityTable, sites: Sites, policies: Sequence[Policy]) ->
             if table.margin is None:
                 values.append(np.asarray(table.harm[rows, columns].sum()))
             else:
-                values.append(np.asarray(table.margin.variances[:, rows, columns].sum(1)))
+                values.append(table.margin.variance(rows, columns))
     return np.stack(found["weight"], axis=-1), np.stack(found["activation"], axis=-1)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from bitwright.errors import InvalidInput
-from bitwright.sensitivity.evidence import Evidence, standard_error, white
+from bitwright.sensitivity.evidence import Evidence
 from bitwright.sensitivity.method import METHODS, Method, Scores
 from bitwright.tasks import Task
 from bitwright.values import MarginModel
@@ -33,31 +33,31 @@ def margins(task: Task, outputs: Any, targets: Any, count: int) -> Tensor:
 def margin_fit(evidence: Evidence) -> Scores:
     """As FIT with the margin m_n between the two largest logits instead of the loss.
 
-    Each site adds a variance to each sample's margin; the table predicts the share of predictions that flip,
-    mean_n Phi(-m_n / sqrt(sum_s var[n, s, b])). With projected errors the variance is twice the second moment of the
-    harmful half of the margin's change.
+    Each site adds a variance var[s, b] to the margins, of which sample n has the share r[n, s]; the table predicts the
+    part of the predictions that flip, mean_n Phi(-m_n / sqrt(sum_s r[n, s] var[s, b])). With projected errors the
+    variance is twice the second moment of the harmful half of the margin's change, and the shares are those of the
+    squared changes of all widths together.
     """
     found = evidence.gradients("margin-fit")
     if found.products is None:
-        variances = white(found.squares, evidence.noise)
+        variances, weights = found.squares.mean(0)[:, None] * evidence.noise, found.squares
     else:
-        variances = harmful(found.products, found.values)
-    model = MarginModel(found.values, variances)
-    chances = model.flip_chances(variances)
-    return Scores(
-        chances.mean(0), standard_error(chances), len(found.squares), model, found.parts, notes=evidence.notes
-    )
+        variances, weights = harmful(found.products, found.values), (found.products**2).sum(2)
+    mean = weights.mean(0)
+    shares = np.divide(weights, mean, out=np.ones_like(weights), where=mean > 0)
+    model = MarginModel(found.values, variances, shares)
+    return Scores(*model.alone(), len(found.squares), model, found.parts, notes=evidence.notes)
 
 
 def harmful(products: Any, margins: Any) -> Any:
-    """(N, S, B) variances: twice the square of the part of each change that lowers the margin.
+    """(S, B) variances: twice the mean square, over the samples, of the part of each change that lowers the margin.
 
     A change that is proportional to the margin, with a factor below zero, is a rescaling of the logits and is
     taken off first; a change that raises the margin harms nothing.
     """
     slope = np.tensordot(margins, products, axes=1) / max(float(margins @ margins), 1e-300)
     change = products - np.minimum(slope, 0.0)[None] * margins[:, None, None]
-    return 2.0 * np.minimum(np.maximum(products, change), 0.0) ** 2
+    return (2.0 * np.minimum(np.maximum(products, change), 0.0) ** 2).mean(0)
 
 
 METHODS.register(

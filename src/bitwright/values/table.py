@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -52,14 +53,26 @@ class MarginModel(Value):
 
     Attributes:
         margins: (N,) m_n, difference of the two largest float logits of each sample.
-        variances: (N, S, B) variance that each site at each width adds to each sample's margin.
+        variances: (S, B) variance that each site at each width adds to the margin, on average over the samples.
+        shares: (N, S) what each sample has of it, 1 on average: which samples react to a site, whatever the width. A
+            factor of its own for each width would rest on a single product, and the chance of a flip on few samples.
     """
 
     margins: Packed
-    variances: Packed
+    variances: Array
+    shares: Packed
 
     def _written(self) -> dict[str, Any]:
-        return {"margins": _packed(self.margins), "variances": _packed(self.variances)}
+        return {**super()._written(), "margins": _packed(self.margins), "shares": _packed(self.shares)}
+
+    def variance(self, rows: Sequence[int], columns: Sequence[int]) -> Array:
+        """(N,) variance of each sample's margin with these sites at these widths, the rest in float."""
+        return np.asarray(self.shares[:, list(rows)] @ self.variances[list(rows), list(columns)])
+
+    def alone(self) -> tuple[Array, Array]:
+        """(S, B) share of predictions that flip with each site alone at each width, and its standard error."""
+        chances = self.flip_chances(self.shares[:, :, None] * self.variances)
+        return chances.mean(0), chances.std(0, ddof=1) / math.sqrt(len(chances))
 
     def flip_chances(self, variance: Array) -> Array:
         """Phi(-m_n / sqrt(var_n)), the chance of each sample's prediction to change, (N, ...) like the variances."""
@@ -130,16 +143,15 @@ class SensitivityTable(Value, kind="sensitivity table", version=3):
         """The table with harms that never rise with bits; sites where they did are doubted, and a note says how many.
 
         Fewer bits make larger errors, and a small error is the better understood one: where a width has less harm than
-        a wider one, it gets the wider one's. In a margin model this holds for the variance of each sample, so that
-        whole policies and linearized tables have it, too.
+        a wider one, it gets the wider one's. In a margin model this holds for the variances, so that whole policies and
+        linearized tables have it, too.
         """
         if self.margin is None:
             found = replace(self, harm=falling(self.harm))
         else:
             margin = replace(self.margin, variances=falling(self.margin.variances))
-            chances = margin.flip_chances(margin.variances)
-            error = chances.std(0, ddof=1) / math.sqrt(len(chances))
-            found = replace(self, harm=chances.mean(0), standard_error=error, margin=margin)
+            harm, error = margin.alone()
+            found = replace(self, harm=harm, standard_error=error, margin=margin)
         enough = falling(self.harm)
         raised = (enough - self.harm > _RISE * enough) & (enough > _LEAST * enough.max(initial=0.0))
         rose = {site: ROSE for site, row in zip(self.sites, raised, strict=True) if row.any()}
@@ -192,23 +204,18 @@ class SensitivityTable(Value, kind="sensitivity table", version=3):
             return 0.0
         if self.margin is None:
             return float(sum(self.harm[s, b] for s, b in chosen))
-        return self.margin.flip_rate(self._variance(chosen))
-
-    def _variance(self, chosen: list[tuple[int, int]]) -> Array:
-        assert self.margin is not None
-        rows, columns = zip(*chosen, strict=True) if chosen else ((), ())
-        return np.asarray(self.margin.variances[:, list(rows), list(columns)].sum(1, dtype=np.float64))
+        return self.margin.flip_rate(self.margin.variance([s for s, _ in chosen], [b for _, b in chosen]))
 
     def linearized(self, policy: Policy) -> SensitivityTable:
         """A table whose harms add up, exact to first order around ``policy``; itself if they already do."""
         if self.margin is None:
             return self
-        variance = self._variance(self._choices(policy))
-        slopes = self.margin.flip_rate_slopes(variance)
+        chosen = self._choices(policy)
+        slopes = self.margin.flip_rate_slopes(self.margin.variance([s for s, _ in chosen], [b for _, b in chosen]))
         return replace(
             self,
             method=f"{self.method} (linearized)",
-            harm=np.tensordot(slopes, self.margin.variances, axes=1),
+            harm=(slopes @ self.margin.shares)[:, None] * self.margin.variances,
             margin=None,
             standard_error=None,
         )
