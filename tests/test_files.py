@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bitwright.errors import StoreError
+from bitwright.files import atomic_files
 from bitwright.store import atomic_path, write_atomically
 
 
@@ -90,3 +91,29 @@ def test_a_reader_never_sees_half_a_file_through_kill_9(tmp_path: Path) -> None:
                 time.sleep(0.005)
             process.kill()
         assert path.read_text() in ("a" * 300_000, "b" * 300_000)
+
+
+def test_several_files_take_their_places_together(tmp_path: Path) -> None:
+    target = write_atomically(tmp_path / "new" / "model.xml", "old")
+    with atomic_files(target) as part:
+        assert part.name == "model.xml"
+        part.write_text("new")
+        part.with_suffix(".bin").write_bytes(b"weights")
+        assert target.read_text() == "old"
+    assert {file.name: file.read_text() for file in target.parent.iterdir()} == {
+        "model.xml": "new",
+        "model.bin": "weights",
+    }
+
+
+def test_files_of_a_block_that_raises_leave_what_was_there(tmp_path: Path) -> None:
+    target = write_atomically(tmp_path / "model.xml", "old")
+
+    def write() -> None:
+        with atomic_files(target) as part:
+            part.write_text("half")
+            raise KeyError("stopped")
+
+    with pytest.raises(KeyError):
+        write()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("model.xml", "old")]

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,33 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_files(path: str | Path) -> Iterator[Path]:
+    """A path of the same name, in a folder beside, to write to: alone or with further files beside it.
+
+    When the block ends well they take the places of those in the folder of ``path``, ``path`` itself last, so that who
+    finds it finds the others. When the block raises, everything there stays as it was.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written.
+    """
+    target = Path(path)
+    folder = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        _remove_stale_parts(target)
+        folder.mkdir(parents=True)
+        yield folder / target.name
+        written = sorted(folder.iterdir(), key=lambda file: file.name == target.name)
+        for file in written:
+            _flush(file)
+            os.replace(file, target.with_name(file.name))
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise _store_error(error, target) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _store_error(error: OSError, target: Path) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(
@@ -88,4 +116,4 @@ def _remove_stale_parts(target: Path) -> None:
     for part in target.parent.glob(f".{target.name}.*.part"):
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime > _STALE_SECONDS:
-                part.unlink()
+                shutil.rmtree(part) if part.is_dir() else part.unlink()

@@ -630,6 +630,29 @@ class TestBadInput:
         with open(__file__, encoding="utf-8") as file:
             assert "# the line" in file.readlines()[line - 1]
 
+    def test_a_choice_by_values_belongs_behind_the_network(self):
+        def boxes(m, x):
+            return m.a(x).flatten(2).transpose(1, 2)
+
+        def thresholded(m, x):
+            found = boxes(m, x)[0]
+            return found[found[:, 4] > 0.5]
+
+        def suppressed(m, x):
+            found, kept = boxes(m, x)[0], []
+            for i in found[:, 4].argsort().tolist():
+                if all((found[i] - found[k]).abs().max() > 0.1 for k in kept):
+                    kept.append(i)
+            return found[kept]
+
+        def each(m, x):
+            return [found[found[:, 4] > 0.5] for found in boxes(m, x)]
+
+        for function in (thresholded, suppressed, each):
+            model = Net(function, a=nn.Conv2d(3, 5, 1)).eval()
+            with pytest.raises(CaptureError, match=r"non-maximum suppression\) belongs behind the network: .*decode="):
+                capture(model, torch.randn(2, 3, 4, 4))
+
     def test_a_fixed_batch_size_is_named_as_the_cause(self):
         model = Net(lambda m, x: m.a(x).reshape(2, 8), a=nn.Linear(8, 8)).eval()
         with pytest.raises(

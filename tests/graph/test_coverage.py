@@ -15,7 +15,7 @@ from torchao.quantization.pt2e.quantizer import Quantizer
 
 from bitwright.cost import Bops
 from bitwright.graph import calibrate, capture
-from bitwright.graph.coverage import CONSTANT, PARAMETER, STACK, UNKNOWN, UNPLACED
+from bitwright.graph.coverage import CONSTANT, JOINED, PARAMETER, STACK, UNKNOWN, UNPLACED
 from bitwright.values import FLOAT, Coverage, LeftOut, Operation, Policy, Site, Sites
 
 _spec = importlib.util.spec_from_file_location("networks", Path(__file__).parents[1] / "runtimes" / "networks.py")
@@ -301,6 +301,37 @@ def test_operands_that_another_placement_leaves_in_float_are_named():
     graph = capture(nn.Sequential(nn.Linear(8, 6), nn.ReLU()).eval(), torch.randn(2, 8), Nowhere())
     assert graph.coverage.left_out == (LeftOut("0", "linear", 48, 48, UNPLACED),)
     assert graph.coverage.operands == 0
+
+
+class Head(nn.Module):
+    """A detector's end: pixels beside probabilities, of two scales; and a concatenation that a layer reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.fine, self.coarse, self.mixed = nn.Conv2d(3, 5, 1), nn.Conv2d(3, 5, 2, stride=2), nn.Conv2d(6, 3, 1)
+
+    def forward(self, x):
+        x = self.mixed(torch.cat([x, x.flip(3)], 1))
+        found = []
+        for y in (self.fine(x), self.coarse(x)):
+            y = y.flatten(2).transpose(1, 2)
+            found.append(torch.cat([y[..., :4] * 160, y[..., 4:].sigmoid()], 2))
+        return torch.cat(found, 1)
+
+
+def test_what_a_concatenation_joins_on_its_way_out_keeps_its_own_values():
+    torch.manual_seed(0)
+    model, x = Head().eval(), torch.randn(64, 3, 8, 8)
+    graph = calibrate(capture(model, x[:2]), [(x, None)])
+    assert [site.name for site in graph.sites if site.operation == "cat"] == ["cat"]  # the one that a layer reads
+    kinds = [(entry.kind, entry.macs, entry.weights, entry.reason) for entry in graph.coverage.left_out]
+    assert kinds == [("cat", 0, 0, JOINED)] * 3
+    assert graph.coverage.complete
+    assert graph.coverage.sentences() == (f"cat ('cat' and 2 more; no multiply-accumulates) stays in float: {JOINED}.",)
+    with torch.no_grad():
+        expected, found = model(x), graph.apply(Policy.uniform(graph.sites, 8, 8))(x)
+    assert found[..., 4].unique().numel() > 100  # on the grid of the pixels it would be 3
+    assert (found[..., 4] - expected[..., 4]).abs().max() < 0.05
 
 
 def test_coverage_by_hand():

@@ -187,3 +187,17 @@ def test_the_predicted_size_is_the_files_but_for_what_describes_the_graph(captur
         differences.append(exported.bytes - size.of(policy, graph.sites))
     quantized = differences[1:]
     assert max(quantized) - min(quantized) < 0.2 * max(quantized)  # the graph takes about the same at every width
+
+
+def test_a_runtime_that_fails_half_way_leaves_the_old_file(wide, tmp_path, monkeypatch):
+    path = export(wide, tmp_path / "model.onnx", policy=FLOAT).path
+    before = path.read_bytes()
+
+    def stops(graph, path, storage="smallest"):
+        path.write_bytes(b"half")
+        raise ExportError("stopped")
+
+    monkeypatch.setattr(RUNTIMES["onnxruntime"], "export", stops)
+    with pytest.raises(ExportError, match="stopped"):
+        export(wide, path)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model.onnx", before)]

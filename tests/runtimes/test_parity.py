@@ -17,6 +17,7 @@ from bitwright.errors import PolicyMismatch
 from bitwright.graph import calibrate, capture
 from bitwright.graph.pt2e import edge_quantizer
 from bitwright.runtimes import export, parity, predict
+from bitwright.runtimes.parity import _Apart
 from bitwright.tasks import evaluate, wilson
 from bitwright.values import FLOAT, Policy
 
@@ -229,3 +230,15 @@ def test_resnet20_predicts_the_same_on_every_test_image(resnet20, tmp_path, widt
     assert found.samples == len(evaluation)
     assert found.exact_agreement == 1.0
     assert found.fused_agreement >= 0.995
+
+
+def test_infinite_values_are_equal_to_themselves_and_nan_to_nothing():
+
+    masked, apart = torch.tensor([1.0, -math.inf, 3.0], dtype=torch.float64), _Apart()
+    assert apart.add(masked, masked.clone()) == 0.0
+    assert apart.closeness(None).sqnr is None
+    apart.add(masked, masked + torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64))
+    found = apart.closeness(None)
+    assert found.steps == pytest.approx(0.5 * 255 / 2)
+    assert found.relative_error == pytest.approx(0.5 / math.sqrt(20))
+    assert apart.add(masked, torch.full_like(masked, math.nan)) == math.inf

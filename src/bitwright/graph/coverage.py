@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bitwright.graph.names import Names, attribute_at, layer_name
 from bitwright.graph.operations import OPERATIONS, entry_of, kind_of, moves_only, source_of
-from bitwright.graph.placement import varying_values
-from bitwright.graph.places import site_behind, weight_at
+from bitwright.graph.placement import only_joins, varying_values
+from bitwright.graph.places import quantizer_at, site_behind, weight_at
 from bitwright.graph.walk import Call
 from bitwright.values import LeftOut, Operation
 
@@ -27,6 +27,7 @@ UNKNOWN = "Bitwright has no integer form of this operation"
 CONSTANT = "one of its operands is made of constants alone, as an initial state is"
 STACK = "its weight is a stack of matrices, one for each entry of a batch"
 UNPLACED = "the placement puts no site at one of its operands"
+JOINED = "nothing computes with the result, so that what it joins need not share one grid"
 PARAMETER = "of parameters, only weights of convolutions, matrix products and lookups are quantized"
 
 
@@ -81,6 +82,8 @@ def operations_of(
             macs, sites, reason = observed.unknown[node] // batch, [None, None], UNKNOWN
         else:
             left_out += [LeftOut(name, kind_of(node), 0, count, PARAMETER) for name, count in weights.items()]
+            if only_joins(node) and node in varying and not any(quantizer_at(module, user) for user in node.users):
+                left_out.append(LeftOut(names.unique(layer_name(node)), kind_of(node), 0, 0, JOINED))
             continue
         name, kind = names.unique(layer_name(node)), kind_of(node)
         operations.append(Operation(name, kind, macs, *sites))

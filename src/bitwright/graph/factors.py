@@ -145,7 +145,9 @@ def _others(product: Product, name: str, quantizers: Mapping[str, Quantizer]) ->
 
 def _larger_weight(own: Affine, fixed: list[list[Affine]]) -> Affine | None:
     """A weight's grid with the next larger steps that suit all products, channel by channel; None for its own."""
-    first = steps = own.scale.flatten().cpu()
+    # Channels share few different steps: each is looked at once.
+    first, place = own.scale.flatten().cpu().unique(return_inverse=True)
+    steps = first
     for _ in range(PER_OCTAVE):
         good = torch.ones_like(steps, dtype=torch.bool)
         for grids in fixed:
@@ -155,7 +157,7 @@ def _larger_weight(own: Affine, fixed: list[list[Affine]]) -> Affine | None:
         steps = torch.where(good, steps, next_larger(steps, own.low, own.high))
     if torch.equal(steps, first):
         return None
-    return replace(own, scale=steps.reshape(own.scale.shape).to(own.scale.device))
+    return replace(own, scale=steps[place].reshape(own.scale.shape).to(own.scale.device))
 
 
 def _larger_result(own: Affine, factors: list[Affine], product: Product, up: bool) -> Affine | None:

@@ -14,11 +14,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 from bitwright.errors import first_line
 from bitwright.graph.calling import Calling
 
+CHOOSING = (
+    "what chooses boxes by their values (thresholds, non-maximum suppression) belongs behind the network: return the "
+    "raw outputs, and let the task choose, as bw.tasks.Detection(decode=...) does"
+)
 ROWS = (
     "shapes must not depend on values: compute for all samples and weigh the results, e.g. "
-    "sum(gate[:, i, None] * expert(x)), or use torch.where in place of masks as an index"
+    f"sum(gate[:, i, None] * expert(x)), or use torch.where in place of masks as an index; {CHOOSING}"
 )
-VALUES = "write the branch or loop without Python control flow on tensor values (torch.where, torch.cond)"
+VALUES = f"write the branch or loop without Python control flow on tensor values (torch.where, torch.cond); {CHOOSING}"
 BATCH = "use x.shape[0] or -1 in view and reshape, and no loop over the samples of a batch"
 UNSUPPORTED = "replace the unsupported call, or register it as a torch.library custom operator"
 TYPES = "return tensors, or tuples, dictionaries or dataclasses of tensors"

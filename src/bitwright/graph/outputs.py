@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._pytree import SUPPORTED_NODES, tree_flatten, tree_unflatten
 
-from bitwright.errors import BitwrightWarning, InvalidInput, nearest
+from bitwright.errors import BitwrightWarning, CaptureError, InvalidInput, nearest
+from bitwright.graph.obstacles import CHOOSING
 from bitwright.graph.symbols import value_of
 
 
@@ -71,6 +73,7 @@ def keep_outputs(module: GraphModule, returns: tuple[str, ...]) -> tuple[str, ..
 
     Raises:
         InvalidInput: there is no output of such a name.
+        CaptureError: the size of an output depends on values.
     """
     last = next(reversed(module.graph.nodes))
     info = module.graph._codegen.pytree_info  # type: ignore[attr-defined]
@@ -84,6 +87,9 @@ def keep_outputs(module: GraphModule, returns: tuple[str, ...]) -> tuple[str, ..
                 f"returns must name outputs of the network, {', '.join(known)}, got '{name}'{nearest(name, known)}"
             )
     kept = returns or tuple(name for name, node in known.items() if _dimensions(node)) or tuple(known)
+    for name in kept:
+        if free_unbacked_symbols(value_of(known[name])):
+            raise CaptureError(f"the size of the output '{name}' depends on values, not on shapes alone; {CHOOSING}")
     left_out = [name for name in known if name not in kept]
     if left_out and not returns:
         warnings.warn(

@@ -6,6 +6,8 @@
 - operations that only move values (reshape, slice, zero padding, max pooling) keep the grid of their input;
 - a linear layer or matrix product that makes a network output leaves it in float (logits are compared, not
   computed on);
+- a concatenation whose result only leaves the network stays in float: nothing computes with it, and what it joins, such
+  as a detector's pixels and probabilities, keeps the grids that it has, if any;
 - constants, values made from constants alone (masks, initial states) and integer inputs (token ids) are left alone;
 - a softmax reads what a float operation made, and sums of scores and masks, as they are: a mask's -inf would stretch
   any range.
@@ -89,7 +91,7 @@ def place(module: GraphModule) -> Placement:
             if isinstance(weight, Node) and weight.op == "get_attr":
                 placement.weights[(weight, node)] = None
             continue
-        if not _is_tensor_operation(node, varying) or not _is_float(node) or _masks_scores(node):
+        if not _is_tensor_operation(node, varying) or not _is_float(node) or _masks_scores(node) or only_joins(node):
             continue
         if isinstance(weight, Node) and weight.op == "get_attr":
             placement.weights[(weight, node)] = None
@@ -142,11 +144,13 @@ def _quantize_result(placement: Placement, node: Node) -> None:
     placement.outputs[tail] = None
 
 
+def only_joins(node: Node) -> bool:
+    """Whether a node concatenates values that leave the network as they are, or concatenated once more."""
+    return entry_of(node).kind == "cat" and _only_feeds_output(node)
+
+
 def _only_feeds_output(node: Node) -> bool:
-    for user in node.users:
-        if user.op == "output":
-            continue
-        if moves_only(user) and _only_feeds_output(user):
-            continue
-        return False
-    return True
+    return all(
+        user.op == "output" or (moves_only(user) and _only_feeds_output(user)) or only_joins(user)
+        for user in node.users
+    )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.errors import ExportError, InvalidInput, first_line, nearest
-from bitwright.files import write_atomically
 from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
 from bitwright.runtimes.activations import insert_activation
@@ -34,7 +33,7 @@ def write(graph: Graph, path: Path, storage: str) -> ExportResult:
         InvalidInput: an unknown storage.
         MissingExtra: the packages of the extra ``onnx`` are not installed.
         ExportError: an operation has no equivalent in the format, or the file would be too large for it.
-        StoreError: the file cannot be written.
+        OSError: the file cannot be written.
     """
     if storage not in STORAGES:
         raise InvalidInput(f"storage must be one of {', '.join(STORAGES)}, got '{storage}'{nearest(storage, STORAGES)}")
@@ -53,7 +52,7 @@ def write(graph: Graph, path: Path, storage: str) -> ExportResult:
     _describe(model, graph)
     notes = _notes(scales)
     data = _serialized(model)
-    write_atomically(path, data)
+    path.write_bytes(data)
     return ExportResult(path, len(data), float_bytes, notes, scales)
 
 

@@ -242,12 +242,15 @@ class _Apart:
 
     def add(self, value: Tensor, other: Tensor) -> float:
         """Add a batch; the largest difference in it."""
-        difference = value - other
+        # A mask's -inf is equal to itself; a NaN is as far away as can be.
+        difference = torch.where(value == other, 0.0, value - other).nan_to_num(nan=math.inf)
+        value = value[value.isfinite()]
         largest = float(difference.abs().max())
         self._largest = max(self._largest, largest)
         self._apart += float(difference.square().sum())
         self._whole += float(value.square().sum())
-        self._low, self._high = min(self._low, float(value.min())), max(self._high, float(value.max()))
+        if value.numel():
+            self._low, self._high = min(self._low, float(value.min())), max(self._high, float(value.max()))
         return largest
 
     def closeness(self, step: float | None) -> Closeness:

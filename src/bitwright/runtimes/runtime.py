@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy.typing as npt
 
 from bitwright.errors import MissingExtra
+from bitwright.files import atomic_files
 from bitwright.graph.graph import Graph
 from bitwright.registry import Registry, check_options, options_of
 from bitwright.settings import DEFAULTS
@@ -80,7 +81,12 @@ class Runtime(ABC):
 
     @abstractmethod
     def export(self, graph: Graph, path: Path) -> ExportResult:
-        """Write the graph under the current policy; further parameters with defaults are the runtime's options."""
+        """Write the graph under the current policy; further parameters with defaults are the runtime's options.
+
+        Args:
+            graph: calibrated.
+            path: of the file, in a folder of its own; what the runtime writes beside it goes along.
+        """
 
     @abstractmethod
     def load(self, path: str | Path, optimised: bool = True, threads: int = 1) -> Session:
@@ -150,6 +156,6 @@ def export(
     """
     chosen = RUNTIMES[runtime]
     check_options(f"runtime '{runtime}'", options_of(chosen.export, ("graph", "path")), options)
-    with graph.applied(graph.policy if policy is None else policy):
-        result = chosen.export(graph, Path(path), **options)
-    return replace(result, notes=(*graph.coverage.sentences(), *result.notes))
+    with graph.applied(graph.policy if policy is None else policy), atomic_files(path) as target:
+        result = chosen.export(graph, target, **options)
+    return replace(result, path=Path(path), notes=(*graph.coverage.sentences(), *result.notes))

@@ -53,23 +53,24 @@ class Coverage:
     @property
     def complete(self) -> bool:
         """Whether every multiplication and every weight is covered."""
-        return not self.left_out
+        return not any(entry.macs or entry.weights for entry in self.left_out)
 
     def sentences(self) -> tuple[str, ...]:
         """What stays in float, with the reasons: one sentence with the shares, then one for each kind; none if nothing.
 
         The kinds with the most multiply-accumulates come first, then those with the most weights.
         """
-        if self.complete:
-            return ()
         groups: dict[tuple[str, str], list[LeftOut]] = {}
         for entry in self.left_out:
             groups.setdefault((entry.kind, entry.reason), []).append(entry)
         ordered = sorted(groups.items(), key=lambda group: (-_macs(group[1]), -_weights(group[1])))
-        return (
+        shares = (
             f"Whatever the policy, {_percent(self.all_macs - self.macs, self.all_macs)} of the multiply-accumulates "
             f"and {_percent(self.all_weights - self.weights, self.all_weights)} of the weights stay in float, "
-            "counted at 32 bits.",
+            "counted at 32 bits."
+        )
+        return (
+            *([] if self.complete else [shares]),
             *(self._group(kind, reason, entries) for (kind, reason), entries in ordered),
         )
 
