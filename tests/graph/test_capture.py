@@ -655,9 +655,7 @@ class TestBadInput:
 
     def test_a_fixed_batch_size_is_named_as_the_cause(self):
         model = Net(lambda m, x: m.a(x).reshape(2, 8), a=nn.Linear(8, 8)).eval()
-        with pytest.raises(
-            CaptureError, match=r"the code fixes the batch size: use x.shape\[0\] or -1 in view/reshape"
-        ):
+        with pytest.raises(CaptureError, match=r"the code fixes the batch size: .*use x.shape\[0\] or -1 in view"):
             capture(model, torch.randn(2, 8))
 
     def test_a_model_that_is_random_is_refused(self):

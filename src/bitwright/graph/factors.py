@@ -146,7 +146,7 @@ def _others(product: Product, name: str, quantizers: Mapping[str, Quantizer]) ->
 def _larger_weight(own: Affine, fixed: list[list[Affine]]) -> Affine | None:
     """A weight's grid with the next larger steps that suit all products, channel by channel; None for its own."""
     # Channels share few different steps: each is looked at once.
-    first, place = own.scale.flatten().cpu().unique(return_inverse=True)
+    first, place = torch.unique(own.scale.flatten().cpu(), return_inverse=True)
     steps = first
     for _ in range(PER_OCTAVE):
         good = torch.ones_like(steps, dtype=torch.bool)
