@@ -175,7 +175,8 @@ class Settings(BaseModel):
         Any, one_of("quantizer"), with_attribute("annotate", "a name or a PT2E Quantizer"), Flag("NAME")
     ] = "auto"
     """Where tensors are quantized: auto as edge, or as linear where run finds that better; edge-tensor has one step for
-    each weight, linear leaves everything between linear layers in float, weight-only all activations."""
+    each weight, linear leaves everything between linear layers in float, dynamic too, with the range of each tensor;
+    weight-only leaves all activations in float."""
     returns: Annotated[tuple[str, ...], BeforeValidator(listed), Flag("LIST", empty="all")] = ()
     """Outputs of the model to keep, by name or position, e.g. logits; the others are left out."""
     runtime: Annotated[str, one_of("runtime"), Flag("NAME")] = "onnxruntime"

@@ -73,7 +73,7 @@ def test_groups_are_of_inputs(block, ids):
     assert sites["down.weight"].scales == 16 * 4
 
 
-@pytest.mark.parametrize("placement", ["linear", "weight-only"])
+@pytest.mark.parametrize("placement", ["linear", "dynamic", "weight-only"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_the_file_gives_what_is_simulated(block, ids, tmp_path, placement, bits):
     graph = calibrate(capture(block, ids[:2], placement), [(ids, None)])
@@ -83,6 +83,32 @@ def test_the_file_gives_what_is_simulated(block, ids, tmp_path, placement, bits)
     found = parity(graph, exported.path, [(ids, None)])
     assert found.exact_difference < 1e-5
     assert found.fused_difference < 1e-5
+
+
+def test_dynamic_products_are_integer_products_with_biases_in_float(block, ids, tmp_path):
+    import onnx
+
+    graph = capture(block, ids[:2], "dynamic")  # ranges are made from each tensor, so that nothing is calibrated
+    policy = Policy.uniform(graph.sites, 8, 8)
+    exported = export(graph, tmp_path / "m.onnx", policy=policy)
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "m.onnx")).graph.node]
+    assert kinds.count("MatMulInteger") == 5
+    assert kinds.count("DynamicQuantizeLinear") == 4
+    assert exported.scales["biases"] == {}
+    assert exported.scales["sites"]["up.input"]["dynamic"]
+    found = parity(graph, exported.path, [(ids, None)])
+    assert found.exact_difference < 1e-5
+    graph.apply(policy)
+    with torch.no_grad():
+        wanted, alone = graph(ids), torch.cat([graph(row[None]) for row in ids])
+    assert not torch.equal(wanted, alone)  # one grid for a whole batch
+
+
+@pytest.mark.parametrize("bits", [3, 6, 12, 16])
+def test_dynamic_widths_without_an_operator_of_their_own(block, ids, tmp_path, bits):
+    graph = capture(block, ids[:2], "dynamic")
+    exported = export(graph, tmp_path / "m.onnx", policy=Policy.uniform(graph.sites, 8, bits))
+    assert parity(graph, exported.path, [(ids, None)]).exact_difference < 1e-3
 
 
 def test_unused_scales_are_not_in_the_file(block, ids, tmp_path):

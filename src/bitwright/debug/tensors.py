@@ -52,7 +52,7 @@ def tensor_view(graph: Graph, site: str, batches: Any = None, bits: int = 8, *, 
     quantizer.check_range(bits)
     with torch.no_grad():
         rounded = quantizer.rounded(bits, tensor)
-        return _view(graph, site, tensor, rounded, quantizer.grid(bits).to(tensor.device), bits)
+        return _view(graph, site, tensor, rounded, quantizer.grid_for(tensor, bits).to(tensor.device), bits)
 
 
 def _activation(graph: Graph, quantizer: Quantizer, batches: Any, samples: int) -> Tensor:

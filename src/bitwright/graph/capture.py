@@ -33,6 +33,7 @@ from bitwright.graph.symbols import batch_symbols, shape_of_one, value_of
 from bitwright.graph.walk import Walk
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
+from bitwright.quantizers.dynamic import DynamicQuantizer
 from bitwright.quantizers.uniform import ActivationQuantizer, WeightQuantizer
 from bitwright.values import Site, Sites
 
@@ -288,7 +289,7 @@ def _with_sites(
                     module_path(source)[0],
                     "input" if source.op == "placeholder" else kind_of(source),
                 )
-                quantizer = ActivationQuantizer(site)
+                quantizer = DynamicQuantizer(site) if scheme.dynamic else ActivationQuantizer(site)
             by_observer[id(observer)] = quantizer
             holder.add_module(f"site_{len(by_observer) - 1}", quantizer)
             table[site.name] = quantizer

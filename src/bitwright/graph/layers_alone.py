@@ -111,6 +111,15 @@ PLACEMENTS.register(
 )
 PLACEMENTS.register(
     PlacementKind(
+        name="dynamic",
+        order=13,
+        does="As linear, with the range of each tensor that passes instead of one from calibration.",
+        function=partial(layer_quantizer, "dynamic"),
+        first=((_SMOOTH,),),
+    )
+)
+PLACEMENTS.register(
+    PlacementKind(
         name="weight-only",
         order=14,
         does=f"Weights alone, with a step for {GROUP} inputs.",

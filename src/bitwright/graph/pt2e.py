@@ -288,11 +288,13 @@ def scheme_of(observer: Any, is_weight: bool, group_size: int | None = None) -> 
     dtype = getattr(observer, "dtype", None)
     if dtype not in (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32):
         return None
-    if getattr(observer, "is_dynamic", False):
-        raise CaptureError(
-            "the quantizer asks for dynamic activation ranges, which are not simulated; use its static configuration"
-        )
+    dynamic = bool(getattr(observer, "is_dynamic", False))
     qscheme = getattr(observer, "qscheme", torch.per_tensor_affine)
+    if dynamic and (is_weight or qscheme != torch.per_tensor_affine):
+        raise CaptureError(
+            "the quantizer asks for dynamic ranges of weights, of rows or around zero; simulated are those of whole "
+            "activations with a zero point"
+        )
     low, high = getattr(observer, "quant_min", None), getattr(observer, "quant_max", None)
     if low is None or high is None:
         info = torch.iinfo(dtype)
@@ -309,5 +311,6 @@ def scheme_of(observer: Any, is_weight: bool, group_size: int | None = None) -> 
         axis=axis,
         group_size=group,
         narrow=low < 0 and low == -high,
+        dynamic=dynamic,
         native_bits=max(2, (int(high) - int(low)).bit_length()),
     )

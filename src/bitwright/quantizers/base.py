@@ -59,6 +59,19 @@ class Quantizer(nn.Module):
         kept by their identity.
         """
 
+    def grid_for(self, tensor: Tensor, bits: int) -> Affine:
+        """The grid on which a tensor is rounded at a width: :meth:`grid`, unless each tensor has its own."""
+        return self.grid(bits)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether :meth:`grid_for` makes a grid from each tensor that passes, as the runtime does.
+
+        :meth:`grid` is then the one for a tensor that reaches as far as what calibration saw: an estimate for what
+        looks at steps without values. Nothing that is exported depends on it, and biases stay in float.
+        """
+        return False
+
     @property
     def takes_grids(self) -> bool:
         """Whether :meth:`fix` takes grids and integers that were chosen elsewhere: what repairs of rounding need."""
@@ -95,16 +108,17 @@ class Quantizer(nn.Module):
 
         With gradients and without, the values are the same to the last bit.
         """
-        return fake_quantize(tensor, self.grid(bits).to(tensor.device))
+        return fake_quantize(tensor, self.grid_for(tensor, bits).to(tensor.device))
 
     def integers(self, bits: int, tensor: Tensor | None = None) -> Tensor:
         """The integers that stand for the weight at a width, or at an activation for ``tensor``, as floats.
 
-        ``dequantized(integers(bits), grid(bits))`` is what :meth:`quantize` gives, to the last bit.
+        ``dequantized(integers(bits), grid(bits))`` is what :meth:`quantize` gives, to the last bit; at an activation
+        with ``grid_for(tensor, bits)``.
         """
         with torch.no_grad():
             tensor = self.weight if tensor is None else tensor
-            return integers(tensor, self.grid(bits).to(tensor.device))
+            return integers(tensor, self.grid_for(tensor, bits).to(tensor.device))
 
     def rounded(self, bits: int, tensor: Tensor | None = None) -> Tensor:
         """The weight (at an activation: ``tensor``) rounded at any width, without gradient, made anew."""

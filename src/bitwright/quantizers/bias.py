@@ -107,7 +107,7 @@ class BiasQuantizer(nn.Module):
         smallest power of two times that with which it fits. Without a bias the plain product.
         """
         inputs, weight = self._sources
-        if inputs.bits is None or weight.bits is None or weight.site.scheme.granularity == "group":
+        if inputs.bits is None or weight.bits is None or inputs.dynamic or weight.site.scheme.granularity == "group":
             return None
         plain = inputs.grid(inputs.bits).scale.cpu() * weight.grid(weight.bits).scale.flatten().cpu()
         if bias is None:
@@ -129,7 +129,7 @@ class BiasQuantizer(nn.Module):
         """Round, with a straight-through gradient, or pass through."""
         inputs, weight = self._sources
         bias = self.effective(bias)
-        if inputs.bits is None or weight.bits is None:
+        if inputs.bits is None or weight.bits is None or inputs.dynamic:
             self._kept = None
             return bias
         grids = inputs.grid(inputs.bits), weight.grid(weight.bits)

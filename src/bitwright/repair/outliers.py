@@ -76,7 +76,7 @@ def clip(
         for node, site in site_calls(graph.module).items():
             if site.site.kind == "weight" or site.bits is None:
                 continue
-            if names is None or site.site.name in names:
+            if (names is None or site.site.name in names) and not site.dynamic:
                 if site.observed is None:
                     raise InvalidInput(
                         f"the clipping search needs what calibration saw at site '{site.site.name}'; pass batches to "

@@ -10,6 +10,7 @@ import torch
 
 from bitwright.quantizers.base import Quantizer
 from bitwright.runtimes.builder import Builder, replace
+from bitwright.runtimes.dynamic import insert_dynamic
 
 # Operations that only move values, with the position of the moved input. Runtimes run them on integers when the same
 # QuantizeLinear stands behind them as in front.
@@ -81,6 +82,8 @@ def stored_grid(quantizer: Quantizer) -> Grid:
 def insert_activation(builder: Builder, marker: Any, quantizer: Quantizer) -> dict[str, Any]:
     """Put QuantizeLinear and DequantizeLinear where a marker is; returns what the scales file says of the site."""
     assert quantizer.bits is not None
+    if quantizer.dynamic:
+        return insert_dynamic(builder, marker, quantizer)
     grid = stored_grid(quantizer)
     source, low, high = _without_clamp(marker, grid)
     result = _pair(builder, marker, source, grid, low, high)

@@ -65,6 +65,14 @@ class Builder:
         made.name = None  # its output's name says it all, and small networks are made of names
         return value
 
+    def nodes(self, anchor: Any, operation: str, inputs: list[Any], names: list[str]) -> tuple[Any, ...]:
+        """As :meth:`node`, for an operation with several outputs; returns them."""
+        values = [self.ir.Value(name=self.unique(name)) for name in names]
+        made = self.ir.node(operation, inputs, outputs=values)
+        self.graph.insert_before(anchor, made)
+        made.name = None
+        return tuple(values)
+
     def tidy(self) -> None:
         """Remove what is no longer used, sort, and drop the domain of the markers."""
         common = self.ir.passes.common

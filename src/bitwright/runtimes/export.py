@@ -13,6 +13,7 @@ from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
 from bitwright.runtimes.activations import insert_activation
 from bitwright.runtimes.builder import Builder, replace
+from bitwright.runtimes.dynamic import use_integer_products
 from bitwright.runtimes.guards import keep_float_weights, keep_softmax_exact
 from bitwright.runtimes.runtime import ExportResult
 from bitwright.runtimes.trace import DOMAIN, Marked, mark
@@ -61,7 +62,8 @@ def scales_json(result: ExportResult) -> str:
 
     Per site: ``kind``, ``bits``, ``dtype`` (ONNX type), ``low`` and ``high`` (smallest and largest integer), ``scale``
     (one number, one for each channel along ``axis``, or a list for each output channel with one for each group of
-    ``group_size`` inputs) and ``zero_point``; a real number is (integer - zero_point) * scale. Biases are int32.
+    ``group_size`` inputs) and ``zero_point``, both null where they are made from each tensor (``dynamic``); a real
+    number is (integer - zero_point) * scale. Biases are int32.
     """
     lines = []
     for key, value in result.scales.items():
@@ -89,6 +91,7 @@ def _insert_sites(model: Any, marked: Marked, storage: str) -> dict[str, Any]:
         else:
             activation = marked.activations[label]
             sites[activation.site.name] = insert_activation(builder, marker, activation)
+    use_integer_products(builder)
     keep_float_weights(builder)
     keep_softmax_exact(builder)
     builder.tidy()

@@ -19,7 +19,7 @@ from bitwright.errors import ExportError
 from bitwright.graph.graph import Graph
 from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import aten, channel_constants, entry_of
-from bitwright.graph.places import bias_at, quantizer_at
+from bitwright.graph.places import bias_at, quantizer_at, site_behind
 from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
@@ -67,6 +67,7 @@ def mark(graph: Graph) -> Marked:
         copied = copy.deepcopy(graph.module.graph)
         module = GraphModule(graph.module, copied)
     marked = Marked(module)
+    dynamic = {node for node in copied.nodes if _reads_dynamic(graph.module, node)}
     holder = nn.Module()
     module.add_module(MARKERS, holder)
     for node in list(copied.nodes):
@@ -85,7 +86,7 @@ def mark(graph: Graph) -> Marked:
             node.replace_all_uses_with(unrounded)
             copied.erase_node(node)
     _drop_ones(module)
-    _flatten_linears(module)
+    _flatten_linears(module, dynamic)
     _keep_pooled_dimensions(module)
     copied.eliminate_dead_code()
     module.delete_all_unused_submodules()
@@ -168,10 +169,20 @@ def _shape(node: Any) -> list[Any] | None:
     return list(value.shape) if isinstance(value, Tensor) else None
 
 
-def _flatten_linears(module: GraphModule) -> None:
-    """Run linear layers on matrices: runtimes have an integer kernel for Gemm with a bias, none for MatMul plus Add."""
+def _reads_dynamic(module: GraphModule, node: Node) -> bool:
+    """Whether an operation reads an activation whose grid is made from each tensor."""
+    role = entry_of(node).layer
+    site = site_behind(module, node.args[role.input]) if role is not None else None
+    return site is not None and site.bits is not None and site.dynamic
+
+
+def _flatten_linears(module: GraphModule, left_alone: set[Node]) -> None:
+    """Run linear layers on matrices: runtimes have an integer kernel for Gemm with a bias, none for MatMul plus Add.
+
+    Not those whose input's grid is made from each tensor, which become MatMulInteger.
+    """
     for node in list(module.graph.nodes):
-        if entry_of(node).kind != "linear":
+        if entry_of(node).kind != "linear" or node in left_alone:
             continue
         shape, source = _shape(node), _shape(node.args[0])
         if shape is None or source is None or len(shape) < 3:

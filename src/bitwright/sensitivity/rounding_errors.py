@@ -31,7 +31,9 @@ class RoundingErrors:
 
     def turned(self, site: str, width: int, value: Tensor, out: Tensor) -> Tensor:
         """Errors of an activation at one of the widths with their sign turned, t - Q(t), written to ``out``."""
-        grid = self._grids.get((site, width))
+        grid, quantizer = self._grids.get((site, width)), self._quantizers[site]
         if grid is None:
-            grid = self._grids[site, width] = self._quantizers[site].grid(self.bits[width]).to(value.device)
+            grid = quantizer.grid_for(value, self.bits[width]).to(value.device)
+            if not quantizer.dynamic:
+                self._grids[site, width] = grid
         return shortfall(value, grid, out)

@@ -78,7 +78,7 @@ class QuantizerContract(ABC):
             quantizer.check_range(width)
             quantizer.bits = width
             tensor = self.values(quantizer)
-            grid, found = quantizer.grid(width), quantizer.integers(width, self._given(quantizer, tensor))
+            grid, found = quantizer.grid_for(tensor, width), quantizer.integers(width, self._given(quantizer, tensor))
             assert grid.low <= float(found.min()), f"integers below the grid at {width} bits"
             assert float(found.max()) <= grid.high, f"integers above the grid at {width} bits"
             assert torch.equal(found, found.round()), f"integers that are not whole at {width} bits"
@@ -118,8 +118,11 @@ class QuantizerContract(ABC):
         """Gradients are those of the quantizer with its rounding errors, in steps, held where they are.
 
         Central differences in float64 along random directions, of the tensor and of each parameter. Values at the ends
-        of a grid are left out: on which side of an end the gradient stops is the quantizer's own affair.
+        of a grid are left out: on which side of an end the gradient stops is the quantizer's own affair. So are grids
+        that are made from each tensor: they move with the values at the ends.
         """
+        if self.make().dynamic:
+            return
         for width in self.widths:
             quantizer = self.make().double()
             tensor = self._away_from_ends(quantizer, self.values(quantizer).double()).requires_grad_()
@@ -174,7 +177,7 @@ class QuantizerContract(ABC):
         file.seek(0)
         read = torch.load(file, weights_only=True)
         others = [self.make()]
-        if not self.mixes:
+        if not self.mixes and not quantizer.dynamic:
             others.append(_uniform(quantizer))
         for other in others:
             other.load(read)

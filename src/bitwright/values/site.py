@@ -27,6 +27,7 @@ class Scheme(Value):
         axis: the channel axis for ``"channel"`` and ``"group"`` (the output channels), else None.
         group_size: elements that share a scale, for ``"group"`` only.
         narrow: leave out the lowest integer, so that the grid is symmetric (-127 .. 127).
+        dynamic: the range is that of each tensor that passes, not one that calibration found.
         native_bits: the width that the placement asked for (8 for nearly all backends); the width
             at which the backend itself runs this site.
     """
@@ -37,6 +38,7 @@ class Scheme(Value):
     axis: int | None = None
     group_size: int | None = None
     narrow: bool = False
+    dynamic: bool = False
     native_bits: int = 8
 
     def integer_range(self, bits: int) -> tuple[int, int]:
