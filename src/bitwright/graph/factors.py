@@ -136,9 +136,9 @@ class Factors:
 
 
 def _others(product: Product, name: str, quantizers: Mapping[str, Quantizer]) -> list[Affine] | None:
-    """The grids of the other sites, the result last; None unless all are activations and narrow."""
+    """The grids of the other sites, the result last; None unless all are activations with narrow grids of their own."""
     stand = [quantizers[other] for other in (*product.factors, product.result) if other != name]
-    if not stand or any(q.bits is None or q.bits > _BITS or q.site.kind == "weight" for q in stand):
+    if not stand or any(q.bits is None or q.bits > _BITS or q.dynamic or q.site.kind == "weight" for q in stand):
         return None
     return [q.grid(q.bits) for q in stand if q.bits is not None]
 

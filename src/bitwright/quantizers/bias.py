@@ -77,7 +77,7 @@ class BiasQuantizer(nn.Module):
         everything above 8 bits, for which there are no integer kernels.
         """
         inputs, weight = self._sources
-        if weight.settling is None or weight.bits is None:
+        if weight.settling is None or weight.bits is None or inputs.dynamic:
             return
         if inputs.bits is None or max(inputs.bits, weight.bits) > 8 or weight.site.scheme.granularity != "channel":
             return

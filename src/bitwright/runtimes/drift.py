@@ -59,7 +59,7 @@ def first_drift(
         quantizer = graph.quantizers[name]
         assert quantizer.bits is not None
         apart = (torch.from_numpy(other).reshape(value.shape) - value).abs() / float(
-            quantizer.grid(quantizer.bits).scale
+            quantizer.grid_for(value, quantizer.bits).scale
         )
         if float(apart.max()) > 0.5:
             differing = float((apart > 0.5).double().mean())

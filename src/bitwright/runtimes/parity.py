@@ -142,7 +142,10 @@ def output_steps(graph: Graph) -> list[float | None]:
     """Size of one step of each output under the current policy; None for one that stays in float."""
     returned = next(node for node in graph.module.graph.nodes if node.op == "output").args[0]
     found = [site_behind(graph.module, value) for value in tree_leaves(returned) if isinstance(value, Node)]
-    return [None if site is None or site.bits is None else float(site.grid(site.bits).scale) for site in found]
+    return [
+        None if site is None or site.bits is None or site.dynamic else float(site.grid(site.bits).scale)
+        for site in found
+    ]
 
 
 def _policy(metadata: Mapping[str, str], graph: Graph, path: str | Path) -> Policy:
