@@ -46,7 +46,7 @@ class Branches(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM, unrolled into linear layers that share a weight."""
+    """A linear layer on the states of an LSTM."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -234,9 +234,8 @@ class Experts(nn.Module):
 LEFT_OUT = {
     "a stack of weights": (Experts, (8,), "matmul", 3 * 8 * 6, 3 * 8 * 6, STACK),
     "an initial state": (
-        lambda: Net(lambda m, x: m.head(m.layer(x)[0][:, -1]),
-                    layer=nn.RNN(4, 6, batch_first=True), head=nn.Linear(6, 2)),
-        (3, 4), "linear", 6 * 6, 0, CONSTANT,
+        lambda: Net(lambda m, x: m.head(m.layer(x)), layer=nn.RNNCell(4, 6), head=nn.Linear(6, 2)),
+        (4,), "linear", 6 * 6, 6 * 6, CONSTANT,
     ),
     "a parameter that is added": (
         lambda: Net(lambda m, x: m.head(x + m.positions), positions=matrix(1, 5, 8), head=nn.Linear(8, 3)),

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Graph
 from torch.utils.flop_counter import FlopCounterMode
 
-from bitwright.graph.operations import OPERATIONS, aten, entry_of, moves_only
+from bitwright.graph.operations import OPERATIONS, aten, bitwright, entry_of, moves_only
 
 IMAGE, ROW, VIDEO = (2, 4, 6, 6), (2, 4, 6), (2, 4, 4, 4, 4)
 # Shapes (tuples) become random tensors; everything else is passed as it is.
@@ -27,6 +27,10 @@ CALLS = {
     aten.conv_transpose2d.input: [(IMAGE, (4, 3, 3, 3), (6,), [2, 2], [1, 1], [0, 0], 2)],
     aten.conv_transpose3d.input: [(VIDEO, (4, 3, 2, 2, 2), (6,), [2, 2, 2], [0, 0, 0], [0, 0, 0], 2)],
     aten.linear.default: [(ROW, (5, 6), (5,))],
+    bitwright.lstm.default: [((3, 7, 20), (20, 5), (20,), None, False, None)],
+    bitwright.gru.default: [((3, 7, 15), (15, 5), (15,), (3, 5), True)],
+    bitwright.rnn_tanh.default: [((3, 7, 5), (5, 5), None, (3, 5), False)],
+    bitwright.rnn_relu.default: [((3, 1, 5), (5, 5), (5,), None, True)],
     aten.matmul.default: [((2, 3, 4, 5), (2, 3, 5, 6))],
     aten.bmm.default: [((3, 4, 5), (3, 5, 6))],
     aten.mm.default: [((4, 5), (5, 6))],

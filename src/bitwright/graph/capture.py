@@ -26,9 +26,10 @@ from bitwright.graph.lookups import look_up_bags
 from bitwright.graph.model import prepared, run
 from bitwright.graph.names import Names, activation_name, attribute_at, module_path
 from bitwright.graph.obstacles import capture_message
-from bitwright.graph.operations import argument, bias_of, entry_of, kind_of
+from bitwright.graph.operations import argument, bias_of, entry_of, kind_of, rounds_bias, siblings
 from bitwright.graph.outputs import flatten, keep_outputs, register
 from bitwright.graph.places import BIASES, SITES, site_behind
+from bitwright.graph.recurrent import take_apart
 from bitwright.graph.symbols import batch_symbols, shape_of_one, value_of
 from bitwright.graph.walk import Walk
 from bitwright.quantizers.base import Quantizer
@@ -135,6 +136,7 @@ def _export(model: Any, examples: Any, returns: tuple[str, ...]) -> _Exported:
         _without_mutation(module)
         module = copy.deepcopy(module)
         look_up_bags(module)
+        take_apart(module)
         fold_computed_weights(module)
         return _Exported(module, calling, inputs, expected)
 
@@ -335,18 +337,21 @@ def _round_biases(module: GraphModule, table: dict[str, Quantizer]) -> None:
         if role is None:
             continue
         bias = bias_of(node)
-        inputs = site_behind(module, node.args[role.input])
         weight = site_behind(module, node.args[role.weight])
+        rounds = rounds_bias(node)  # if not, repairs can correct it all the same
+        inputs = site_behind(module, node.args[role.input]) if rounds else None
         grouped = role.transposed and argument(node, role.arguments["groups"], "groups", 1) != 1
-        if bias is None or bias.op != "get_attr" or grouped or inputs is None or weight is None:
+        if bias is None or bias.op != "get_attr" or grouped or weight is None or (inputs is None and rounds):
             continue
-        if (inputs.site.kind, weight.site.kind) == ("activation", "weight"):
+        if weight.site.kind == "weight" and (inputs is None or inputs.site.kind == "activation"):
             label = f"bias_{len(list(holder.children()))}"
-            holder.add_module(label, BiasQuantizer(str(bias.target), table, inputs.site.name, weight.site.name))
+            source = None if inputs is None else inputs.site.name
+            holder.add_module(label, BiasQuantizer(str(bias.target), table, source, weight.site.name))
             with module.graph.inserting_before(node):
                 rounded = module.graph.call_module(f"{BIASES}.{label}", (bias,))
             rounded.meta = dict(bias.meta)
-            node.replace_input_with(bias, rounded)
+            for reader in siblings(node):
+                reader.replace_input_with(bias, rounded)
 
 
 def _hash(module: GraphModule) -> str:

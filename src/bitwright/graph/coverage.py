@@ -2,7 +2,8 @@
 
 Multiply-accumulates (MACs) are counted by one rule: each element of a product of tensors counts as many as it adds up,
 whatever the operands are: weights, or two activations as in attention, where every pair of a query and a key counts,
-masked or not. Elementwise operations, softmax, norms, pooling and lookups count none. That is half of what
+masked or not, and so does every step of a recurrent layer, the first with its zero state among them. Elementwise
+operations, softmax, norms, pooling and lookups count none. That is half of what
 ``torch.utils.flop_counter`` counts, which stands in for operations that the table does not know.
 """
 
@@ -26,6 +27,7 @@ from bitwright.values import LeftOut, Operation
 UNKNOWN = "Bitwright has no integer form of this operation"
 CONSTANT = "one of its operands is made of constants alone, as an initial state is"
 STACK = "its weight is a stack of matrices, one for each entry of a batch"
+STATE = "runtimes keep the state of a recurrent layer in float from step to step"
 UNPLACED = "the placement puts no site at one of its operands"
 JOINED = "nothing computes with the result, so that what it joins need not share one grid"
 PARAMETER = "of parameters, only weights of convolutions, matrix products and lookups are quantized"
@@ -94,8 +96,11 @@ def operations_of(
 
 def _reason(node: Node, missing: list[Node], varying: set[Node]) -> str:
     """Why some operands of a multiplication have no site; empty where none is missing."""
+    role = entry_of(node).layer
+    if role is not None and role.recurrent and missing == [node.args[role.input]]:
+        return STATE
     sources = [source_of(operand) for operand in missing]
-    if any(source.op == "get_attr" for source in sources) and entry_of(node).layer is None:
+    if any(source.op == "get_attr" for source in sources) and role is None:
         return STACK
     if any(source.op != "get_attr" and source not in varying for source in sources):
         return CONSTANT

@@ -2,8 +2,8 @@
 
 Attention becomes matmul, softmax, matmul; an einsum becomes permutations and a batched matmul; a sum of a matrix and a
 product (``addmm``, as in Hugging Face's ``Conv1D``) becomes a linear layer; a bilinear layer a linear layer on outer
-products. Recurrent layers (LSTM, GRU) become linear layers that share one weight, as PyTorch's own decompositions
-unroll them.
+products. Cells of recurrent layers, and LSTMs with projections, become linear layers that share one weight, as
+PyTorch's own decompositions unroll them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bitwright.graph.operations import OPERATIONS, aten, entry_of
+from bitwright.graph.recurrent import opened_stacks
 
 
 def attention(
@@ -130,10 +131,11 @@ _OWN: dict[Any, Callable[..., Tensor]] = {
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
     """Open up what hides products; a program without it is returned as it is."""
-    vectors = any(_by_vector(node) for node in program.graph.nodes)
-    if not vectors and not any(entry_of(node).opened for node in program.graph.nodes):
+    stacks, vectors = opened_stacks(program), any(_by_vector(node) for node in program.graph.nodes)
+    if not stacks and not vectors and not any(entry_of(node).opened for node in program.graph.nodes):
         return program
-    hiding: list[Any] = [target for target, entry in OPERATIONS.items() if entry.opened]  # one can open into another
+    # One can open into another.
+    hiding: list[Any] = [*(target for target, entry in OPERATIONS.items() if entry.opened), *stacks]
     known: dict[Any, Any] = {**get_decompositions(hiding), **_OWN}
     general = torch.export.default_decompositions()
     table = {target: known.get(target) or general[target] for target in hiding}

@@ -41,7 +41,7 @@ class InputRows:
         width = layer.matrix(layer.weight.weight).shape[2]
         quota = math.ceil((ROWS if width <= 1024 else ROWS_WIDE) / self._batches)
         each = math.ceil(quota / result.shape[0])
-        rows = Positions(layer, result, each, self._generator).inputs(call.args[0])
+        rows = Positions(layer, result, each, self._generator).inputs(layer.role.entering(call.args, result))
         self._rows.setdefault(layer.weight.site.name, []).append(rows[:, :quota].float().cpu())
         return result
 

@@ -55,6 +55,11 @@ class Layer:
         return role
 
     @property
+    def recurrent(self) -> bool:
+        """Whether the weight is multiplied with the state of the step before."""
+        return self.role.recurrent
+
+    @property
     def transposed(self) -> bool:
         """Whether it is a transposed convolution."""
         return self.role.transposed

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
+from bitwright.numerics import recurrence
+
 aten = torch.ops.aten
+bitwright = torch.ops.bitwright
 
 Macs = Callable[[torch.Size, torch.Size, torch.Size], int]
 """Multiply-accumulates, from the shapes of the output and of the two factors."""
@@ -36,6 +40,7 @@ class WeightRole:
         dims: spatial dimensions of a convolution, 0 for others.
         transposed: whether it is a transposed convolution.
         lookup: whether it picks rows of the weight by their numbers instead of multiplying.
+        states: for a recurrence: the states behind its steps, from its arguments and its result.
         arguments: name -> position of what a convolution has besides.
     """
 
@@ -46,7 +51,20 @@ class WeightRole:
     dims: int = 0
     transposed: bool = False
     lookup: bool = False
+    states: Callable[[Sequence[Any], Tensor], Tensor] | None = None
     arguments: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the weight is multiplied with the state of the step before; ``input`` is then what is added."""
+        return self.states is not None
+
+    def entering(self, args: Sequence[Any], result: Tensor) -> Tensor:
+        """What the weight is multiplied with in a call with these arguments; of a recurrence in all of its steps."""
+        if self.states is None:
+            return args[self.input]  # type: ignore[no-any-return]
+        hidden, reverse = (args[self.arguments[name]] for name in ("hidden", "reverse"))
+        return recurrence.states_before(self.states(args, result), hidden, reverse)
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,8 @@ class Entry:
             channel of an image that it flattens (or averages) to one row a sample.
         activation: whether it is an activation function: element by element, a function of its first argument.
         opened: whether it hides matrix products and is opened up before sites are placed.
+        recurrence: for a stack of recurrent layers: what each layer in each direction becomes, behind a linear layer.
+        cell: for a recurrence that has a cell state: what gives the last one.
     """
 
     kind: str = ""
@@ -86,11 +106,13 @@ class Entry:
     scales: Literal["elementwise", "spatial", "flattening"] | None = None
     activation: bool = False
     opened: bool = False
+    recurrence: Any = None
+    cell: Any = None
 
     @property
     def layer(self) -> WeightRole | None:
         """The role of the weight that it multiplies with; None for lookups and for operations without a weight."""
-        return self.weight if self.weight is not None and not self.weight.lookup else None
+        return self.weight if self.macs is not None else None
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -128,11 +150,17 @@ def _each_input(output: torch.Size, source: torch.Size, weight: torch.Size) -> i
     return source.numel() * weight[1:].numel()
 
 
+def _each_gate(output: torch.Size, source: torch.Size, weight: torch.Size) -> int:
+    """Every gate of every step, the first with its zero state among them, adds one product for each state."""
+    return source.numel() * weight[1]
+
+
 def _matrix_product(output: torch.Size, left: torch.Size, right: torch.Size) -> int:
     return output.numel() * left[-1]
 
 
 _CONVOLUTION = MappingProxyType({"stride": 3, "padding": 4, "dilation": 5, "groups": 6})
+_RECURRENCE = MappingProxyType({"hidden": 3, "reverse": 4, "cell": 5})
 _TRANSPOSED = MappingProxyType({"stride": 3, "padding": 4, "output_padding": 5, "groups": 6, "dilation": 7})
 
 
@@ -146,10 +174,17 @@ def _transposed(dims: int) -> Entry:
     return Entry(f"conv_transpose{dims}d", (0,), weight=role, macs=_each_input)
 
 
+def _recurrence(kind: str, cell: Any = None) -> Entry:
+    role = WeightRole(states=lambda _, result: result, arguments=_RECURRENCE)
+    return Entry(kind, weight=role, macs=_each_gate, features_last=True, cell=cell)
+
+
 def _function(kind: str) -> Entry:
     return Entry(kind, (0,), activation=True)
 
 
+# The states are made anew: those of the other operation pass a site, and the recurrence does not see what that rounds.
+_CELL = WeightRole(states=lambda args, _: recurrence.lstm(*args[:6]), arguments=_RECURRENCE)
 _LINEAR = Entry("linear", (0,), weight=WeightRole(), macs=_each_output, float_output=True, features_last=True)
 _MATMUL = Entry("matmul", (0, 1), macs=_matrix_product, float_output=True, features_last=True)
 _AVERAGE_POOL = Entry("avg_pool", (0,), scales="spatial")
@@ -174,6 +209,11 @@ OPERATIONS: MappingProxyType[object, Entry] = MappingProxyType(
         aten.conv_transpose3d.input: _transposed(3),
         aten.linear.default: _LINEAR,
         aten.embedding.default: Entry("embedding", weight=WeightRole(1, 0, None, lookup=True), features_last=True),
+        bitwright.lstm.default: _recurrence("lstm", cell=bitwright.lstm_cell.default),
+        bitwright.lstm_cell.default: Entry("lstm", weight=_CELL, features_last=True),
+        bitwright.gru.default: _recurrence("gru"),
+        bitwright.rnn_tanh.default: _recurrence("rnn"),
+        bitwright.rnn_relu.default: _recurrence("rnn"),
         # Two operands from the network.
         aten.matmul.default: _MATMUL,
         aten.bmm.default: _MATMUL,
@@ -275,10 +315,11 @@ OPERATIONS: MappingProxyType[object, Entry] = MappingProxyType(
         aten.gru_cell.default: _OPENED,
         aten.rnn_tanh_cell.default: _OPENED,
         aten.rnn_relu_cell.default: _OPENED,
-        aten.lstm.input: _OPENED,
-        aten.gru.input: _OPENED,
-        aten.rnn_tanh.input: _OPENED,
-        aten.rnn_relu.input: _OPENED,
+        # Taken apart into the recurrences of its layers.
+        aten.lstm.input: Entry(recurrence=bitwright.lstm.default),
+        aten.gru.input: Entry(recurrence=bitwright.gru.default),
+        aten.rnn_tanh.input: Entry(recurrence=bitwright.rnn_tanh.default),
+        aten.rnn_relu.input: Entry(recurrence=bitwright.rnn_relu.default),
     }
 )
 
@@ -317,6 +358,24 @@ def source_of(node: Node) -> Node:
     while moves_only(node) and isinstance(node.args[0], Node):
         node = node.args[0]
     return node
+
+
+def feeds_recurrence(node: Node) -> bool:
+    """Whether a value is the part of the gates that the input of a recurrent layer makes: no runtime rounds that."""
+    roles = [(user, entry_of(user).weight) for user in node.users]
+    return bool(roles) and all(role and role.recurrent and user.args[role.input] is node for user, role in roles)
+
+
+def rounds_bias(node: Node) -> bool:
+    """Whether runtimes round the bias of an operation with a weight; they leave those of recurrent layers in float."""
+    role = entry_of(node).layer
+    return role is not None and not role.recurrent and not feeds_recurrence(node)
+
+
+def siblings(node: Node) -> list[Node]:
+    """The operation itself and, of a recurrence with a cell state, the one that gives that: they share all operands."""
+    role = entry_of(node).layer
+    return list(node.args[role.input].users) if role is not None and role.recurrent else [node]  # type: ignore[union-attr]
 
 
 def bias_of(node: Node) -> Node | None:

@@ -8,6 +8,8 @@
   computed on);
 - a concatenation whose result only leaves the network stays in float: nothing computes with it, and what it joins, such
   as a detector's pixels and probabilities, keeps the grids that it has, if any;
+- a recurrent layer reads quantized values and has quantized weights; between its steps everything stays in float, and
+  what it puts out is quantized where an operation of the kinds above reads it;
 - constants, values made from constants alone (masks, initial states) and integer inputs (token ids) are left alone;
 - a softmax reads what a float operation made, and sums of scores and masks, as they are: a mask's -inf would stretch
   any range.
@@ -20,7 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.fx import GraphModule, Node
 
-from bitwright.graph.operations import entry_of, moves_only, source_of
+from bitwright.graph.operations import entry_of, feeds_recurrence, moves_only, source_of
 
 
 @dataclass
@@ -87,7 +89,7 @@ def place(module: GraphModule) -> Placement:
     for node in module.graph.nodes:
         role = entry_of(node).weight
         weight = node.args[role.weight] if role is not None else None
-        if role is not None and role.lookup:
+        if role is not None and not entry_of(node).operands:
             if isinstance(weight, Node) and weight.op == "get_attr":
                 placement.weights[(weight, node)] = None
             continue
@@ -139,7 +141,7 @@ def _quantize_result(placement: Placement, node: Node) -> None:
             tail = users[0]
         else:
             break
-    if entry_of(node).float_output and tail is node and _only_feeds_output(node):
+    if entry_of(node).float_output and tail is node and (_only_feeds_output(node) or feeds_recurrence(node)):
         return
     placement.outputs[tail] = None
 

@@ -10,12 +10,13 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 from torch.fx import Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer
-from bitwright.graph.walk import Hooks, Values, Walk, free, unrounded
+from bitwright.graph.walk import Call, Hooks, Values, Walk, free, unrounded
 
 
 class Lane:
@@ -126,6 +127,32 @@ class Twins:
         """Shape of a node's value in the first batch, None before it is known or after it was freed."""
         value = self.float.values[0].get(node)
         return value.shape if isinstance(value, Tensor) else None
+
+    def entering(self, layer: Layer) -> list[Tensor]:
+        """What the layer's weight is multiplied with in the quantized network, as it is at the present stop."""
+        if not layer.recurrent:
+            return self.quantized[layer.node.args[layer.role.input]]  # type: ignore[index]
+        return [layer.role.entering(call.args, result) for call, result in self._calls(self.quantized, layer)]
+
+    def products(self, lane: Lane, layer: Layer) -> list[Tensor]:
+        """(N, ..., channels) what the layer makes of its weight and bias: its output, unless it is a recurrence."""
+        if not layer.recurrent:
+            return lane[layer.node]
+        role, found = layer.role, []
+        for call, result in self._calls(lane, layer):
+            bias = None if role.bias is None else call.args[role.bias]
+            found.append(functional.linear(role.entering(call.args, result), call.args[role.weight], bias))
+        return found
+
+    def _calls(self, lane: Lane, layer: Layer) -> list[tuple[Call, Tensor]]:
+        """The layer's calls and results, made anew: weight and bias as they are now."""
+
+        def keep(call: Call) -> Any:
+            return call, call()
+
+        node = layer.node
+        with torch.no_grad():
+            return [self.walk.compute(node, values.fork({**values.hooks, node: keep})) for values in lane.values]
 
     def bias(self, layer: Layer) -> Tensor | None:
         """(outputs,) a layer's current bias, a repair's correction included, before it is rounded; None without."""

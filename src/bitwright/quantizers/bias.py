@@ -26,16 +26,16 @@ class BiasQuantizer(nn.Module):
     Args:
         name: of the bias.
         table: site name -> what stands there now: the graph's own table.
-        inputs: the site of the operation's input.
+        inputs: the site of the operation's input; None where the runtime leaves the bias in float.
         weight: the site of its weight.
 
     Attributes:
-        input_site: name of the operation's input's site.
+        input_site: name of the operation's input's site, or None.
         weight_site: name of its weight's.
         corrections: width of the weight -> the bias that a repair put in the place of the network's own.
     """
 
-    def __init__(self, name: str, table: Mapping[str, Quantizer], inputs: str, weight: str) -> None:
+    def __init__(self, name: str, table: Mapping[str, Quantizer], inputs: str | None, weight: str) -> None:
         super().__init__()
         self.name = name
         self._table, self.input_site, self.weight_site = table, inputs, weight
@@ -46,9 +46,14 @@ class BiasQuantizer(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_settled": {}}  # ids mean nothing in a copy
 
-    @property
-    def _sources(self) -> tuple[Quantizer, Quantizer]:
-        return self._table[self.input_site], self._table[self.weight_site]
+    def _grids(self) -> tuple[Affine, Affine] | None:
+        """The present grids of input and weight; None where one of them is in float, and the bias with it."""
+        if self.input_site is None:
+            return None
+        inputs, weight = self._table[self.input_site], self._table[self.weight_site]
+        if inputs.bits is None or weight.bits is None or inputs.dynamic:
+            return None
+        return inputs.grid(inputs.bits), weight.grid(weight.bits)
 
     def correct(self, bits: int, bias: Tensor | None) -> None:
         """Use another bias whenever the weight has this width; None takes the correction back."""
@@ -76,12 +81,12 @@ class BiasQuantizer(nn.Module):
         of an 8-bit output. A weight with one step for all channels, or with learned integers, keeps its grid, as does
         everything above 8 bits, for which there are no integer kernels.
         """
-        inputs, weight = self._sources
-        if weight.settling is None or weight.bits is None or inputs.dynamic:
+        weight, grids = self._table[self.weight_site], self._grids()
+        if grids is None or weight.settling is None or weight.site.scheme.granularity != "channel":
             return
-        if inputs.bits is None or max(inputs.bits, weight.bits) > 8 or weight.site.scheme.granularity != "channel":
+        if any(affine.high - affine.low > 255 for affine in grids):
             return
-        grids, effective = (inputs.grid(inputs.bits), weight.grid(weight.bits)), self.effective(bias)
+        effective = self.effective(bias)
         key = (id(grids[0]), id(grids[1]), id(effective), effective._version)
         if key not in self._settled:
             if len(self._settled) >= _KEPT:
@@ -106,10 +111,10 @@ class BiasQuantizer(nn.Module):
         Input step x weight step; where the bias does not fit into int32 then (as with 16-bit weights and inputs), the
         smallest power of two times that with which it fits. Without a bias the plain product.
         """
-        inputs, weight = self._sources
-        if inputs.bits is None or weight.bits is None or inputs.dynamic or weight.site.scheme.granularity == "group":
+        grids = self._grids()
+        if grids is None or self._table[self.weight_site].site.scheme.granularity == "group":
             return None
-        plain = inputs.grid(inputs.bits).scale.cpu() * weight.grid(weight.bits).scale.flatten().cpu()
+        plain = grids[0].scale.cpu() * grids[1].scale.flatten().cpu()
         if bias is None:
             return plain
         return (plain * _factors(self.effective(bias), plain)).float()
@@ -127,12 +132,10 @@ class BiasQuantizer(nn.Module):
 
     def forward(self, bias: Tensor) -> Tensor:
         """Round, with a straight-through gradient, or pass through."""
-        inputs, weight = self._sources
-        bias = self.effective(bias)
-        if inputs.bits is None or weight.bits is None or inputs.dynamic:
+        grids, bias = self._grids(), self.effective(bias)
+        if grids is None:
             self._kept = None
             return bias
-        grids = inputs.grid(inputs.bits), weight.grid(weight.bits)
         key = (id(grids[0]), id(grids[1]), id(bias), bias._version, bias.device)
         if self._kept is None or self._kept[0] != key:
             scale = self.scale(bias)

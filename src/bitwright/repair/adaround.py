@@ -211,16 +211,16 @@ class _Work:
 
     def _rows(self, twins: Twins, layer: Layer, tail: Tail) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
         """Inputs, float outputs, operands and targets at random positions, in random order."""
-        source = layer.node.args[0]
         matrix = layer.matrix(layer.weight.weight)
         limit = max(min(ROWS, ELEMENTS // (matrix.shape[0] * matrix.shape[2])), 256)
         each = max(1, round(limit / self.samples))
         function = tail.function(self.graph, layer, twins.float.constant, False)
         inputs, outputs, targets = [], [], []
         operands: list[list[Tensor]] = [[] for _ in tail.operands]
-        for i, output in enumerate(twins.float[layer.node]):
+        pairs = zip(twins.products(twins.float, layer), twins.entering(layer), strict=True)
+        for i, (output, source) in enumerate(pairs):
             positions = Positions(layer, output, each, self.generator)
-            inputs.append(positions.inputs(twins.quantized[source][i]))  # type: ignore[index]
+            inputs.append(positions.inputs(source))
             outputs.append(positions.outputs(output))
             targets.append(function(outputs[-1], [positions.outputs(twins.float[node][i]) for node in tail.operands]))
             for part, node in zip(operands, tail.operands, strict=True):

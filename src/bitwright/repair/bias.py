@@ -129,11 +129,14 @@ def _mean_error(twins: Twins, layer: Layer) -> Tensor:
 
 def _mean_difference(twins: Twins, layer: Layer, node: Node) -> Tensor:
     total, count = torch.zeros(layer.outputs, dtype=torch.float64), 0
-    for quantized, exact in zip(twins.quantized[node], twins.float[node], strict=True):
+    sides = [
+        twins.products(lane, layer) if node is layer.node else lane[node] for lane in (twins.quantized, twins.float)
+    ]
+    for quantized, exact in zip(*sides, strict=True):
         error = _channels_last(layer, quantized.double() - exact.double())
         total += error.sum(0).cpu()
         count += len(error)
-    return (total / count).to(twins.float[node][0].device)
+    return (total / count).to(layer.weight.weight.device)
 
 
 def _channels_last(layer: Layer, value: Tensor) -> Tensor:
@@ -152,7 +155,7 @@ class _Statistics:
 
     def _source(self, layer: Layer) -> tuple[Node, float, float]:
         """The node in front of the activation function, and the limits between which that clamps."""
-        start = layer.node.args[0]
+        start = layer.node if layer.recurrent else layer.node.args[0]
         assert isinstance(start, Node)
         node = start
         while activation_at(self.graph.module, node) is not None and isinstance(node.args[0], Node):

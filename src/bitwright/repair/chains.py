@@ -51,7 +51,7 @@ class Pair:
 
 def pairs_of(graph: Graph) -> list[Pair]:
     """All pairs of a network, in the order of execution. Layers whose weight or bias is read elsewhere are in none."""
-    layers = {layer.node: layer for layer in layers_of(graph)}
+    layers = {layer.node: layer for layer in layers_of(graph) if not layer.recurrent}
     shared = shared_tensors(graph)
     found = []
     for layer in layers.values():

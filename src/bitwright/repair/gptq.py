@@ -153,12 +153,12 @@ def _gathered(twins: Twins, layer: Layer, each: int, generator: torch.Generator)
     weight = layer.matrix(layer.weight.weight.detach()).float().transpose(1, 2)
     bias = twins.bias(layer)
     operands = tail_of(twins.graph, layer, twins.shape).operands
-    source = layer.node.args[0]
     sums: list[Tensor] = []
     count = 0
-    for i, output in enumerate(twins.float[layer.node]):
+    pairs = zip(twins.products(twins.float, layer), twins.entering(layer), strict=True)
+    for i, (output, source) in enumerate(pairs):
         positions = Positions(layer, output, each, generator)
-        x = positions.inputs(twins.quantized[source][i]).float()  # type: ignore[index]
+        x = positions.inputs(source).float()
         wanted = positions.outputs(output)
         for node in operands:
             wanted = wanted + positions.outputs(twins.float[node][i]) - positions.outputs(twins.quantized[node][i])

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.fx import Node
 
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import Layer, input_site
+from bitwright.graph.operations import rounds_bias, siblings
 from bitwright.graph.places import BIASES
 from bitwright.quantizers.bias import BiasQuantizer
 
@@ -23,15 +25,17 @@ def ensure_biases(graph: Graph, layers: Iterable[Layer]) -> list[str]:
     for layer in layers:
         if layer.bias is not None:
             continue
-        inputs = input_site(graph, layer)
+        rounds = rounds_bias(layer.node)
+        inputs = input_site(graph, layer) if rounds else None
         position = layer.role.bias
         grouped = layer.transposed and layer.groups > 1
-        if layer.bias_node is not None or inputs is None or position is None or grouped:
+        if layer.bias_node is not None or (inputs is None and rounds) or position is None or grouped:
             notes.append(
                 f"{layer.name} is left alone: its bias stays in float, or it cannot have a bias that is rounded"
             )
             continue
-        _insert(graph, layer, BiasQuantizer(_name(layer), graph.quantizers, inputs.site.name, layer.weight.site.name))
+        source = None if inputs is None else inputs.site.name
+        _insert(graph, layer, BiasQuantizer(_name(layer), graph.quantizers, source, layer.weight.site.name))
         changed = True
     if changed:
         graph.module.graph.lint()
@@ -63,11 +67,16 @@ def _insert(graph: Graph, layer: Layer, quantizer: BiasQuantizer) -> None:
         rounded = nodes.call_module(f"{BIASES}.{label}", (source,))
     position = layer.role.bias
     assert position is not None
-    args = list(layer.node.args)
+    for node in siblings(layer.node):
+        _add(node, position, rounded)
+
+
+def _add(node: Node, position: int, rounded: Node) -> None:
+    args = list(node.args)
     if len(args) > position:
         args[position] = rounded
     elif len(args) == position:
         args.append(rounded)
     else:
-        layer.node.kwargs = {**layer.node.kwargs, "bias": rounded}
-    layer.node.args = tuple(args)
+        node.kwargs = {**node.kwargs, "bias": rounded}
+    node.args = tuple(args)

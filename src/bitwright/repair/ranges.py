@@ -239,7 +239,7 @@ def _fit_by_output(graph: Graph, data: list[Batch], names: Iterable[str], task: 
         each = max(1, ROWS // samples)
         rows = [
             Positions(layer, output, each, generator).inputs(value)
-            for output, value in zip(twins.float[node], twins.quantized[node.args[0]], strict=True)  # type: ignore[index]
+            for output, value in zip(twins.products(twins.float, layer), twins.entering(layer), strict=True)
         ]
         gram = gram_of(torch.cat(rows, 1), False)
         matrix = layer.matrix(layer.weight.weight.detach()).float()

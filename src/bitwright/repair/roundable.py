@@ -48,7 +48,7 @@ def _read_elsewhere(graph: Graph) -> dict[str, str]:
         if weight.site.kind != "weight":
             continue
         for user in node.users:
-            role = entry_of(user).layer
-            if role is None or user.args[role.weight] is not node:
+            role = entry_of(user).weight
+            if role is None or role.lookup or user.args[role.weight] is not node:
                 found[weight.site.name] = user.name
     return found

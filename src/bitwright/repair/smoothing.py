@@ -175,7 +175,7 @@ def _peak(reach: Tensor) -> float:
 
 def _smoothable(graph: Graph, notes: list[str]) -> dict[Node, list[Layer]]:
     """Nodes with constants for each channel whose only readers (through sites) are linear layers -> those layers."""
-    layers = {layer.node: layer for layer in layers_of(graph)}
+    layers = {layer.node: layer for layer in layers_of(graph) if not layer.recurrent}
     shared = shared_tensors(graph)
     found: dict[Node, list[Layer]] = {}
     for node in graph.module.graph.nodes:

@@ -83,7 +83,7 @@ def tail_of(graph: Graph, layer: Layer, shape: Callable[[Node], torch.Size | Non
     nodes: list[Node] = []
     operands: list[Node] = []
     here = layer.node
-    while len(here.users) == 1:
+    while len(here.users) == 1 and not layer.recurrent:  # whose output is more than its product
         user = next(iter(here.users))
         if activation_at(graph.module, user) is not None:
             nodes.append(user)

@@ -15,6 +15,7 @@ from bitwright.runtimes.activations import insert_activation
 from bitwright.runtimes.builder import Builder, replace
 from bitwright.runtimes.dynamic import use_integer_products
 from bitwright.runtimes.guards import keep_float_weights, keep_softmax_exact
+from bitwright.runtimes.recurrent import insert_recurrences
 from bitwright.runtimes.runtime import ExportResult
 from bitwright.runtimes.trace import DOMAIN, Marked, mark
 from bitwright.runtimes.translate import translate
@@ -80,7 +81,7 @@ def _insert_sites(model: Any, marked: Marked, storage: str) -> dict[str, Any]:
     builder = Builder(model)
     sites: dict[str, Any] = {}
     biases: dict[str, Any] = {}
-    for marker in [node for node in model.graph if node.domain == DOMAIN]:
+    for marker in _markers(model):
         label = marker.attributes["label"].as_string()
         if label in marked.weights:
             quantizer = marked.weights[label]
@@ -91,11 +92,16 @@ def _insert_sites(model: Any, marked: Marked, storage: str) -> dict[str, Any]:
         else:
             activation = marked.activations[label]
             sites[activation.site.name] = insert_activation(builder, marker, activation)
+    insert_recurrences(builder)
     use_integer_products(builder)
     keep_float_weights(builder)
     keep_softmax_exact(builder)
     builder.tidy()
     return {"sites": sites, "biases": biases}
+
+
+def _markers(model: Any) -> list[Any]:
+    return [node for node in model.graph if node.domain == DOMAIN and node.op_type == "Site"]
 
 
 def native_bits(dtype: str) -> int:
@@ -123,10 +129,11 @@ def _float_size(model: Any) -> int:
     if tensors > _LARGEST_FILE:
         return int(tensors)
     copied = ir.from_proto(ir.to_proto(model))
-    for node in list(copied.graph):
-        if node.domain == DOMAIN:
-            replace(node.outputs[0], node.inputs[0])
-    Builder(copied).tidy()
+    for marker in _markers(copied):
+        replace(marker.outputs[0], marker.inputs[0])
+    builder = Builder(copied)
+    insert_recurrences(builder)
+    builder.tidy()
     proto = ir.to_proto(copied)
     del proto.graph.value_info[:]
     return int(proto.ByteSize())

@@ -23,6 +23,7 @@ from bitwright.graph.places import bias_at, quantizer_at, site_behind
 from bitwright.graph.pt2e import quiet
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
+from bitwright.runtimes.recurrent import mark_recurrences
 
 DOMAIN = "bitwright"
 MARKERS = "bitwright_markers"
@@ -86,6 +87,8 @@ def mark(graph: Graph) -> Marked:
             node.replace_all_uses_with(unrounded)
             copied.erase_node(node)
     _drop_ones(module)
+    mark_recurrences(module)
+    copied.eliminate_dead_code()
     _flatten_linears(module, dynamic)
     _keep_pooled_dimensions(module)
     copied.eliminate_dead_code()

@@ -12,6 +12,7 @@ from bitwright.errors import ExportError
 from bitwright.graph.names import Names
 from bitwright.graph.pt2e import quiet
 from bitwright.runtimes import engines
+from bitwright.runtimes.recurrent import RECURRENCES
 from bitwright.runtimes.trace import MARKERS, Marked
 
 OPSET = 21
@@ -70,7 +71,8 @@ def _module_of(node: Any) -> str:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
     except (SyntaxError, ValueError):
         return ""
-    modules = [str(scope) for scope in scopes[:-1] if scope and not str(scope).startswith(f"{MARKERS}.")]
+    own = tuple(f"{holder}." for holder in (MARKERS, RECURRENCES))
+    modules = [str(scope) for scope in scopes[:-1] if scope and not str(scope).startswith(own)]
     return modules[-1] if modules else ""
 
 

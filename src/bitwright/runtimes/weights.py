@@ -15,6 +15,7 @@ from bitwright.numerics.affine import Affine, dequantized
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.runtimes.builder import Builder, replace
+from bitwright.runtimes.recurrent import insert_recurrent_weight, reads_weight
 
 Array = npt.NDArray[Any]
 
@@ -53,6 +54,9 @@ def insert_weight(builder: Builder, marker: Any, quantizer: Quantizer, storage: 
     gathers = [node for node, index in output.uses() if node.op_type == "Gather" and index == 0]
     for node in gathers:
         _insert_table(builder, node, site.name, values, affine, dtype)
+    for node, index in output.uses():
+        if reads_weight(node, index):
+            insert_recurrent_weight(builder, node, index, site.name, values, affine, dtype)
     if len(gathers) < len(output.uses()):
         real = _dequantized_weight(builder, marker, site.name, values, affine, dtype)
         real.type, real.shape = output.type, builder.ir.Shape(values.shape)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
 from bitwright.graph.graph import Graph
-from bitwright.graph.operations import entry_of
+from bitwright.graph.operations import WeightRole, entry_of
 from bitwright.graph.places import site_calls
 from bitwright.graph.walk import Call, Hook, Walk
 from bitwright.quantizers.base import Quantizer
@@ -42,7 +43,7 @@ class Recorder:
             for user in node.users:
                 role = entry_of(user).weight
                 if role is not None and user.args[role.weight] is node:
-                    self._hooks[user] = partial(self._weight, quantizer, role.input)
+                    self._hooks[user] = partial(self._recurrent if role.recurrent else self._weight, quantizer, role)
         self.shared = {site for site, count in uses.items() if count > 1}
 
     def run(self, inputs: tuple[Any, ...]) -> Any:
@@ -53,9 +54,20 @@ class Recorder:
         value = call.args[0]
         return self._watch(value, ActivationReader(site, call.node, value.detach()))
 
-    def _weight(self, quantizer: Quantizer, position: int, call: Call) -> Any:
-        result, source = call(), call.args[position].detach()
+    def _weight(self, quantizer: Quantizer, role: WeightRole, call: Call) -> Any:
+        result, source = call(), call.args[role.input].detach()
         return self._watch(result, WeightReader(quantizer.site.name, call.node, source, quantizer.weight))
+
+    def _recurrent(self, quantizer: Quantizer, role: WeightRole, call: Call) -> Any:
+        """The gradient of a bias of each step's own is that of the product which the weight makes in that step."""
+        args = list(call.args)
+        gates, bias = args[role.input], args[role.bias or 0]
+        reader = WeightReader(quantizer.site.name, call.node, gates, quantizer.weight)
+        each = torch.zeros_like(gates) if bias is None else bias.expand_as(gates)
+        args[role.bias or 0] = self._watch(each.detach(), reader)
+        result = call.function(*args, **call.kwargs)
+        reader.source = role.entering(args, result).detach()
+        return result
 
     def _watch(self, value: Tensor, reader: Reader) -> Tensor:
         if not value.requires_grad:

@@ -163,7 +163,7 @@ class LearnedBias:
         self.start = (own if self._before is None else self._before).detach().clone()
         self.move = nn.Parameter(torch.zeros_like(self.start))
         weight = learned[bias.weight_site]
-        inputs = learned.get(bias.input_site)
+        inputs = learned.get(bias.input_site or "")
         terms = weight.weight.numel() / max(self.start.numel(), 1)
         # Uniform rounding errors have a variance of step^2 / 12; inputs lie about a quarter of their range from zero.
         size = 1.0 if inputs is None else float(inputs.first.mean()) * 2.0**inputs.width / 4
