@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bitwright.errors import BitwrightWarning, InvalidData, InvalidInput
+from bitwright.errors import BitwrightWarning, CaptureError, InvalidData, InvalidInput
 from bitwright.graph import calibrate, capture
 from bitwright.graph.calling import Named
 from bitwright.runtimes import export, parity, predict
+from bitwright.sensitivity import sensitivity
 from bitwright.tasks import Classification, Language, evaluate
 from bitwright.values import Policy
 
@@ -240,3 +241,54 @@ def test_names_live_through_a_copy():
     one = Named({"a": IDS, "b": MASK})
     assert copy.copy(one).names == ("a", "b")
     assert copy.deepcopy(one).names == ("a", "b")
+
+
+class TestLengths:
+    """Batches of several lengths."""
+
+    def graph(self, model=None):
+        short = {"input_ids": IDS[:, :3], "attention_mask": MASK[:, :3]}
+        return capture(model or Encoder().eval(), batch(), returns="logits", others=[short])
+
+    def loader(self):
+        parts = ((slice(0, 2), 5), (slice(2, 4), 3), (slice(4, 6), 4))
+        return [{"input_ids": IDS[p, :n], "attention_mask": MASK[p, :n], "labels": LABELS[p]} for p, n in parts]
+
+    def test_any_length_gives_what_the_model_gives(self):
+        model = Encoder().eval()
+        graph = self.graph(model)
+        for length in (2, 3, 5):
+            ids, mask = IDS[:, :length], MASK[:, :length]
+            torch.testing.assert_close(graph(ids, mask), model(ids, mask, use_cache=False).logits)
+        longer = torch.cat([IDS, IDS], 1)
+        torch.testing.assert_close(graph(longer, longer * 0 + 1), model(longer, longer * 0 + 1).logits)
+
+    def test_sites_and_costs_are_those_of_the_example(self):
+        free, fixed = self.graph(), capture(Encoder().eval(), batch(), returns="logits")
+        assert [(s.name, s.shape) for s in free.sites] == [(s.name, s.shape) for s in fixed.sites]
+        assert free.sites.operations == fixed.sites.operations
+
+    def test_through_everything(self, tmp_path):
+        graph, loader = calibrate(self.graph(), self.loader()), self.loader()
+        policy = Policy.uniform(graph.sites, 8, 8)
+        table = sensitivity(graph, loader)
+        assert len(table.sites) == len(graph.sites)
+        apart = [evaluate(graph, policy, [part]).loss.value for part in loader]
+        assert evaluate(graph, policy, loader).loss.value == pytest.approx(sum(apart) / 3)
+        export(graph, tmp_path / "model.onnx", policy=policy)
+        found = parity(graph, tmp_path / "model.onnx", loader)
+        assert (found.samples, found.exact_difference) == (6, 0)
+
+    def test_other_sizes_stay_as_they_were(self):
+        with pytest.raises(InvalidInput, match=r"must have shape \(batch, any\), got \(6,\); capture the model again"):
+            self.graph()(IDS[:, 0], MASK)
+        with pytest.raises(InvalidInput, match=r"others must have|must have the axes of example_inputs, \(6, 5\), "):
+            capture(Encoder().eval(), batch(), others=[{"input_ids": IDS[0], "attention_mask": MASK[0]}])
+
+    def test_a_model_that_fixes_the_length(self):
+        class Fixed(nn.Linear):
+            def forward(self, x):
+                return super().forward(x).reshape(len(x), 10)
+
+        with pytest.raises(CaptureError, match=r"the code fixes the size of axis 1 of x: .*pad all samples to one"):
+            capture(Fixed(4, 2).eval(), torch.randn(3, 5, 4), others=[torch.randn(3, 7, 4)])

@@ -79,7 +79,49 @@ def test_a_stream_gives_the_same_samples_as_an_array() -> None:
     x, y = torch.arange(size, dtype=torch.float32)[:, None], torch.arange(size) % 3
     stream = as_dataset([(x[i : i + 50], y[i : i + 50]) for i in range(0, size, 50)], "stream")
     order = np.random.RandomState(3).permutation(size)[:300]
-    one, other = pick(stream, order), pick(numbered(size), order)
+    (one,), (other,) = pick(stream, order), pick(numbered(size), order)
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
     assert one[0][:, 0].long().tolist() == order.tolist()
+
+
+def test_samples_of_several_lengths_come_in_batches_of_one() -> None:
+    lengths = [3 + i % 4 for i in range(24)]
+    parts = [
+        {"ids": torch.full((2, n), i), "mask": torch.ones(2, n, dtype=torch.bool), "labels": torch.full((2, n), i)}
+        for i, n in enumerate(lengths)
+    ]
+    settings = Settings(calibration_samples=20, score_samples=12, holdout_samples=16, batch_size=4)
+    samples = draw(DataSets(as_dataset(parts, "texts"), as_dataset(parts, "texts")), settings)
+    assert "texts has samples of several lengths: each batch has one of them" in samples.notes[-1]
+    seen: dict[str, list[int]] = {}
+    for name in ("calibration", "scores", "holdout", "evaluation"):
+        for inputs, targets in samples.part(name):
+            ids, mask, labels = inputs
+            assert inputs.names == ("ids", "mask", "labels")
+            assert ids.shape == mask.shape == labels.shape == targets.shape
+            assert len(ids) <= 4
+            assert torch.equal(ids, targets)
+            assert all(lengths[int(row[0])] == ids.shape[1] for row in ids)
+            seen.setdefault(name, []).extend(ids[:, 0].tolist())
+    assert {name: len(numbers) for name, numbers in seen.items()} == {
+        "calibration": 20,
+        "scores": 12,
+        "holdout": 16,
+        "evaluation": 48,
+    }
+    assert sorted(seen["evaluation"]) == sorted(2 * list(range(24)))
+    assert sorted({tuple(example["ids"].shape[1:]) for example in samples.examples}) == [(3,), (4,), (5,), (6,)]
+
+
+def test_samples_that_make_no_batch() -> None:
+    class Ragged(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            return {"ids": torch.zeros(index + 1), "labels": torch.tensor(0)}
+
+    ragged = as_dataset(Ragged(), "texts")
+    with pytest.raises(InvalidData, match="samples 0 to 1 of texts make no batch: .*pad them in the collate_fn"):
+        ragged.read(0, 2)

@@ -21,7 +21,7 @@ from torch.utils import data as torch_data
 from bitwright.data.array_dataset import ArrayDataset
 from bitwright.data.dataset import Batch, Dataset, DataSets, check_lengths, digest, to_inputs, to_targets
 from bitwright.data.inputs import Inputs, as_tuple, join, samples_in, select
-from bitwright.errors import InvalidData, InvalidInput
+from bitwright.errors import InvalidData, InvalidInput, first_line
 from bitwright.graph.calling import targets_in
 
 DIGEST_SAMPLES = 64  # read at once for a fingerprint
@@ -138,7 +138,14 @@ class SampleDataset(Dataset):
     def read(self, start: int, stop: int) -> Batch:
         """Return the samples ``start`` to ``stop - 1``."""
         samples = [self.source[index] for index in self.indices[start:stop]]
-        return _checked(self.collate(samples), self.name, start)
+        try:
+            batch = self.collate(samples)
+        except RuntimeError as error:
+            raise InvalidData(
+                f"the samples {start} to {stop - 1} of {self.name} make no batch: {first_line(error)}; pad them in the "
+                "collate_fn of a DataLoader, or give batches of samples of one length"
+            ) from error
+        return _checked(batch, self.name, start)
 
     def fingerprint(self) -> str:
         """A digest of every sample."""
@@ -190,6 +197,9 @@ class BatchStream(Dataset):
         count = 0
         for inputs, targets, first in self._batches():
             size = samples_in(inputs)
+            if held and _lengths(inputs, targets) != _lengths(*held[0]):  # a batch has samples of one length
+                yield self._joined(held)
+                held, count = [], 0
             low, high = max(start - first, 0), min(stop - first, size)
             while low < high:
                 taken = min(high - low, batch_size - count)
@@ -204,11 +214,6 @@ class BatchStream(Dataset):
             yield self._joined(held)
 
     def _joined(self, held: list[Batch]) -> Batch:
-        for values in zip(*(as_tuple(inputs) for inputs, _ in held), strict=False):
-            shapes = {tuple(value.shape[1:]) for value in values}
-            if len(shapes) > 1:
-                listed = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
-                raise InvalidData(f"the samples of {self.name} must have one shape, got {listed}")
         return join([inputs for inputs, _ in held]), torch.cat([targets for _, targets in held])
 
     def _batches(self) -> Iterator[tuple[Inputs, Tensor, int]]:
@@ -227,6 +232,10 @@ class BatchStream(Dataset):
         if size == 0:
             raise InvalidData(f"{self.name} has no samples")
         return size, total
+
+
+def _lengths(inputs: Inputs, targets: Tensor) -> list[torch.Size]:
+    return [value.shape[1:] for value in (*as_tuple(inputs), targets)]
 
 
 def _checked(batch: Any, name: str, first: int) -> Batch:

@@ -48,6 +48,11 @@ def each(inputs: tuple[Any, ...], change: Callable[[Any], Any]) -> tuple[Any, ..
     return Named(dict(zip(inputs.names, changed, strict=True))) if isinstance(inputs, Named) else changed
 
 
+def as_given(inputs: tuple[Any, ...]) -> Any:
+    """The inputs of a batch as a model is called with them: a dictionary where they have names."""
+    return dict(zip(inputs.names, inputs, strict=True)) if isinstance(inputs, Named) else inputs
+
+
 def named_inputs(given: Mapping[str, Any]) -> Named:
     """The tensors of a batch by name; None, numbers and texts, which are for all samples, are left out.
 
@@ -79,11 +84,13 @@ class Calling:
         names: of its inputs, in order.
         how: ``"position"``, ``"name"``, or ``"dictionary"``: one dictionary of all inputs.
         fixed: further arguments by name, the same in every call.
+        free: for each input the axes beside that of the samples whose size may vary from batch to batch.
     """
 
     names: tuple[str, ...]
     how: str = "position"
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    free: tuple[tuple[int, ...], ...] = ()
 
     def arguments(self, inputs: Iterable[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and named arguments for inputs in order."""
@@ -91,6 +98,17 @@ class Calling:
             return tuple(inputs), dict(self.fixed)
         given = dict(zip(self.names, inputs, strict=True))
         return ((given,), dict(self.fixed)) if self.how == "dictionary" else ((), {**given, **self.fixed})
+
+    def sizes(self, batch: Any, free: Any, inputs: Iterable[Any]) -> list[dict[int, Any]]:
+        """For each input what torch.export is told of its axes: the first is the batch, others may be free."""
+        axes = self.free or ((),) * len(tuple(inputs))
+        return [{0: batch, **dict.fromkeys(mine, free)} for mine in axes]
+
+    @property
+    def lengths(self) -> str:
+        """The axes that may vary, in words; nothing where there are none."""
+        named = [f"axis {axis} of {name}" for name, axes in zip(self.names, self.free, strict=False) for axis in axes]
+        return ", ".join(named)
 
     def run(self, model: nn.Module, inputs: Iterable[Tensor]) -> Any:
         """What the model puts out for inputs in order."""
@@ -113,6 +131,35 @@ class Calling:
                 f"{', '.join(given)}"
             )
         return tuple(given[name] for name in self.names)
+
+
+def in_order(calling: Calling, example: Any) -> tuple[Any, ...]:
+    """An example of a user in the order of the network's inputs."""
+    if isinstance(example, Mapping):
+        return calling.arranged(named_inputs(example))
+    return tuple(example) if isinstance(example, (tuple, list)) else (example,)
+
+
+def free_axes(inputs: tuple[Any, ...], others: Iterable[tuple[Any, ...]]) -> tuple[tuple[int, ...], ...]:
+    """For each input the axes beside the first along which examples differ in their size.
+
+    Raises:
+        InvalidInput: an example with other inputs, or with other numbers of axes.
+    """
+    found: list[set[int]] = [set() for _ in inputs]
+    for other in others:
+        if [value.dim() for value in other] != [value.dim() for value in inputs]:
+            raise InvalidInput(
+                f"examples of other lengths must have the axes of example_inputs, {_shapes(inputs)}, got "
+                f"{_shapes(other)}"
+            )
+        for axes, one, two in zip(found, inputs, other, strict=True):
+            axes |= {axis for axis in range(1, one.dim()) if one.shape[axis] != two.shape[axis]}
+    return tuple(tuple(sorted(axes)) for axes in found)
+
+
+def _shapes(inputs: Iterable[Any]) -> str:
+    return ", ".join(str(tuple(value.shape)) for value in inputs)
 
 
 def ways_to_call(model: nn.Module, example: Any) -> list[tuple[Calling, tuple[Any, ...]]]:

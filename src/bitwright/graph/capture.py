@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from bitwright.errors import CaptureError
 from bitwright.graph import pt2e
-from bitwright.graph.calling import Calling
+from bitwright.graph.calling import Calling, free_axes, in_order
 from bitwright.graph.constants import fold_computed_weights
 from bitwright.graph.coverage import Observed, operations_of
 from bitwright.graph.decompositions import decompose
@@ -41,7 +41,13 @@ from bitwright.values import Site, Sites
 Inputs = tuple[Any, ...]
 
 
-def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None, returns: str | Iterable[str] = ()) -> Graph:
+def capture(
+    model: nn.Module,
+    example_inputs: Any,
+    quantizer: Any = None,
+    returns: str | Iterable[str] = (),
+    others: Iterable[Any] = (),
+) -> Graph:
     """Trace a model and put a quantizer, for now in float, at each of its sites.
 
     The model itself is not touched: the graph holds its own copy of the weights.
@@ -57,6 +63,8 @@ def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None, return
             (``bitwright sites --help`` lists them), or any torchao PT2E ``Quantizer``.
         returns: names of the outputs to keep, ``"logits"``; the others are left out, with what computes them alone.
             None named: all but single numbers for a whole batch, such as a loss.
+        others: further examples, of other lengths than ``example_inputs``. Axes in which they differ may have any size
+            afterwards; sites and costs are those of ``example_inputs``.
 
     Returns:
         A graph that computes exactly what the model computes until a policy is applied.
@@ -69,7 +77,7 @@ def capture(model: nn.Module, example_inputs: Any, quantizer: Any = None, return
     placer = pt2e.edge_quantizer() if quantizer is None else quantizer
     if isinstance(placer, str):
         placer = pt2e.named_quantizer(placer)
-    exported = _export(model, examples, (returns,) if isinstance(returns, str) else tuple(returns))
+    exported = _export(model, examples, (returns,) if isinstance(returns, str) else tuple(returns), others)
     module, calling, inputs, expected = exported
     module = pt2e.prepare(module, placer)
     for parameter in module.parameters():
@@ -101,7 +109,7 @@ class _Exported(NamedTuple):
     expected: Any
 
 
-def _export(model: Any, examples: Any, returns: tuple[str, ...]) -> _Exported:
+def _export(model: Any, examples: Any, returns: tuple[str, ...], others: Iterable[Any]) -> _Exported:
     expected = None
     if isinstance(model, torch.export.ExportedProgram):
         program = model
@@ -113,12 +121,13 @@ def _export(model: Any, examples: Any, returns: tuple[str, ...]) -> _Exported:
         register(expected)
         batch = torch.export.Dim("batch", min=1)
         args, kwargs = calling.arguments(inputs)
-        free: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
-        for value in inputs:
-            free[value] = {0: batch}
+        calling = replace(calling, free=free_axes(inputs, [in_order(calling, other) for other in others]))
+        shapes: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+        for value, sizes in zip(inputs, calling.sizes(batch, torch.export.Dim.DYNAMIC, inputs), strict=True):
+            shapes[value] = sizes
         try:
             with pt2e.quiet(), torch.no_grad():
-                program = torch.export.export(model, args, kwargs, dynamic_shapes=free, strict=False)
+                program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise CaptureError(capture_message(model, calling, inputs, error)) from error
     with pt2e.quiet():

@@ -87,12 +87,16 @@ class Graph:
         """Raise :class:`InvalidInput` unless the inputs have the number and shapes that the graph was captured with."""
         if len(inputs) != len(self.example_inputs):
             raise InvalidInput(f"the graph takes {len(self.example_inputs)} inputs, got {len(inputs)}")
-        for value, example in zip(inputs, self.example_inputs, strict=True):
-            if isinstance(value, Tensor) and value.shape[1:] != example.shape[1:]:
-                wanted = ", ".join(str(n) for n in example.shape[1:])
+        free = self.calling.free or ((),) * len(inputs)
+        for value, example, axes in zip(inputs, self.example_inputs, free, strict=True):
+            if not isinstance(value, Tensor):
+                continue
+            wanted = ["any" if axis in axes else str(size) for axis, size in enumerate(example.shape)]
+            given = ["any" if axis in axes else str(size) for axis, size in enumerate(value.shape)]
+            if wanted[1:] != given[1:]:
                 raise InvalidInput(
-                    f"inputs must have shape (batch, {wanted}), got {tuple(value.shape)}; "
-                    "capture the model again with example_inputs of the shape that you use"
+                    f"inputs must have shape (batch, {', '.join(wanted[1:])}), got {tuple(value.shape)}; "
+                    "capture the model again with example_inputs of the shape that you use, or with others= of several"
                 )
 
     @property

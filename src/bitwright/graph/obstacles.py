@@ -24,6 +24,7 @@ ROWS = (
 )
 VALUES = f"write the branch or loop without Python control flow on tensor values (torch.where, torch.cond); {CHOOSING}"
 BATCH = "use x.shape[0] or -1 in view and reshape, and no loop over the samples of a batch"
+LENGTH = "take the sizes from x.shape, or pad all samples to one length"
 UNSUPPORTED = "replace the unsupported call, or register it as a torch.library custom operator"
 TYPES = "return tensors, or tuples, dictionaries or dataclasses of tensors"
 
@@ -41,8 +42,11 @@ def capture_message(model: nn.Module, calling: Calling, inputs: tuple[Any, ...],
     where = _place(model, error)
     if "Constraints violated" in text or "data-dependent" in text or "DataDependent" in type(error).__name__:
         rows, values = _depending_on_values(model, calling, inputs)
+        fixed = _fixed_axes(model, calling, inputs)
         if rows:
             reason, where, hint = f"what {rows[0]} gives has a shape that depends on values", rows[1], ROWS
+        elif fixed:
+            reason, where, hint = f"the code fixes the size of {fixed}", "", LENGTH
         elif "Constraints violated" in text:
             reason, where, hint = _fixed_batch(model, calling, inputs), "", BATCH
         else:
@@ -120,6 +124,21 @@ def _fixed_batch(model: nn.Module, calling: Calling, inputs: tuple[Any, ...]) ->
         reason = f"{first_line(error)}{line}"
         return f"the code fixes the batch size: it runs on {count} samples, and not on {count + 1}: {reason}"
     return f"the code takes the batch size, {count} here, for a fixed number"
+
+
+def _fixed_axes(model: nn.Module, calling: Calling, inputs: tuple[Any, ...]) -> str:
+    """The free axes, if the model does not run where they are longer by one."""
+    more = []
+    for value, axes in zip(inputs, calling.free, strict=True):
+        for axis in axes:
+            value = torch.cat([value, value.narrow(axis, 0, 1)], axis)
+        more.append(value)
+    try:
+        with torch.no_grad():
+            calling.run(model, more)
+    except Exception as error:
+        return f"{calling.lengths}: {first_line(error)}"
+    return ""
 
 
 def _user_line() -> str:

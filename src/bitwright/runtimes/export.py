@@ -41,7 +41,7 @@ def write(graph: Graph, path: Path, storage: str) -> ExportResult:
         raise InvalidInput(f"storage must be one of {', '.join(STORAGES)}, got '{storage}'{nearest(storage, STORAGES)}")
     engines.require_exporter()
     marked = mark(graph)
-    model = translate(marked, graph.example_inputs)
+    model = translate(marked, graph.example_inputs, graph.calling)
     float_bytes = _float_size(model)
     scales = _insert_sites(model, marked, storage)
     scales = {

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bitwright.errors import ExportError
+from bitwright.graph.calling import Calling
 from bitwright.graph.names import Names
 from bitwright.graph.pt2e import quiet
 from bitwright.runtimes import engines
@@ -19,7 +20,7 @@ OPSET = 21
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def translate(marked: Marked, example_inputs: tuple[Any, ...]) -> Any:
+def translate(marked: Marked, example_inputs: tuple[Any, ...], calling: Calling) -> Any:
     """An ``onnx_ir.Model`` with free batch size; sites are nodes of the domain ``bitwright``.
 
     Raises:
@@ -30,9 +31,8 @@ def translate(marked: Marked, example_inputs: tuple[Any, ...]) -> Any:
     batch = torch.export.Dim("batch", min=1)
     try:
         with quiet(), torch.no_grad():
-            program = torch.export.export(
-                marked.module, example_inputs, dynamic_shapes=tuple({0: batch} for _ in example_inputs), strict=False
-            )
+            shapes = tuple(calling.sizes(batch, torch.export.Dim.DYNAMIC, example_inputs))
+            program = torch.export.export(marked.module, example_inputs, dynamic_shapes=shapes, strict=False)
             exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, optimize=True)
     except Exception as error:
         raise ExportError(_reason(error)) from error
@@ -43,7 +43,7 @@ def translate(marked: Marked, example_inputs: tuple[Any, ...]) -> Any:
             f"the model could not be brought to ONNX opset {OPSET} (it is at {model.opset_imports.get('')}): one of "
             "its operations has no version there; upgrade onnx and onnxscript"
         )
-    _rename(model)
+    _rename(model, calling)
     _pool_globally(model)
     return model
 
@@ -76,8 +76,8 @@ def _module_of(node: Any) -> str:
     return modules[-1] if modules else ""
 
 
-def _rename(model: Any) -> None:
-    """Name nodes after modules, the free dimension ``batch``, outputs ``output``; drop the exporter's own notes."""
+def _rename(model: Any, calling: Calling) -> None:
+    """Name nodes after modules, free dimensions, and outputs ``output``; drop the exporter's own notes."""
     ir = engines.onnx_ir()
     names, values = Names(), Names()
     graph = model.graph
@@ -92,9 +92,12 @@ def _rename(model: Any) -> None:
             value.name = node.name if len(node.outputs) == 1 else values.unique(f"{node.name}.output")
     for value in (*graph.inputs, *graph.initializers.values()):
         value.metadata_props.clear()
+    batch = next((str(value.shape[0]) for value in graph.inputs if value.shape), "")
     for value in (*graph.inputs, *graph.outputs):
         if value.shape is not None:
-            sizes = [size if isinstance(size, int) else "batch" for size in value.shape]
+            free = {str(size) for size in value.shape if not isinstance(size, int)} - {batch}
+            lengths = {size: f"length_{size}" for size in free} if calling.lengths else {}
+            sizes = [size if isinstance(size, int) else lengths.get(str(size), "batch") for size in value.shape]
             value.shape = ir.Shape(sizes)
     taken = {value.name for value in graph.inputs}
     for position, value in enumerate(graph.outputs):

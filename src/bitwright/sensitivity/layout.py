@@ -60,7 +60,7 @@ class Layouts:
     def __init__(self, graph: Graph) -> None:
         self._symbols = batch_symbols(graph.module)
         self._axes: dict[Node, tuple[bool, tuple[int, ...]]] = {}
-        self._found: dict[Node, Layout] = {}
+        self._found: dict[tuple[Node, int, int], Layout] = {}  # by the axis and by what is merged into it
 
     @classmethod
     def of(cls, graph: Graph) -> Layouts:
@@ -71,8 +71,6 @@ class Layouts:
 
     def candidates(self, node: Node, shape: torch.Size, samples: int) -> list[Layout]:
         """What the layout of a node's value can be, the likeliest first."""
-        if node in self._found:
-            return [self._found[node]]
         if node not in self._axes:
             self._axes[node] = self._symbolic(node)
         alone, axes = self._axes[node]
@@ -83,6 +81,8 @@ class Layouts:
         found = []
         for axis in axes:
             merged = shape[axis] // samples
+            if (node, axis, merged) in self._found:
+                return [self._found[node, axis, merged]]
             inners = [i for i in range(merged, 0, -1) if merged % i == 0]
             # Samples outermost, samples innermost, then in between.
             found += [Layout(axis, merged // i, i) for i in dict.fromkeys([inners[0], inners[-1], *inners])]
@@ -120,7 +120,7 @@ class Layouts:
             ratio = (one * other).sum(1) / size.clamp_min(1e-300)
             if bool(((ratio - expected).abs() < 0.1)[met].all()):
                 if samples >= 3 and int(met.sum()) >= samples:
-                    self._found[node] = option
+                    self._found[node, option.axis, option.outer * option.inner] = option
                 return option
         raise InvalidInput(
             f"the samples of a batch are mixed at site '{site}', so no sample has a gradient of its own there; "

@@ -14,6 +14,7 @@ from bitwright.data.dataset import Batch, Dataset, DataSets, digest
 from bitwright.data.inputs import as_tuple, join, samples_in, select
 from bitwright.errors import InvalidData
 from bitwright.graph.batches import Checked
+from bitwright.graph.calling import as_given, each
 from bitwright.settings import Settings
 
 LEAST = 8
@@ -46,6 +47,15 @@ class Samples:
     identity: Mapping[str, Any] = field(default_factory=dict)
     evaluation_identity: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def examples(self) -> list[Any]:
+        """The inputs of two samples, and of others of each other length."""
+        found: dict[tuple[Any, ...], Any] = {}
+        for part in (self.calibration, self.holdout):
+            for inputs, _ in part:
+                found.setdefault(tuple(v.shape[1:] for v in inputs), as_given(each(inputs, lambda value: value[:2])))
+        return list(found.values())
 
     @classmethod
     def of(cls, calibration: Iterable[Any], evaluation: Iterable[Any], limit: int | None = None) -> Samples:
@@ -93,16 +103,19 @@ def draw(data: DataSets, settings: Settings) -> Samples:
             f"{settings.holdout_samples:,}).",
         )
     order = np.random.RandomState(settings.seed).permutation(size)
-    inputs, targets = pick(dataset, order[: first + held])
+    picked = pick(dataset, order[: first + held])
     calibrate, score = min(first, settings.calibration_samples), min(first, settings.score_samples)
 
     def batches(start: int, stop: int) -> Checked:
-        edges = range(start, stop, settings.batch_size)
-        chosen = (slice(i, min(i + settings.batch_size, stop)) for i in edges)
-        return Checked([(select(inputs, part), targets[part]) for part in chosen])
+        return Checked(_batches(picked, start, stop, settings.batch_size))
 
+    if len(picked) > 1:
+        notes += (
+            f"{dataset.name} has samples of several lengths: each batch has one of them, and sites and costs are "
+            "counted for a sample of the first batch.",
+        )
     identity = {
-        "data": digest(*as_tuple(inputs), targets),
+        "data": digest(*(value for inputs, targets in picked for value in (*as_tuple(inputs), targets))),
         "calibration": calibrate,
         "scores": score,
         "holdout": held,
@@ -134,14 +147,32 @@ class _Picked:
         # A stream is read from its beginning for each part, so it is read whole.
         part = len(self.positions) if isinstance(self.dataset, BatchStream) else PART * self.batch_size
         for start in range(0, len(self.positions), part):
-            inputs, targets = pick(self.dataset, self.positions[start : start + part])
-            for first in range(0, samples_in(inputs), self.batch_size):
-                chosen = slice(first, first + self.batch_size)
-                yield select(inputs, chosen), targets[chosen]
+            positions = self.positions[start : start + part]
+            yield from _batches(pick(self.dataset, positions), 0, len(positions), self.batch_size)
 
 
-def pick(dataset: Dataset, positions: np.ndarray) -> Batch:
-    """The samples at these positions, in their order."""
+def _batches(picked: list[Batch], start: int, stop: int, size: int) -> list[Batch]:
+    """The samples ``start`` to ``stop - 1`` in batches; where they have several lengths, each batch has one."""
+    if len(picked) == 1:
+        inputs, targets = picked[0]
+        parts = (slice(i, min(i + size, stop)) for i in range(start, stop, size))
+        return [(select(inputs, part), targets[part]) for part in parts]
+    alike: dict[tuple[Any, ...], list[Batch]] = {}
+    for sample in picked[start:stop]:
+        alike.setdefault(_lengths(sample), []).append(sample)
+    return [_joined(group[i : i + size]) for group in alike.values() for i in range(0, len(group), size)]
+
+
+def _lengths(batch: Batch) -> tuple[Any, ...]:
+    return tuple(value.shape[1:] for value in (*as_tuple(batch[0]), batch[1]))
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    return join([inputs for inputs, _ in parts]), torch.cat([targets for _, targets in parts])
+
+
+def pick(dataset: Dataset, positions: np.ndarray) -> list[Batch]:
+    """The samples at these positions, in their order: all in one, or one by one where their lengths differ."""
     order = np.argsort(positions, kind="stable")
     ascending = positions[order]
     if isinstance(dataset, BatchStream):  # a stream is read once from its beginning, whatever is asked of it
@@ -153,6 +184,10 @@ def pick(dataset: Dataset, positions: np.ndarray) -> Batch:
             first += size
     else:
         parts = [dataset.read(int(i), int(i) + 1) for i in ascending]
-    inputs, targets = join([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     back = torch.from_numpy(np.argsort(order, kind="stable"))
-    return select(inputs, back), targets[back]
+    parts = [part for part in parts if len(part[1])]
+    if len({_lengths(part) for part in parts}) > 1:
+        singles = [(select(x, slice(i, i + 1)), y[i : i + 1]) for x, y in parts for i in range(len(y))]
+        return [singles[i] for i in back]
+    inputs, targets = _joined(parts)
+    return [(select(inputs, back), targets[back])]

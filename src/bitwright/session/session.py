@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from bitwright.data import DataSets
-from bitwright.data.inputs import select
 from bitwright.graph import Graph, calibrate, capture
 from bitwright.graph.batches import Checked
 from bitwright.repair import RepairReport, functions_of
@@ -297,5 +296,5 @@ class Session:
 
 def _captured(model: Any, samples: Samples, settings: Settings, steps: Steps) -> Graph:
     with steps.step("capture"):
-        example = select(samples.calibration.first[0], slice(0, 2))
-        return capture(model, example, quantizer=settings.quantizer, returns=settings.returns)
+        example, *others = samples.examples
+        return capture(model, example, quantizer=settings.quantizer, returns=settings.returns, others=others)
