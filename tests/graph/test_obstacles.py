@@ -60,12 +60,29 @@ class Loop(Net):
         return torch.stack([self.gate(x[i]) for i in range(len(x))])
 
 
+class Packed(Net):
+    def __init__(self, lengths=(6, 2, 5, 3)):
+        super().__init__()
+        self.rnn, self.lengths = nn.LSTM(1, 3, batch_first=True), lengths
+
+    def forward(self, x):
+        lengths = (x > 0).sum(1).clamp(min=1).cpu() if self.lengths is None else torch.tensor(self.lengths)
+        rows = nn.utils.rnn.pack_padded_sequence(x.unsqueeze(-1), lengths, batch_first=True, enforce_sorted=False)
+        return self.rnn(rows)[1][0][-1]
+
+
+class PackedByValues(Packed):
+    def __init__(self):
+        super().__init__(None)
+
+
 class Strange(Net):
     def forward(self, x):
         return object()
 
 
 ROWS = r"gives has a shape that depends on values; usual way out: .* compute for all samples and weigh the results"
+PACKED = r"packed sequences have a length .* way out: pass the padded batch .* states\[torch.arange"
 
 
 @pytest.mark.parametrize(
@@ -83,6 +100,8 @@ ROWS = r"gives has a shape that depends on values; usual way out: .* compute for
         ),
         (State, r"it runs on 4 samples, and not on 5: The size of tensor .*test_obstacles.py:LINE1; usual way out"),
         (Loop, r"takes the batch size, 4 here, for a fixed number; .* no loop over the samples of a batch"),
+        (Packed, rf"{PACKED}"),
+        (PackedByValues, rf"{PACKED}"),
         (Strange, r"usual way out: return tensors, or tuples, dictionaries or dataclasses of tensors"),
     ],
 )

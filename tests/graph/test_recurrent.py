@@ -140,3 +140,30 @@ def test_a_layer_with_projections_is_unrolled():
     graph, _, _ = built(nn.LSTM, proj_size=2)
     assert graph.coverage.weights == graph.coverage.all_weights
     assert sum(op.right == "rnn.weight_hr_l0" for op in graph.sites.operations) == 7
+
+
+class Loop(nn.Module):
+    """A recurrent layer as a loop over time steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.cell, self.out, self.steps = nn.LSTMCell(5, 4), nn.Linear(4, 3), steps
+
+    def forward(self, x):
+        state = torch.zeros(x.shape[0], 4), torch.zeros(x.shape[0], 4)
+        for step in range(self.steps):
+            state = self.cell(x[:, step], state)
+        return self.out(state[0])
+
+
+def test_a_loop_over_cells_is_foretold_to_be_slow():
+    with pytest.warns(UserWarning, match=r"^17 operations read the weight 'cell.weight_ih', and 1 more .* nn.LSTM"):
+        graph = capture(Loop(17).eval(), torch.randn(2, 17, 5))
+    assert graph.coverage.repeated == (("cell.weight_ih", 17), ("cell.weight_hh", 16))
+    assert graph.coverage.sentences()[-1:] == graph.coverage.slow() != ()
+
+
+def test_few_uses_of_a_weight_are_no_loop():
+    graph = capture(Loop(15).eval(), torch.randn(2, 16, 5))
+    assert graph.coverage.slow() == graph.coverage.repeated == ()
+    assert built(nn.LSTM, 64)[0].coverage.repeated == ()

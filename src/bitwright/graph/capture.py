@@ -6,6 +6,7 @@ import copy
 import hashlib
 import operator
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -90,7 +91,10 @@ def capture(
             "the captured graph does not compute what the model computes; usual way out: take randomness and "
             "in-place changes of tensors (x[...] = y, x.add_(y)) out of its forward"
         )
-    return _with_sites(module, found, calling, inputs, getattr(placer, "bitwright_group_size", None))
+    graph = _with_sites(module, found, calling, inputs, getattr(placer, "bitwright_group_size", None))
+    for sentence in graph.coverage.slow():
+        warnings.warn(sentence, stacklevel=2)
+    return graph
 
 
 class _Exported(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import rnn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -23,6 +24,10 @@ ROWS = (
     f"sum(gate[:, i, None] * expert(x)), or use torch.where in place of masks as an index; {CHOOSING}"
 )
 VALUES = f"write the branch or loop without Python control flow on tensor values (torch.where, torch.cond); {CHOOSING}"
+PACKED = (
+    "pass the padded batch to the recurrent layer as it is, and pick each sample's last state by its length, e.g. "
+    "states[torch.arange(states.shape[0]), lengths - 1]"
+)
 BATCH = "use x.shape[0] or -1 in view and reshape, and no loop over the samples of a batch"
 LENGTH = "take the sizes from x.shape, or pad all samples to one length"
 UNSUPPORTED = "replace the unsupported call, or register it as a torch.library custom operator"
@@ -40,7 +45,9 @@ def capture_message(model: nn.Module, calling: Calling, inputs: tuple[Any, ...],
     """
     text, reason = str(error), first_line(error)
     where = _place(model, error)
-    if "Constraints violated" in text or "data-dependent" in text or "DataDependent" in type(error).__name__:
+    if _packed(error):
+        reason, hint = "packed sequences have a length of their own for each sample", PACKED
+    elif "Constraints violated" in text or "data-dependent" in text or "DataDependent" in type(error).__name__:
         rows, values = _depending_on_values(model, calling, inputs)
         fixed = _fixed_axes(model, calling, inputs)
         if rows:
@@ -65,11 +72,8 @@ def capture_message(model: nn.Module, calling: Calling, inputs: tuple[Any, ...],
 
 def _place(model: nn.Module, error: BaseException) -> str:
     """The module and line that an error came from; nothing where it is not known."""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_frame.f_locals.get("self")))
-        trace = trace.tb_next
+    walked = traceback.walk_tb(error.__traceback__)
+    frames = [(frame.f_code.co_filename, line, frame.f_locals.get("self")) for frame, line in walked]
     in_model = [f for f in frames if isinstance(f[2], nn.Module) and not _inside_torch(f[0])]
     if in_model:
         file, line, module = in_model[-1]
@@ -79,6 +83,15 @@ def _place(model: nn.Module, error: BaseException) -> str:
     mentioned = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', str(error))
     user = [m for m in mentioned if not _inside_torch(m[0])]
     return f"at {user[-1][0]}:{user[-1][1]}" if user else ""
+
+
+def _packed(error: BaseException) -> bool:
+    """Whether an error came from a packed sequence, or from packing one."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    held = (value for frame in frames for value in frame.f_locals.values())
+    return any(isinstance(value, rnn.PackedSequence) for value in held) or any(
+        frame.f_code.co_filename == rnn.__file__ for frame in frames
+    )
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -40,6 +40,7 @@ class Coverage:
         operands: operands of multiplications that have sites.
         all_operands: two for each multiplication.
         left_out: what is missing, in the order of execution.
+        repeated: weights that at least 16 operations read, each with their number.
     """
 
     macs: int
@@ -49,6 +50,7 @@ class Coverage:
     operands: int
     all_operands: int
     left_out: tuple[LeftOut, ...] = ()
+    repeated: tuple[tuple[str, int], ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -58,7 +60,8 @@ class Coverage:
     def sentences(self) -> tuple[str, ...]:
         """What stays in float, with the reasons: one sentence with the shares, then one for each kind; none if nothing.
 
-        The kinds with the most multiply-accumulates come first, then those with the most weights.
+        The kinds with the most multiply-accumulates come first, then those with the most weights. The last sentence is
+        about loops, if there are any.
         """
         groups: dict[tuple[str, str], list[LeftOut]] = {}
         for entry in self.left_out:
@@ -72,6 +75,19 @@ class Coverage:
         return (
             *([] if self.complete else [shares]),
             *(self._group(kind, reason, entries) for (kind, reason), entries in ordered),
+            *self.slow(),
+        )
+
+    def slow(self) -> tuple[str, ...]:
+        """One sentence that foretells a slow file, where the model's code is a loop over time steps; else none."""
+        if not self.repeated:
+            return ()
+        name, count = self.repeated[0]
+        more = f", and {len(self.repeated) - 1} more weights likewise" if len(self.repeated) > 1 else ""
+        return (
+            f"{count} operations read the weight '{name}'{more}, as in a loop over time steps: an exported file holds "
+            "each of them, and will be large and slow; in place of such a loop, nn.LSTM, nn.GRU or nn.RNN on the whole "
+            "sequence is one operation.",
         )
 
     def _group(self, kind: str, reason: str, entries: Sequence[LeftOut]) -> str:

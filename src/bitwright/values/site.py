@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -11,6 +12,7 @@ from bitwright.errors import InvalidInput, nearest
 from bitwright.values.coverage import Coverage, LeftOut
 from bitwright.values.json import Value
 
+_MANY_READS = 16  # of one weight, beyond which a loop over time steps is likelier than shared layers
 SiteKind = Literal["weight", "activation"]
 Granularity = Literal["tensor", "channel", "group"]
 
@@ -170,6 +172,7 @@ class Sites(Value):
         """How much of the network the sites reach."""
         covered = [op for op in self.operations if op.left is not None and op.right is not None]
         weights = sum(site.numel for site in self.weights)
+        reads = Counter(op.right for op in self.operations if op.right is not None)
         return Coverage(
             sum(op.macs for op in covered),
             sum(op.macs for op in self.operations),
@@ -178,6 +181,9 @@ class Sites(Value):
             sum((op.left is not None) + (op.right is not None) for op in self.operations),
             2 * len(self.operations),
             self.left_out,
+            tuple(
+                (name, count) for name, count in reads.items() if count >= _MANY_READS and self[name].kind == "weight"
+            ),
         )
 
     def with_scheme(self, name: str, scheme: Scheme) -> Sites:
