@@ -11,8 +11,9 @@ from bitwright.errors import InvalidInput
 from bitwright.graph import calibrate, capture
 from bitwright.sensitivity import gradients as gradients_module
 from bitwright.sensitivity import per_sample
-from bitwright.sensitivity.gradients import gradient_moments, squared_norms
+from bitwright.sensitivity.gradients import gradient_moments
 from bitwright.sensitivity.rounding_errors import RoundingErrors
+from norms import squared_norms
 
 
 class Head(nn.Module):

@@ -9,11 +9,12 @@ from torch.nn import functional
 from bitwright.errors import InvalidData, InvalidInput, InvalidPolicy
 from bitwright.graph import calibrate, capture
 from bitwright.sensitivity import sensitivities, sensitivity
-from bitwright.sensitivity.gradients import gradient_moments, squared_norms
+from bitwright.sensitivity.gradients import gradient_moments
 from bitwright.sensitivity.noise import noise_of_sites
 from bitwright.sensitivity.rounding_errors import RoundingErrors
 from bitwright.tasks import Classification
 from bitwright.values import FLOAT, Policy
+from norms import squared_norms
 
 
 @pytest.fixture

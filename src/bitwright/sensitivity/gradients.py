@@ -55,11 +55,6 @@ class Moments:
         return Moments(squares, torch.stack([pair[1].double() for pair in pairs if pair[1] is not None], 1))
 
 
-def squared_norms(graph: Graph, inputs: tuple[Any, ...], *scores: Scores) -> list[Tensor]:
-    """(N, S) squared norm of the gradient of each sample's score at each site, one tensor for each score."""
-    return [moments.squares for moments in gradient_moments(graph, inputs, scores)]
-
-
 def gradient_moments(
     graph: Graph,
     inputs: tuple[Any, ...],
