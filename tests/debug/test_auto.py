@@ -75,7 +75,7 @@ def test_no_policy_holds(policies, session) -> None:
     found = cheapest_recipe(session, policies[:1], 0.0, ladder=((), PER_CHANNEL))
     assert not found.holds
     assert found.recipe.actions == PER_CHANNEL
-    assert "No policy is sure to lose at most 0 points" in found.reason
+    assert "No policy is certain to lose at most 0 points" in found.reason
 
 
 def test_a_repair_that_refuses_is_said_and_passed_over(policies, session) -> None:

@@ -71,7 +71,7 @@ def test_a_target_that_nothing_holds_is_said_so() -> None:
     choice = cheapest_holding(front(candidate(4, 4, 0.2, 0.9), candidate(8, 8, 0.1, 0.98)), 0.5, 50)
     assert choice.candidate.policy.bits == {"x": 8, "fc.weight": 8}
     assert choice.reason.startswith(
-        "No policy of the front is sure to lose at most 0.5 points of accuracy: even the most expensive one"
+        "No policy of the front is certain to lose at most 0.5 points of accuracy: even the most expensive one"
     )
 
 

@@ -33,8 +33,8 @@ def test_alone_on_and_alone_off_side_by_side():
     assert [one.gain for one in panel.rows] == ["0.300", "0.400", "-0.0500"]
     assert panel.rows[2].sqnr == "nothing is lost"
     assert panel.sentence == (
-        "All together the KL to float is 0.600 nats, the agreement with float 90.0%. Alone, a does most harm; 1 of 3 "
-        "make up 80 % of the sum. Left in float, b brings most back."
+        "All together the KL to float is 0.600 nats, the agreement with float 90.0%. Alone, a does the most harm; 80 % "
+        "of the sum comes from 1 of 3. Leaving b in float helps most."
     )
     assert panel.notes[0].startswith("Measured on 64 calibration samples")
 

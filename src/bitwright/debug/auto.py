@@ -133,7 +133,7 @@ def cheapest_recipe(
             best.verdict,
             False,
             tuple(tried),
-            f"No policy is sure to lose at most {aim}, not even the most expensive one with repairs. {words}.",
+            f"No policy is certain to lose at most {aim}, not even the most expensive one with repairs. {words}.",
         )
     assert found.verdict is not None
     with_what = ", ".join(str(action) for action in found.recipe.actions) or "no repair"

@@ -157,7 +157,10 @@ class Mending:
     def step(self, number: int, title: str, rule: str, state: State, start: float) -> Step:
         """The step, in words."""
         outcome: Outcome | None = None
-        changed, conclusion = "", f"Nothing that was tried lowers the {self.case.distance} by {IMPROVEMENT:.0%}."
+        changed, conclusion = (
+            "",
+            f"Nothing that was tried lowers the {self.case.distance} by {IMPROVEMENT:.0%} or more.",
+        )
         if self.kept:
             verdict = self.judged()
             outcome = self.case.outcome(verdict)

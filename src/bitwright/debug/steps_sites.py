@@ -29,7 +29,7 @@ def layer_by_layer(case: Case, state: State) -> Step:
     worst = analysis.rows[0]
     conclusion = (
         f"The worst site is {worst.label} ({told(case, worst.distance)} alone, {share(worst.distance, total)} of the "
-        f"sum); {most} of {len(analysis)} sites make up 80 % of it."
+        f"sum); 80 % of it comes from {most} of {len(analysis)} sites."
     )
     rows = tuple(
         Measurement(f"{row.label} alone at {row.width} bits", row.distance, row.figures.get(case.task.agreement))

@@ -93,8 +93,8 @@ def _doubts(case: Case, reference: Reference, test: Reference) -> str:
     guess = case.task.guess(test.targets)
     if guess is not None and there <= guess + GUESSING_MARGIN:
         said += (
-            f" But on the evaluation data the float network ({there:.1%}) is hardly better than naming the most "
-            f"frequent class every time ({guess:.1%}): check its weights, and how the data is prepared, first."
+            f" But on the evaluation data the float network ({there:.1%}) is hardly better than always naming the "
+            f"most frequent class ({guess:.1%}): check its weights, and how the data is prepared, first."
         )
     if here >= SATURATED or here - there > OVERFITTED:
         said += (

@@ -75,8 +75,8 @@ def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
         assert dearest.verdict is not None
         return Choice(
             dearest,
-            f"No policy of the front is sure to lose at most {text.drop(dearest.verdict, drop)}: even the most "
-            f"expensive one {text.may_lose(dearest.verdict, held)}. It was chosen; allow more bits or a "
+            f"No policy of the front is certain to lose at most {text.drop(dearest.verdict, drop)}: even the most "
+            f"expensive one {text.may_lose(dearest.verdict, held)}. That one was chosen; allow more bits or a "
             "larger target.",
         )
     assert chosen.verdict is not None

@@ -68,9 +68,9 @@ def sweep_panel(on: Sweep, off: Sweep) -> SweepPanel:
     sentence += ". "
     if total > 0:
         mends = max(gains, key=lambda label: gains[label]) if gains else ""
-        sentence += f"Alone, {on.rows[0].label} does most harm; {most} of {len(rows)} make up 80 % of the sum. "
+        sentence += f"Alone, {on.rows[0].label} does the most harm; 80 % of the sum comes from {most} of {len(rows)}. "
         if mends:
-            sentence += f"Left in float, {mends} brings most back."
+            sentence += f"Leaving {mends} in float helps most."
     else:
         sentence += "No site alone changes the outputs."
     notes = (
