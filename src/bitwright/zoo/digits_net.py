@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 
 from torch import nn
 
+from bitwright.zoo.layers import Layers
 from bitwright.zoo.resnet_cifar import BasicBlock
 from bitwright.zoo.weights import trained
 
 
-class DigitsNet(nn.Sequential):
+class DigitsNet(Layers):
     """A convolution, two residual blocks and a linear layer, for (N, 1, 8, 8) images."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__(
-            OrderedDict[str, nn.Module](
-                conv1=nn.Conv2d(1, 16, 3, padding=1, bias=False),
-                bn1=nn.BatchNorm2d(16),
-                relu=nn.ReLU(),
-                layer1=BasicBlock(16, 16),
-                layer2=BasicBlock(16, 32, stride=2),
-                pool=nn.AdaptiveAvgPool2d(1),
-                flatten=nn.Flatten(),
-                linear=nn.Linear(32, num_classes),
-            )
+            conv1=nn.Conv2d(1, 16, 3, padding=1, bias=False),
+            bn1=nn.BatchNorm2d(16),
+            relu=nn.ReLU(),
+            layer1=BasicBlock(16, 16),
+            layer2=BasicBlock(16, 32, stride=2),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            linear=nn.Linear(32, num_classes),
         )
 
 

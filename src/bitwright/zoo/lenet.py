@@ -7,20 +7,20 @@ made for 32x32 images, pads its input by two pixels on each side.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 
 from torch import nn
 
+from bitwright.zoo.layers import Layers
 from bitwright.zoo.weights import trained
 
 
-def lenet1(num_classes: int = 10, weights: str | Path | None = None) -> nn.Sequential:
+def lenet1(num_classes: int = 10, weights: str | Path | None = None) -> Layers:
     """LeNet-1 for (N, 1, 28, 28) images: convolutions of 4 and 12 maps and a linear layer, 3,246 parameters.
 
     With ``weights`` (a file) they are loaded and the network is in evaluation mode.
     """
-    layers = OrderedDict[str, nn.Module](
+    network = Layers(
         conv1=nn.Conv2d(1, 4, 5),
         relu1=nn.ReLU(),
         pool1=nn.MaxPool2d(2),
@@ -30,15 +30,15 @@ def lenet1(num_classes: int = 10, weights: str | Path | None = None) -> nn.Seque
         flatten=nn.Flatten(),
         linear=nn.Linear(12 * 4 * 4, num_classes),
     )
-    return trained(nn.Sequential(layers), weights)
+    return trained(network, weights)
 
 
-def lenet5(num_classes: int = 10, weights: str | Path | None = None) -> nn.Sequential:
+def lenet5(num_classes: int = 10, weights: str | Path | None = None) -> Layers:
     """LeNet-5 for (N, 1, 28, 28) images: convolutions of 6 and 16 maps, three linear layers, 61,706 parameters.
 
     With ``weights`` (a file) they are loaded and the network is in evaluation mode.
     """
-    layers = OrderedDict[str, nn.Module](
+    network = Layers(
         conv1=nn.Conv2d(1, 6, 5, padding=2),
         relu1=nn.ReLU(),
         pool1=nn.MaxPool2d(2),
@@ -52,4 +52,4 @@ def lenet5(num_classes: int = 10, weights: str | Path | None = None) -> nn.Seque
         relu4=nn.ReLU(),
         linear3=nn.Linear(84, num_classes),
     )
-    return trained(nn.Sequential(layers), weights)
+    return trained(network, weights)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
+from bitwright.zoo.layers import Layers
 from bitwright.zoo.weights import trained
 
 
@@ -24,7 +25,7 @@ def _block(in_channels: int, widths: tuple[int, int, int], kernel: int) -> nn.Se
     return nn.Sequential(layers)
 
 
-def nin(num_classes: int = 10, dropout: float = 0.5, weights: str | Path | None = None) -> nn.Sequential:
+def nin(num_classes: int = 10, dropout: float = 0.5, weights: str | Path | None = None) -> Layers:
     """Network in Network for (N, 3, 32, 32) images, 0.97 M parameters.
 
     Args:
@@ -32,7 +33,7 @@ def nin(num_classes: int = 10, dropout: float = 0.5, weights: str | Path | None 
         dropout: probability of zeroing a value after each of the first two blocks, in training.
         weights: a file; with it the network is in evaluation mode.
     """
-    layers = OrderedDict[str, nn.Module](
+    network = Layers(
         block1=_block(3, (192, 160, 96), 5),
         pool1=nn.MaxPool2d(3, stride=2, padding=1),
         dropout1=nn.Dropout(dropout),
@@ -43,7 +44,6 @@ def nin(num_classes: int = 10, dropout: float = 0.5, weights: str | Path | None 
         pool3=nn.AdaptiveAvgPool2d(1),
         flatten=nn.Flatten(),
     )
-    network = nn.Sequential(layers)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.kaiming_normal_(module.weight)

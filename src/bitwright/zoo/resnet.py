@@ -6,12 +6,12 @@ are torchvision's, so that its weight files load. Each activation is a module of
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from bitwright.zoo.layers import Layers
 from bitwright.zoo.weights import trained
 
 
@@ -73,7 +73,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
 
 
-class ResNet(nn.Sequential):
+class ResNet(Layers):
     """A residual network for (N, 3, H, W) images, H and W at least 32, made for 224.
 
     Args:
@@ -87,19 +87,17 @@ class ResNet(nn.Sequential):
     ) -> None:
         e = block.expansion
         super().__init__(
-            OrderedDict[str, nn.Module](
-                conv1=nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
-                bn1=nn.BatchNorm2d(64),
-                relu=nn.ReLU(),
-                maxpool=nn.MaxPool2d(3, stride=2, padding=1),
-                layer1=_stage(block, 64, 64, depths[0], stride=1),
-                layer2=_stage(block, 64 * e, 128, depths[1], stride=2),
-                layer3=_stage(block, 128 * e, 256, depths[2], stride=2),
-                layer4=_stage(block, 256 * e, 512, depths[3], stride=2),
-                avgpool=nn.AdaptiveAvgPool2d(1),
-                flatten=nn.Flatten(),
-                fc=nn.Linear(512 * e, num_classes),
-            )
+            conv1=nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
+            bn1=nn.BatchNorm2d(64),
+            relu=nn.ReLU(),
+            maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+            layer1=_stage(block, 64, 64, depths[0], stride=1),
+            layer2=_stage(block, 64 * e, 128, depths[1], stride=2),
+            layer3=_stage(block, 128 * e, 256, depths[2], stride=2),
+            layer4=_stage(block, 256 * e, 512, depths[3], stride=2),
+            avgpool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(512 * e, num_classes),
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

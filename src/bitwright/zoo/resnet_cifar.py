@@ -6,12 +6,12 @@ ResNet-20, 32, 44 and 56. The shortcuts have no parameters (the paper's option A
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bitwright.zoo.layers import Layers
 from bitwright.zoo.weights import trained, weights_from_environment
 
 
@@ -50,7 +50,7 @@ class BasicBlock(nn.Module):
         return out
 
 
-class CifarResNet(nn.Sequential):
+class CifarResNet(Layers):
     """A residual network for (N, 3, 32, 32) images.
 
     Args:
@@ -60,17 +60,15 @@ class CifarResNet(nn.Sequential):
 
     def __init__(self, blocks: int, num_classes: int = 10) -> None:
         super().__init__(
-            OrderedDict[str, nn.Module](
-                conv1=nn.Conv2d(3, 16, 3, padding=1, bias=False),
-                bn1=nn.BatchNorm2d(16),
-                relu=nn.ReLU(),
-                layer1=_stage(16, 16, blocks, stride=1),
-                layer2=_stage(16, 32, blocks, stride=2),
-                layer3=_stage(32, 64, blocks, stride=2),
-                pool=nn.AdaptiveAvgPool2d(1),
-                flatten=nn.Flatten(),
-                linear=nn.Linear(64, num_classes),
-            )
+            conv1=nn.Conv2d(3, 16, 3, padding=1, bias=False),
+            bn1=nn.BatchNorm2d(16),
+            relu=nn.ReLU(),
+            layer1=_stage(16, 16, blocks, stride=1),
+            layer2=_stage(16, 32, blocks, stride=2),
+            layer3=_stage(32, 64, blocks, stride=2),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            linear=nn.Linear(64, num_classes),
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
