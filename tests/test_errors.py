@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 import pytest
 
 from bitwright import errors
-from bitwright.errors import BitwrightError, BitwrightWarning, InvalidInput, MissingExtra, first_line, nearest
+from bitwright.errors import (
+    BitwrightError,
+    BitwrightWarning,
+    InvalidInput,
+    MissingExtra,
+    by_users_code,
+    first_line,
+    nearest,
+)
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
 
@@ -46,3 +55,17 @@ def test_the_nearest_name(name, found):
 def test_the_first_line_of_an_error() -> None:
     assert first_line(ValueError("\n  no such file \nmore")) == "no such file"
     assert first_line(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("call", "users"),
+    [
+        (lambda: {}["key"], True),
+        (lambda: json.loads("{"), True),
+        (lambda: errors.nearest(3, ["a"]), False),
+    ],
+)
+def test_whose_code_failed(call, users):
+    with pytest.raises(Exception) as caught:
+        call()
+    assert by_users_code(caught.value) is users

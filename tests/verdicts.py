@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from bitwright.tasks.classification import ACCURACY, AGREEMENT, KL, LOSS
-from bitwright.tasks.intervals import Draws
+from bitwright.tasks.intervals import Draws, Metered
 from bitwright.values import Figure, Interval, Verdict
 
 
@@ -37,5 +39,5 @@ def classified(
     }
     draws = Draws()
     for key, (value, exact) in (own or {}).items():
-        figures[key] = draws.given(key, value, exact)
+        figures[key] = draws.given(key, *(Metered(v, np.empty(0)) for v in (value, exact)))
     return Verdict("classification", samples, figures, "accuracy", "kl", "agreement", name, "agreement")

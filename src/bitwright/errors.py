@@ -22,6 +22,7 @@ Each message names the parameter, its value and the way out, on one line.
 from __future__ import annotations
 
 import difflib
+import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -101,6 +102,19 @@ def told(error: BaseException) -> str:
         where = f" ({error.filename} line {error.lineno})"
         lines = [error.msg]
     return f"{type(error).__name__}: {lines[0]}{where}" if lines else f"{type(error).__name__}{where}"
+
+
+def by_users_code(error: BaseException) -> bool:
+    """Whether an error was raised in code of the user's: neither in Bitwright's nor in that of an installed package."""
+    here = Path(__file__).parent
+    installed = {Path(path) for path in sysconfig.get_paths().values()}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if here in file.parents:
+            return False
+        if file.is_file() and "site-packages" not in file.parts and not installed.intersection(file.parents):
+            return True
+    return False
 
 
 def first_line(error: BaseException) -> str:

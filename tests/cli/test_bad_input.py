@@ -37,6 +37,17 @@ def with_nan():
 """
 
 
+TASK = """
+from bitwright.tasks import Classification
+
+class Broken(Classification):
+    name = "broken"
+
+    def head(self, logits, targets):
+        return {}["no such key"]
+"""
+
+
 def write_data(name: str, size: int = 24, shape=(1, 8, 8), targets=None, nan: bool = False) -> None:
     random = np.random.RandomState(0)
     x = random.rand(size, *shape).astype(np.float32)
@@ -191,3 +202,10 @@ def test_a_model_that_torch_export_cannot_trace(refused, tmp_path: Path) -> None
 def test_a_pin_that_matches_no_site(refused) -> None:
     line = refused("search", *flags(), "--pin", "0.wieght=8", "--bits", "4,8")
     assert "'0.wieght' matches none of the" in line
+
+
+def test_a_task_of_ones_own_that_fails(refused, tmp_path: Path) -> None:
+    (tmp_path / "badtasks.py").write_text(TASK)
+    line = refused("evaluate", *flags(), "--policy", "W8A8", "--task", "badtasks:Broken")
+    assert "code of your own failed: KeyError: 'no such key'" in line
+    assert "badtasks.py line 8" in line

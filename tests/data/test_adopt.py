@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from bitwright.data import DataSets, as_data, as_dataset, load_data
 from bitwright.errors import InvalidData, InvalidInput
@@ -275,3 +283,40 @@ def test_inputs_by_name(form):
     }
     assert torch.equal(targets, Y[2:7])
     assert len(dataset) == len(X)
+
+
+class Halves(torch.utils.data.Sampler):
+    """Batches of a kind of its own, drawn with Python's random numbers."""
+
+    def __iter__(self):
+        order = list(range(len(X)))
+        random.shuffle(order)
+        yield order[:3]
+        yield order[3:6]
+
+    def __len__(self):
+        return 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 2, "sampler": SubsetRandomSampler([1, 3, 5, 7, 8, 9])},
+        {"batch_size": 2, "sampler": WeightedRandomSampler([1.0] * 10, 6)},
+        {"batch_size": 2, "sampler": RandomSampler(X, replacement=True, num_samples=6)},
+        {"batch_size": 2, "sampler": SubsetRandomSampler([1, 3, 5, 7, 8, 9], generator=torch.Generator())},
+        {"batch_sampler": Halves()},
+    ],
+)
+def test_samplers_draw_the_same_in_every_run(options):
+    loader = DataLoader(TensorDataset(X, Y), **options)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        before = torch.get_rng_state()
+        part = as_dataset(loader, "p")
+        assert torch.equal(torch.get_rng_state(), before)
+        found.append([int(y) for _, y in part])
+    assert found[0] == found[1]
+    assert len(found[0]) == 6

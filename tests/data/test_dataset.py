@@ -44,7 +44,7 @@ def test_indexing():
     data = numbered(10)
     x, y = data[-1]
     assert (x.tolist(), y.item()) == ([9.0], 9)
-    with pytest.raises(IndexError, match="numbers has 10 samples, so index 10 is out of range"):
+    with pytest.raises(IndexError, match="index 10 is out of range: the number of samples of numbers is 10"):
         data[10]
     assert len(list(iter(data))) == 10  # the old protocol of __getitem__ until IndexError
 

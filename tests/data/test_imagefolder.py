@@ -107,6 +107,24 @@ def test_fingerprint_follows_content_and_preparation(folder):
     assert fingerprint("size=8") != first
 
 
+def test_every_byte_of_every_image_counts_for_the_fingerprint(tmp_path):
+    for part in ("train", "val"):
+        for number in range(70):
+            write(tmp_path / part / "cat" / f"{number:03}.png", (number, 0, 0))
+
+    def fingerprint() -> str:
+        return load_data(f"imagefolder:{tmp_path}?size=8").calibration.fingerprint()
+
+    first = fingerprint()
+    for number in (3, 41, 69):
+        file = tmp_path / "train" / "cat" / f"{number:03}.png"
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert fingerprint() != first
+        file.write_bytes(content)
+    assert fingerprint() == first
+
+
 def test_a_damaged_image_is_named_when_it_is_read(folder):
     file = folder / "val" / "dog" / "1.png"
     file.write_bytes(file.read_bytes()[:40])

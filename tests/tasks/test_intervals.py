@@ -8,6 +8,8 @@ import pytest
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.tasks import bootstrap_mean, paired_bootstrap, wilson
 from bitwright.tasks import intervals as module
+from bitwright.tasks.intervals import Draws
+from bitwright.values import Measure
 
 
 def _roots(successes: int, trials: int, z: float) -> tuple[float, float]:
@@ -153,3 +155,41 @@ def test_intervals_hold_their_value():
 def test_what_has_no_interval_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("count", "flips"), [(20, (0.02, 0.005)), (50, (0.01, 0.0)), (200, (0.05, 0.05)), (200, (0.1, 0.02))]
+)
+def test_changes_of_accuracy_are_covered(count, flips):
+    """In 300 draws of answers, the interval holds the true change in 95 %, or a little less or more."""
+    generator, hits = np.random.default_rng(count), 0
+    for seed in range(300):
+        better, worse, _ = generator.multinomial(count, [*flips, 1 - sum(flips)])
+        first, second = np.zeros(count), np.zeros(count)
+        first[:better] = second[better : better + worse] = 1
+        found = paired_bootstrap(first, second, 200, seed)
+        hits += found.low <= flips[0] - flips[1] <= found.high
+    assert hits >= 0.92 * 300
+
+
+@pytest.mark.parametrize("shares", [np.full(12, 0.75), np.linspace(0, 1, 12), np.ones(12)])
+def test_equal_shares_of_few_samples_are_not_proven_equal(shares):
+    found = paired_bootstrap(shares, shares)
+    assert found.value == 0
+    assert found.low < -0.1
+    assert found.high > 0.1
+    if not np.isin(shares, (0, 1)).all():
+        assert found.high == pytest.approx(wilson(0, 12).high)
+
+
+def test_equal_values_of_any_size_have_no_bound():
+    assert paired_bootstrap(np.arange(12), np.arange(12)).high == 0
+
+
+def test_a_statistic_without_a_change_is_not_proven_equal():
+    def mean(index):
+        return np.linspace(0, 1, 10)[index].mean(1)
+
+    figure = Draws(resamples=200).figure_of(Measure("map", "mAP", "share"), mean, mean, 10)
+    assert (figure.change.low, figure.change.high) == pytest.approx((-wilson(0, 10).high, wilson(0, 10).high))
+    assert Draws(resamples=200).figure_of(Measure("loss", "Loss"), mean, mean, 10).change.high == 0

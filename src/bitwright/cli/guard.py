@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from bitwright.errors import BitwrightError, BitwrightWarning
+from bitwright.errors import BitwrightError, BitwrightWarning, by_users_code, told
 
 EXIT_ERROR = 1
 """Something that Bitwright did not foresee."""
@@ -72,6 +72,9 @@ def fail(error: BaseException) -> NoReturn:
     if isinstance(error, MemoryError):
         say("error: not enough memory; use a smaller batch_size or fewer score_samples")
         raise SystemExit(EXIT_ERROR) from None
+    if isinstance(error, Exception) and by_users_code(error):
+        say(f"error: code of your own failed: {told(error)}; run with --debug to see how it was called")
+        raise SystemExit(EXIT_BAD_INPUT) from None
     say(f"error: {type(error).__name__}: {_one_line(error)} (unexpected; run with --debug to see where)")
     raise SystemExit(EXIT_ERROR) from None
 

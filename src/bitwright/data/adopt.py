@@ -9,6 +9,7 @@ entry ``labels`` or ``targets`` holds its targets.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -56,7 +57,8 @@ def as_dataset(part: Any, name: str) -> Dataset:
     """Return one part of the data as a `Dataset`.
 
     The order of the samples is fixed: a ``DataLoader`` that shuffles is given one permutation, the same in every
-    run. Its workers are not used. An iterator that can be read only once is read at once and kept.
+    run, and its own samplers are seeded. Its workers are not used. An iterator that can be read only once is read at
+    once and kept.
 
     Raises:
         InvalidInput: ``part`` has none of the forms that this module lists.
@@ -81,6 +83,28 @@ def as_dataset(part: Any, name: str) -> Dataset:
     return BatchStream(name, list(part) if isinstance(part, Iterator) else part)
 
 
+def _drawn(loader: torch_data.DataLoader[Any]) -> list[int]:
+    """What a loader's samplers draw: the same in every run, whichever of Python, NumPy and torch they draw with."""
+    sampler = loader.batch_sampler
+    generators = [getattr(part, "generator", None) for part in (sampler, loader.sampler)]
+    own = [(generator, generator.get_state()) for generator in generators if isinstance(generator, torch.Generator)]
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            random.seed(0)
+            np.random.seed(0)
+            torch.manual_seed(0)
+            for generator, _ in own:
+                generator.manual_seed(0)
+            assert sampler is not None
+            return [index for batch in sampler for index in batch]
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            for generator, state in own:
+                generator.set_state(state)
+
+
 def _gives_samples(part: Any) -> bool:
     """Whether it is a torch ``Dataset``, or gives samples by number as one does, each a dictionary."""
     if isinstance(part, torch_data.Dataset):
@@ -94,12 +118,13 @@ def _from_loader(loader: torch_data.DataLoader[Any], name: str) -> Dataset:
     if isinstance(source, torch_data.IterableDataset) or loader.batch_sampler is None:
         return BatchStream(name, loader)
     indices: Sequence[int] | None
-    if isinstance(loader.sampler, torch_data.SequentialSampler):
+    plain = type(loader.batch_sampler) is torch_data.BatchSampler
+    if plain and isinstance(loader.sampler, torch_data.SequentialSampler):
         indices = None
-    elif isinstance(loader.sampler, torch_data.RandomSampler):
+    elif plain and type(loader.sampler) is torch_data.RandomSampler and loader.sampler.num_samples == len(source):  # type: ignore[arg-type]
         indices = np.random.RandomState(0).permutation(len(source)).tolist()  # type: ignore[arg-type]
     else:
-        indices = [index for batch in loader.batch_sampler for index in batch]
+        indices = _drawn(loader)
     return SampleDataset(name, source, indices, loader.collate_fn)
 
 

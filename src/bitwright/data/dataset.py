@@ -64,7 +64,7 @@ class Dataset(ABC):
         """Return one sample, without the batch axis."""
         size = len(self)
         if not -size <= index < size:
-            raise IndexError(f"{self.name} has {size} samples, so index {index} is out of range")
+            raise IndexError(f"index {index} is out of range: the number of samples of {self.name} is {size}")
         inputs, targets = self.read(index % size, index % size + 1)
         return select(inputs, 0), targets[0]
 

@@ -22,7 +22,6 @@ from bitwright.data.source import DATA, Source
 from bitwright.errors import InvalidData, InvalidInput, MissingExtra
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-FINGERPRINT_FILES = 64
 
 
 def load_imagefolder(folder: Path, preparation: Preparation, size: int = 224, resize: int | None = None) -> DataSets:
@@ -105,13 +104,12 @@ class ImageFolder(Dataset):
         return batch.read(0, len(chosen))
 
     def fingerprint(self) -> str:
-        """A digest of all names and file sizes, of 64 files' bytes, and of how images are prepared."""
+        """A digest of the names and bytes of all files, and of how images are prepared."""
         files = [file for file, _ in self._files]
-        listing = [(file.relative_to(self.folder).as_posix(), file.stat().st_size) for file in files]
-        step = max(1, len(files) // FINGERPRINT_FILES)
-        contents = [file.read_bytes() for file in files[::step]]
-        prepared = (self.preparation.mean, self.preparation.std, self.size, self.resize)
-        return digest(listing, prepared, *contents)
+        total = digest(self.preparation.mean, self.preparation.std, self.size, self.resize)
+        for file in files:
+            total = digest(total, file.relative_to(self.folder).as_posix(), file.read_bytes())
+        return total
 
     @cached_property
     def _files(self) -> list[tuple[Path, int]]:

@@ -216,7 +216,7 @@ def _findings(case: Case, steps: tuple[Step, ...]) -> Findings:
         tried = f"With {done}, {name} loses too much." if done else f"{name} loses too much, and no repair helped."
         words = f"{target_of(case, verdict)} {tried} {last.advice}".rstrip()
     primary = case.task.measure(case.task.primary).label
-    why = f", since the primary figure ({primary}) is saturated on data that a network was trained on"
+    why = f", since the primary figure ({primary}) says little on data that a network was trained on"
     notes = (
         f"Choices are ranked by {case.distance} on calibration data{'' if case.task.compares else why}.",
         "The evaluation data only decided when to stop.",

@@ -78,7 +78,7 @@ def _told(reference: Reference, test: Reference) -> str:
     if here is None or there is None:
         return "no figure of its own: it would be compared with itself"
     form = ".2%" if here.measure.unit == "share" else ".4g"
-    name = here.measure.name
+    name = here.measure.word
     return (
         f"{name} {there.value.value:{form}} on the evaluation data, {here.value.value:{form}} on the calibration data"
     )
@@ -89,7 +89,7 @@ def _doubts(case: Case, reference: Reference, test: Reference) -> str:
     said = ""
     if reference.figure is None or test.figure is None or test.figure.measure.unit != "share":
         return said
-    here, there, name = reference.figure.value.value, test.figure.value.value, test.figure.measure.name
+    here, there, name = reference.figure.value.value, test.figure.value.value, test.figure.measure.word
     guess = case.task.guess(test.targets)
     if guess is not None and there <= guess + GUESSING_MARGIN:
         said += (
@@ -97,10 +97,12 @@ def _doubts(case: Case, reference: Reference, test: Reference) -> str:
             f"most frequent class ({guess:.1%}): check its weights, and how the data is prepared, first."
         )
     if here >= SATURATED or here - there > OVERFITTED:
-        said += (
-            f" The {name} on the calibration data ({here:.1%}) is saturated, so all choices are "
-            f"ranked by {case.distance}."
+        why = (
+            "is saturated"
+            if here >= SATURATED
+            else "is that of data that the network was trained on, and higher than on the evaluation data"
         )
+        said += f" The {name} on the calibration data ({here:.1%}) {why}, so all choices are ranked by {case.distance}."
     return said
 
 

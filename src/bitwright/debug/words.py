@@ -63,7 +63,7 @@ def drop_of(case: Case, verdict: Verdict) -> str:
     form = ".2%" if measure.unit == "share" else ".4g"
     alone = case.task.compares and not case.task.metrics  # float compared with itself says nothing
     beside = "" if alone else f"float {figure.reference.value:{form}}, "
-    told = f"{measure.name} {figure.value.value:{form}} ({beside}{change(lost.value, case.target_drop, measure)}"
+    told = f"{measure.word} {figure.value.value:{form}} ({beside}{change(lost.value, case.target_drop, measure)}"
     if lost.method == "none":
         return f"{told})"
     sign = -1 if measure.larger else 1

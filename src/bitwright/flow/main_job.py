@@ -342,7 +342,7 @@ def notes(session: Session, choices: list[Choice], recipe: Recipe | None) -> tup
     samples = session.samples.holdout.samples
     task = session.task
     primary = task.measure(task.primary).label
-    saturated = f"the primary figure ({primary}) is saturated on data that a network was trained on"
+    saturated = f"the primary figure ({primary}) says little on data that a network was trained on"
     ranked = (
         f"Candidates were ranked by {task.measure(task.distance).words} on {samples:,} held-out calibration samples"
         f"{'' if task.compares else f'; {saturated}'}. The evaluation data took no part in any choice."

@@ -59,7 +59,7 @@ class RepairReport(Value, kind="repair report", version=2):
         return found
 
     def __str__(self) -> str:
-        parts = [f"mean {what} {b:.3g} to {a:.3g} at {len(mine)} places" for what, mine, b, a in self._means()]
+        parts = [f"mean {what} {b:.3g} to {a:.3g} at {_places(len(mine))}" for what, mine, b, a in self._means()]
         said = "; ".join([*parts, *self.notes]) or "nothing to change"
         return f"{self.name}: {said} ({self.seconds:.1f} s)"
 
@@ -72,7 +72,11 @@ class RepairReport(Value, kind="repair report", version=2):
                 continue
             most = max(mine, key=lambda change: abs(change.after - change.before))
             lines.append(
-                f"{len(mine)} places: {what} from {before:.3g} to {after:.3g} on average; "
+                f"{_places(len(mine))}: {what} from {before:.3g} to {after:.3g} on average; "
                 f"most at {most.site}, from {most.before:.3g} to {most.after:.3g}"
             )
         return tuple(lines)
+
+
+def _places(count: int) -> str:
+    return f"{count} place{'s' if count > 1 else ''}"

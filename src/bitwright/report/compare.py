@@ -112,8 +112,8 @@ def _difference(first: Verdict | None, later: Verdict | None) -> tuple[Interval 
         return None, "not measured"
     found = primary_difference(first, later)
     if found is None:
-        return None, f"{first.primary.measure.name} against {later.primary.measure.name}, which is not compared"
-    return found, f"{first.primary.measure.name} {text.change(replace(later.primary, change=found))}"
+        return None, f"{first.primary.measure.word} against {later.primary.measure.word}, which is not compared"
+    return found, f"{first.primary.measure.word} {text.change(replace(later.primary, change=found))}"
 
 
 def _column(report: RunReport, label: str, names: Sequence[str], metrics: Sequence[str]) -> RunColumn:

@@ -126,7 +126,7 @@ def change(figure: Figure, unit: bool = True) -> str:
 def drop(verdict: Verdict, value: float) -> str:
     """What may be lost: ``"0.5 points of accuracy"``, ``"2% of the loss"``."""
     measure = verdict.primary.measure
-    return f"{points(value, measure)} of {'the ' if measure.relative else ''}{measure.name}"
+    return f"{points(value, measure)} of {'the ' if measure.relative else ''}{measure.word}"
 
 
 def may_lose(verdict: Verdict, where: str) -> str:

@@ -156,16 +156,21 @@ def _interval_note(verdict: Verdict | None) -> str:
     if verdict is None:
         return ""
     parts: dict[tuple[float, str], list[str]] = {}
+    without: list[str] = []
     first = verdict.primary
     named = [(first.measure, first.value)]
     named += [(Measure("change", ""), first.change)] if first.change is not None else []
     named += [(figure.measure, figure.value) for figure in others(verdict)]
     for measure, interval in named:
         method = interval.method.replace("wilson", "Wilson")
-        if method != "none":
+        if method == "none":
+            without.append(measure.word)
+        else:
             parts.setdefault((interval.level, method), []).append(measure.word)
     sentences = [f"{', '.join(names)}: {100 * level:g}% {method}" for (level, method), names in parts.items()]
-    if not sentences:
+    if without:
+        sentences.append(f"{', '.join(without)}: none, since it is no mean over inputs")
+    if not parts:
         return f"Over {verdict.samples:,} inputs."
     return f"In brackets, intervals over {verdict.samples:,} inputs; {'; '.join(sentences)}."
 
@@ -213,7 +218,7 @@ def headline(report: RunReport) -> str:
         name = text.policy_label(chosen.policy, "the chosen policy")
         return f"{name} was chosen by prediction{': ' if gains else ''}{gains}; it was not measured."
     first = verdict.primary
-    name = "top-1" if first.measure.label == "Top-1" else first.measure.name
+    name = "top-1" if first.measure.label == "Top-1" else first.measure.word
     sentence = f"{text.interval(first.measure, first.value)} {name}"
     if first.reference is not None:
         exact = text.interval(first.measure, first.reference).partition(" [")[0]

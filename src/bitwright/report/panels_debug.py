@@ -129,11 +129,11 @@ def _step(step: Step) -> StepPanel:
     if step.verdict is not None:
         first = step.verdict.primary
         told = [
-            f"{first.measure.name} {text.interval(first.measure, first.value)}",
+            f"{first.measure.word} {text.interval(first.measure, first.value)}",
             f"{text.change(first)} against float",
         ]
         if (decided := step.verdict.decided) is not None:
-            told.append(f"{decided.measure.name} {text.percent(decided.value.value)}")
+            told.append(f"{decided.measure.word} {text.percent(decided.value.value)}")
         verdict = f"On the evaluation data: {', '.join(told)}."
     return StepPanel(
         step.number,

@@ -26,7 +26,8 @@ from bitwright.settings import DEFAULTS
 from bitwright.tasks.base import Answer, Evidence, Task
 from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.infer import task_for
-from bitwright.tasks.intervals import Draws
+from bitwright.tasks.intervals import Draws, Metered
+from bitwright.tasks.metrics import metered
 from bitwright.tasks.outputs import on_cpu
 from bitwright.values import Closeness, Figure, Parity, Policy
 
@@ -208,10 +209,10 @@ class _Tally:
         task, simulated = self._task, self._simulated
         if task is None or simulated is None or self.ours.samples < 2:
             return {}
-        metrics: dict[str, tuple[float, float]] = {}
+        metrics: dict[str, tuple[Metered, Metered]] = {}
         if self._kept:
             outputs, targets = (joined(part) for part in zip(*self._kept, strict=True))
-            metrics = {name: (float(f(outputs, targets)),) * 2 for name, f in task.metrics.items()}
+            metrics = {name: (found, found) for name, found in metered(task.metrics, outputs, targets).items()}
         spread = simulated.spread
         if not any(spread.values()):  # equal outputs for all samples: differences stay in their own unit
             spread = dict.fromkeys(spread, 1.0)

@@ -87,7 +87,7 @@ def sweep(
     rows = [tally.row(label, v, floats) for (label, v), tally in zip(chosen, tallies, strict=False)]
     sign = 1 if base.bits else -1
     distance, primary = (meant.measure(name).label for name in (meant.distance, meant.primary))
-    note = f"ranked by {distance}: the primary figure ({primary}) is saturated on data that the network was trained on"
+    note = f"ranked by {distance}: the primary figure ({primary}) says little on data that the network was trained on"
     return Sweep(
         tuple(sorted(rows, key=lambda row: sign * row.distance)),
         dict(base.bits),

@@ -89,8 +89,8 @@ def draw(data: DataSets, settings: Settings) -> Samples:
     size = len(dataset)
     if size < LEAST:
         raise InvalidData(
-            f"{dataset.name} has {size} samples; a run needs at least {LEAST}: some set the ranges, others rank the "
-            "candidates; a few hundred are usual"
+            f"{dataset.name} has {size} sample{'s' if size > 1 else ''}; a run needs at least {LEAST}: some set the "
+            "ranges, others rank the candidates; a few hundred are usual"
         )
     first, held = max(settings.calibration_samples, settings.score_samples), settings.holdout_samples
     notes: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ from torch import Tensor
 from bitwright.errors import BitwrightError, InvalidData, InvalidInput, told
 from bitwright.graph.batches import as_batches
 from bitwright.registry import Registry
-from bitwright.tasks.intervals import Array, Draws
+from bitwright.tasks.intervals import Array, Draws, Metered
 from bitwright.tasks.outputs import Named, checked, per_sample
 from bitwright.values import Figure, Measure, Verdict
 
@@ -49,14 +49,14 @@ class Evidence:
         floats: name -> (N, ...) of the float model on the same samples.
         pair: name -> (N, ...) of the one against the other; empty where only the float model is looked at.
         spread: output -> variance of the float model's values, the mean over the entries; for tasks that ask for it.
-        metrics: name of a metric of the user -> its value of the quantized and of the float model.
+        metrics: name of a metric of the user -> what it is of the quantized and of the float model.
     """
 
     ours: Mapping[str, Array]
     floats: Mapping[str, Array]
     pair: Mapping[str, Array] = field(default_factory=dict)
     spread: Mapping[str, float] = field(default_factory=dict)
-    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    metrics: Mapping[str, tuple[Metered, Metered]] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:

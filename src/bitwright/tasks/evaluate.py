@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from bitwright.errors import InvalidData, InvalidInput, PolicyMismatch
+from bitwright.errors import InvalidData, PolicyMismatch
 from bitwright.graph.batches import Batch, as_batches, iterate
 from bitwright.graph.graph import Graph
-from bitwright.tasks.base import Answer, Evidence, Loss, Metric, Task, called
+from bitwright.tasks.base import Answer, Evidence, Loss, Metric, Task
 from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.infer import task_for
-from bitwright.tasks.intervals import Array, Draws
+from bitwright.tasks.intervals import Array, Draws, Metered
+from bitwright.tasks.metrics import metered
 from bitwright.tasks.outputs import on_cpu, same_targets
 from bitwright.values import FLOAT, Figure, Policy, Verdict
 
@@ -161,7 +161,7 @@ def evaluate(
             kept.append((on_cpu(answer.raw), on_cpu(expected.raw), on_cpu(answer.targets)))
         if progress is not None:
             progress(ours.samples, total)
-    metrics: dict[str, tuple[float, float]] = {}
+    metrics: dict[str, tuple[Metered, Metered]] = {}
     if kept:
         mine, exact, targets = zip(*kept, strict=True)
         found, wanted = _metrics(meant, mine, targets), _metrics(meant, exact, targets)
@@ -172,19 +172,9 @@ def evaluate(
     return meant.verdict(evidence, Draws(resamples, seed, level), policy.name)
 
 
-def _metrics(task: Task, outputs: Any, targets: Any) -> dict[str, float]:
+def _metrics(task: Task, outputs: Any, targets: Any) -> dict[str, Metered]:
     """The user's metrics of all batches together."""
-    whole, wanted = joined(outputs), joined(targets)
-    found: dict[str, float] = {}
-    for name, function in task.metrics.items():
-        value = called(name, function, whole, wanted)
-        try:
-            found[name] = float(value)
-        except (TypeError, ValueError, RuntimeError):
-            raise InvalidInput(f"{name} must return one number, got {type(value).__name__}") from None
-        if not math.isfinite(found[name]):
-            raise InvalidData(f"{name} must return a finite number, got {found[name]}")
-    return found
+    return metered(task.metrics, joined(outputs), joined(targets))
 
 
 def _pairs(

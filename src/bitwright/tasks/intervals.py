@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -69,7 +69,8 @@ def paired_bootstrap(first: Any, second: Any, resamples: int = 1000, seed: int =
 
     Samples are drawn together with their pair, so what both have in common cancels. For right/wrong values (0 or 1)
     one pair is added in each direction before drawing (Bonett and Price 2012): without it two models that agree on all
-    of a few samples would get the interval [0, 0], as if their equality were proven.
+    of a few samples would get the interval [0, 0], as if their equality were proven. For other shares of which none
+    differs, the interval is what Wilson's says of the samples that may differ, each by 1 at the most.
 
     Args:
         first: (n,) values, e.g. of the quantized model.
@@ -90,8 +91,16 @@ def paired_bootstrap(first: Any, second: Any, resamples: int = 1000, seed: int =
     if np.isin(one, (0.0, 1.0)).all() and np.isin(two, (0.0, 1.0)).all():
         drawn_from = np.append(change, (-1.0, 1.0))
     low, high = ends(_resampled_means(drawn_from, resamples, seed), level)
+    if not change.any() and min(one.min(), two.min()) >= 0 and max(one.max(), two.max()) <= 1:
+        low, high = beyond(low, high, len(change), level)
     value = float(change.mean())
     return Interval(value, min(low, value), max(high, value), level, "paired bootstrap")
+
+
+def beyond(low: float, high: float, count: int, level: float) -> tuple[float, float]:
+    """The ends of an interval of a change of shares, widened where none of ``count`` samples shows one."""
+    most = wilson(0, count, level).high
+    return min(low, -most), max(high, most)
 
 
 def resample(statistic: Callable[[npt.NDArray[np.int64]], Array], count: int, resamples: int, seed: int) -> Array:
@@ -145,6 +154,20 @@ def _checked_values(values: Any) -> Array:
 
 
 @dataclass(frozen=True)
+class Metered:
+    """A metric of the user's over some samples.
+
+    Attributes:
+        value: over all of them.
+        parts: (G,) its values on groups of them, weighted by their sizes, whose mean is the value; none where the
+            metric is no mean over samples, as the area under a curve is.
+    """
+
+    value: float
+    parts: Array
+
+
+@dataclass(frozen=True)
 class Draws:
     """How intervals are made.
 
@@ -171,10 +194,15 @@ class Draws:
         low, high = ends(drawn, self.level)
         return Interval(value, min(low, value), max(high, value), self.level, method)
 
-    def given(self, name: str, value: float, reference: float) -> Figure:
-        """A figure of the user's, of the quantized and the float model, without intervals."""
-        found = (Interval(v, v, v, self.level, "none") for v in (value, reference, value - reference))
-        return Figure(Measure(name, name), *found)
+    def given(self, name: str, value: Metered, reference: Metered) -> Figure:
+        """A figure of the user's, of the quantized and the float model; with intervals if it is a mean over samples."""
+        change = value.value - reference.value
+        if not len(value.parts) or not len(reference.parts):
+            found = [Interval(v, v, v, self.level, "none") for v in (value.value, reference.value, change)]
+            return Figure(Measure(name, name), *found)
+        made = (self.resamples, self.seed, self.level)
+        own, exact = bootstrap_mean(value.parts, *made), bootstrap_mean(reference.parts, *made)
+        return Figure(Measure(name, name), own, exact, paired_bootstrap(value.parts, reference.parts, *made))
 
     def figure(self, measure: Measure, ours: Array, floats: Array | None = None) -> Figure:
         """The mean of (n,) values; with the float model's on the same samples, and the change."""
@@ -187,4 +215,7 @@ class Draws:
     def figure_of(self, measure: Measure, ours: Statistic, floats: Statistic, count: int) -> Figure:
         """Any statistic of both models; samples are drawn together with their pair for the change."""
         change = self.of(lambda index: ours(index) - floats(index), count, "paired bootstrap")
+        if measure.unit == "share" and change.low == change.high == 0:
+            low, high = beyond(0, 0, count, self.level)
+            change = replace(change, low=low, high=high)
         return Figure(measure, self.of(ours, count), self.of(floats, count), change)

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from bitwright.tasks.base import Answer, Evidence, Task
 from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.intervals import Draws
+from bitwright.tasks.metrics import metered
 from bitwright.values import Verdict
 
 
@@ -28,7 +29,8 @@ def verdict_of(task: Task, outputs: list[Any], floats: list[Any], targets: list[
     metrics = {}
     if task.metrics:
         mine, theirs, wanted = joined(outputs), joined(floats), joined(targets)
-        metrics = {name: (float(f(mine, wanted)), float(f(theirs, wanted))) for name, f in task.metrics.items()}
+        found, beside = (metered(task.metrics, values, wanted) for values in (mine, theirs))
+        metrics = {name: (found[name], beside[name]) for name in found}
     evidence = Evidence(ours.all(), exact.columns.all(), pair.all(), exact.spread, metrics)
     return task.verdict(evidence, Draws(resamples=200))
 

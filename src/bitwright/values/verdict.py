@@ -65,7 +65,9 @@ class Measure(Value):
 
     @property
     def word(self) -> str:
-        """One word for it in sentences: ``"accuracy"``, ``"KL"``."""
+        """The shortest word for it in sentences: ``"accuracy"``, ``"KL"``, ``"mean IoU"``."""
+        if self.label.lower() == self.name.replace("-", " ").lower():
+            return self.words
         return self.name.upper() if self.label.partition(" ")[0].isupper() else self.name
 
     @property
