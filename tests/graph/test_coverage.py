@@ -315,7 +315,7 @@ class Head(nn.Module):
         for y in (self.fine(x), self.coarse(x)):
             y = y.flatten(2).transpose(1, 2)
             found.append(torch.cat([y[..., :4] * 160, y[..., 4:].sigmoid()], 2))
-        return torch.cat(found, 1)
+        return torch.cat(found, 1) * torch.tensor([1.0, 1.0, 1.0, 1.0, 0.5])
 
 
 def test_what_a_concatenation_joins_on_its_way_out_keeps_its_own_values():
@@ -331,6 +331,15 @@ def test_what_a_concatenation_joins_on_its_way_out_keeps_its_own_values():
         expected, found = model(x), graph.apply(Policy.uniform(graph.sites, 8, 8))(x)
     assert found[..., 4].unique().numel() > 100  # on the grid of the pixels it would be 3
     assert (found[..., 4] - expected[..., 4]).abs().max() < 0.05
+
+
+def test_what_a_layer_reads_later_on_shares_a_grid():
+    model = Net(
+        lambda m, x: m.b(torch.cat([m.a(x), m.a(x).exp()], 1).neg()), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(8, 2, 1)
+    )
+    graph = capture(model.eval(), torch.randn(2, 3, 4, 4))
+    assert any(site.operation == "cat" for site in graph.sites)
+    assert graph.coverage.left_out == ()
 
 
 def test_coverage_by_hand():

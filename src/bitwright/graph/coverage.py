@@ -29,7 +29,7 @@ CONSTANT = "one of its operands is made of constants alone, as an initial state 
 STACK = "its weight is a stack of matrices, one for each entry of a batch"
 STATE = "runtimes keep the state of a recurrent layer in float from step to step"
 UNPLACED = "the placement puts no site at one of its operands"
-JOINED = "nothing computes with the result, so that what it joins need not share one grid"
+JOINED = "no integer kernel reads the result, so that what it joins need not share one grid"
 PARAMETER = "of parameters, only weights of convolutions, matrix products and lookups are quantized"
 
 
@@ -84,7 +84,11 @@ def operations_of(
             macs, sites, reason = observed.unknown[node] // batch, [None, None], UNKNOWN
         else:
             left_out += [LeftOut(name, kind_of(node), 0, count, PARAMETER) for name, count in weights.items()]
-            if only_joins(node) and node in varying and not any(quantizer_at(module, user) for user in node.users):
+            if (
+                node in varying
+                and only_joins(node, varying)
+                and not any(quantizer_at(module, user) for user in node.users)
+            ):
                 left_out.append(LeftOut(names.unique(layer_name(node)), kind_of(node), 0, 0, JOINED))
             continue
         name, kind = names.unique(layer_name(node)), kind_of(node)

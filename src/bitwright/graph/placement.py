@@ -6,8 +6,8 @@
 - operations that only move values (reshape, slice, zero padding, max pooling) keep the grid of their input;
 - a linear layer or matrix product that makes a network output leaves it in float (logits are compared, not
   computed on);
-- a concatenation whose result only leaves the network stays in float: nothing computes with it, and what it joins, such
-  as a detector's pixels and probabilities, keeps the grids that it has, if any;
+- a concatenation that no integer kernel reads on its way out of the network stays in float: what it joins, such as a
+  detector's pixels and probabilities, keeps the grids that it has, if any;
 - a recurrent layer reads quantized values and has quantized weights; between its steps everything stays in float, and
   what it puts out is quantized where an operation of the kinds above reads it;
 - constants, values made from constants alone (masks, initial states) and integer inputs (token ids) are left alone;
@@ -93,7 +93,9 @@ def place(module: GraphModule) -> Placement:
             if isinstance(weight, Node) and weight.op == "get_attr":
                 placement.weights[(weight, node)] = None
             continue
-        if not _is_tensor_operation(node, varying) or not _is_float(node) or _masks_scores(node) or only_joins(node):
+        if not _is_tensor_operation(node, varying) or not _is_float(node) or _masks_scores(node):
+            continue
+        if only_joins(node, varying):
             continue
         if isinstance(weight, Node) and weight.op == "get_attr":
             placement.weights[(weight, node)] = None
@@ -102,7 +104,7 @@ def place(module: GraphModule) -> Placement:
         for operand in _operands(node):
             if operand in varying:
                 _quantize_operand(placement, operand, node)
-        _quantize_result(placement, node)
+        _quantize_result(placement, node, varying)
     return placement
 
 
@@ -132,7 +134,7 @@ def _quantize_operand(placement: Placement, operand: Node, user: Node) -> None:
         placement.outputs[source] = None
 
 
-def _quantize_result(placement: Placement, node: Node) -> None:
+def _quantize_result(placement: Placement, node: Node, varying: set[Node]) -> None:
     tail = node
     while True:
         users = list(tail.users)
@@ -141,18 +143,30 @@ def _quantize_result(placement: Placement, node: Node) -> None:
             tail = users[0]
         else:
             break
-    if entry_of(node).float_output and tail is node and (_only_feeds_output(node) or feeds_recurrence(node)):
+    leaves = _only_feeds_output(node, varying) or feeds_recurrence(node)
+    if entry_of(node).float_output and tail is node and leaves:
         return
     placement.outputs[tail] = None
 
 
-def only_joins(node: Node) -> bool:
-    """Whether a node concatenates values that leave the network as they are, or concatenated once more."""
-    return entry_of(node).kind == "cat" and _only_feeds_output(node)
+def only_joins(node: Node, varying: set[Node]) -> bool:
+    """Whether a node concatenates values that no integer kernel reads any more on their way out of the network."""
+    if entry_of(node).kind != "cat":
+        return False
+    queue, seen = [node], {node}
+    while queue:
+        for user in queue.pop().users:
+            joins = entry_of(user).kind == "cat" or moves_only(user)
+            if not joins and _is_tensor_operation(user, varying):
+                return False
+            if user not in seen:
+                seen.add(user)
+                queue.append(user)
+    return True
 
 
-def _only_feeds_output(node: Node) -> bool:
+def _only_feeds_output(node: Node, varying: set[Node]) -> bool:
     return all(
-        user.op == "output" or (moves_only(user) and _only_feeds_output(user)) or only_joins(user)
+        user.op == "output" or (moves_only(user) and _only_feeds_output(user, varying)) or only_joins(user, varying)
         for user in node.users
     )
