@@ -12,7 +12,7 @@ import pytest
 
 from bitwright.errors import StoreError
 from bitwright.files import atomic_files
-from bitwright.store import atomic_path, write_atomically
+from bitwright.store import write_atomically
 
 
 def test_writes_text_and_bytes_and_makes_the_folder(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_an_error_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
     path = write_atomically(tmp_path / "model.onnx", b"old")
 
     def write_half() -> None:
-        with atomic_path(path) as part:
+        with atomic_files(path) as part:
             part.write_bytes(b"half")
             raise RuntimeError("stopped")
 

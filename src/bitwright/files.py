@@ -31,35 +31,9 @@ def write_atomically(path: str | Path, data: bytes | str) -> Path:
         StoreError: the disk is full, or the folder cannot be written; what stood there before still does.
     """
     content = data.encode("utf-8") if isinstance(data, str) else data
-    with atomic_path(path) as part:
+    with atomic_files(path) as part:
         part.write_bytes(content)
     return Path(path)
-
-
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; when the block ends well it takes the place of ``path``.
-
-    The content is flushed to the disk before the rename and the folder after it, so that a power cut leaves
-    the old file or the new one. When the block raises, ``path`` stays as it was and the part is removed.
-
-    Raises:
-        StoreError: the disk is full, or the folder cannot be written.
-    """
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale_parts(target)
-        yield part
-        _flush(part)
-        os.replace(part, target)
-        _flush_folder(target.parent)
-    except OSError as error:
-        raise _store_error(error, target) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -67,7 +41,8 @@ def atomic_files(path: str | Path) -> Iterator[Path]:
     """A path of the same name, in a folder beside, to write to: alone or with further files beside it.
 
     When the block ends well they take the places of those in the folder of ``path``, ``path`` itself last, so that who
-    finds it finds the others. When the block raises, everything there stays as it was.
+    finds it finds the others. Content is flushed to the disk before that and the folder after it, so that a power cut
+    leaves the old file or the new one. When the block raises, everything there stays as it was.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written.

@@ -136,6 +136,38 @@ def load_recipe(path: str) -> Recipe:
     return recipe
 
 
+def begin_with(recipe: str | None, policy: str | None) -> Recipe | None:
+    """The recipe that a command goes on from; None where it begins with a policy.
+
+    Raises:
+        InvalidInput: both were given, or a file that is no recipe.
+    """
+    if recipe is not None and policy is not None:
+        raise InvalidInput(f"a recipe has its own policy; leave out --policy, got {policy}")
+    return None if recipe is None else load_recipe(recipe)
+
+
+def plain_recipe(job: Job, session: Session, policy: str | None, default: str) -> Recipe:
+    """The policy of ``--policy``, else the output folder's, else the default, with nothing done to the network."""
+    from bitwright.store import folder as files
+    from bitwright.values.recipe import Recipe
+
+    there = policy is not None or (job.output / files.POLICY).is_file()
+    return Recipe(load_policy(policy if there else default, job.output, session.sites), job.ranges)
+
+
+def tell_files(job: Job, fitted: Path | None, data: str, what: str = "fitted") -> None:
+    """Where a recipe, what was fitted for it, and the figures were written."""
+    from bitwright.store import folder as files
+
+    print(f"\nFiles in {job.output}:")
+    recipe = job.output / files.RECIPE
+    print(f"  {files.RECIPE:<22}apply it: bitwright export --recipe {recipe} ... (also run and evaluate)")
+    if fitted is not None:
+        print(f"  {fitted.name:<22}what was {what} for it: keep the two together")
+    print(f"  {data:<22}every figure as data")
+
+
 def load_target(
     session: Session, policy: str | None, recipe: str | None, folder: Path, default: str | None = None
 ) -> tuple[Policy, Session]:
@@ -147,9 +179,7 @@ def load_target(
         PolicyMismatch: made for another model.
         StoreError: neither was given, and the folder has no policy.
     """
-    if recipe is None:
+    wanted = begin_with(recipe, policy)
+    if wanted is None:
         return load_policy(policy or default, folder, session.sites), session
-    if policy is not None:
-        raise InvalidInput(f"a recipe has its own policy; leave out --policy, got {policy}")
-    wanted = load_recipe(recipe)
     return wanted.policy, session.under(wanted)

@@ -61,27 +61,22 @@ def qat(
     """
     from rich.console import Console
 
-    from bitwright.cli.load import load_policy, load_recipe, work
+    from bitwright.cli.load import begin_with, plain_recipe, tell_files, work
     from bitwright.cli.repair import actions
-    from bitwright.errors import InvalidInput
     from bitwright.flow.repairing import check_repairs
     from bitwright.flow.training import train_policy
     from bitwright.store import folder as files
     from bitwright.train.qat import check_settings
-    from bitwright.values.recipe import Recipe
 
     check_settings(epochs, learning_rate, labels)
     changes = _augmentation(augment)
-    if recipe is not None and policy is not None:
-        raise InvalidInput(f"a recipe has its own policy; leave out --policy, got {policy}")
-    begin: Recipe | None = load_recipe(recipe) if recipe is not None else None
+    begin = begin_with(recipe, policy)
     added = actions(first, ()) if begin is None and split_names(first) else ()
     check_repairs((), added)
     job.require("model", "data")
     with work(job) as session:
         if begin is None:
-            there = policy is not None or (job.output / files.POLICY).is_file()
-            begin = Recipe(load_policy(policy if there else "W4A4", job.output, session.sites), job.ranges)
+            begin = plain_recipe(job, session, policy, "W4A4")
             for action in added:
                 begin = begin.then(action.kind, **action.options)
         found = train_policy(
@@ -97,12 +92,7 @@ def qat(
         fitted = found.recipe.save(job.output / files.RECIPE)
         found.save(job.output / files.TRAINING)
     show(Console(highlight=False), found, sites)
-    at = job.output / files.RECIPE
-    print(f"\nFiles in {job.output}:")
-    print(f"  {files.RECIPE:<22}apply it: bitwright export --recipe {at} ... (also run and evaluate)")
-    if fitted is not None:
-        print(f"  {fitted.name:<22}what was learned: keep the two together")
-    print(f"  {files.TRAINING:<22}every figure as data")
+    tell_files(job, fitted, files.TRAINING, "learned")
 
 
 def _augmentation(name: str) -> Any:

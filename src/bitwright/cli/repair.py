@@ -57,11 +57,10 @@ def repair(
     """
     from rich.console import Console
 
-    from bitwright.cli.load import load_policy, load_recipe, work
+    from bitwright.cli.load import begin_with, plain_recipe, tell_files, work
     from bitwright.errors import InvalidInput
     from bitwright.flow.repairing import check_repairs, repair_policy
     from bitwright.store import folder as files
-    from bitwright.values.recipe import Recipe
 
     console = Console(highlight=False)
     if list_them:
@@ -69,28 +68,18 @@ def repair(
         return
     if not repairs:
         raise InvalidInput("name the repairs, e.g. `bitwright repair gptq`; --list shows them all")
-    begin: Recipe | None = load_recipe(recipe) if recipe is not None else None
-    if begin is not None and policy is not None:
-        raise InvalidInput(f"a recipe has its own policy; leave out --policy, got {policy}")
+    begin = begin_with(recipe, policy)
     added = actions(repairs, options or ())
     check_repairs(begin.actions if begin is not None else (), added)
     job.require("model", "data")
     with work(job) as session:
-        if begin is None:
-            there = policy is not None or (job.output / files.POLICY).is_file()
-            target = load_policy(policy if there else "W8A8", job.output, session.sites)
-            begin = Recipe(target, job.ranges)
+        begin = begin or plain_recipe(job, session, policy, "W8A8")
         found = repair_policy(session, begin, added)
         sites = session.sites
         fitted = found.recipe.save(job.output / files.RECIPE)
         found.save(job.output / files.REPAIRS)
     show(console, found, begin, sites)
-    at = job.output / files.RECIPE
-    print(f"\nFiles in {job.output}:")
-    print(f"  {files.RECIPE:<22}apply it: bitwright export --recipe {at} ... (also run and evaluate)")
-    if fitted is not None:
-        print(f"  {fitted.name:<22}what was fitted for it: keep the two together")
-    print(f"  {files.REPAIRS:<22}every figure as data")
+    tell_files(job, fitted, files.REPAIRS)
 
 
 def actions(names: str, settings: Sequence[str]) -> tuple[Action, ...]:

@@ -162,11 +162,15 @@ def to_input(values: Any, name: str, first: int = 0) -> Tensor:
     tensor = tensor.to(torch.float32)
     # the sum is finite only if every value is, and needs no memory; overflow is settled by the exact test
     if not bool(torch.isfinite(tensor.sum())):
-        bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1)
-        if bool(bad.any()):
-            index = first + int(bad.nonzero()[0])
-            raise InvalidData(f"the inputs of {name} hold NaN or infinity, first in sample {index}")
+        _check_finite(tensor, "inputs", name, first)
     return tensor
+
+
+def _check_finite(tensor: Tensor, what: str, name: str, first: int) -> None:
+    bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1)
+    if bool(bad.any()):
+        index = first + int(bad.nonzero()[0])
+        raise InvalidData(f"the {what} of {name} hold NaN or infinity, first in sample {index}")
 
 
 def to_targets(values: Any, name: str, classes: int | None = None, first: int = 0, *, floats: bool = False) -> Tensor:
@@ -185,10 +189,7 @@ def to_targets(values: Any, name: str, classes: int | None = None, first: int = 
     tensor = _to_tensor(values, "targets", name)
     if floats and tensor.is_floating_point():
         tensor = tensor.to(torch.float32)
-        bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1)
-        if bool(bad.any()):
-            index = first + int(bad.nonzero()[0])
-            raise InvalidData(f"the targets of {name} hold NaN or infinity, first in sample {index}")
+        _check_finite(tensor, "targets", name, first)
         return tensor
     if tensor.is_floating_point() or tensor.dtype == torch.bool:
         kind = str(tensor.dtype).removeprefix("torch.")

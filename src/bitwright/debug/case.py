@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bitwright.graph.graph import Graph
+from bitwright.sensitivity.sweep import sweep
 from bitwright.session import Session
 from bitwright.tasks import Task
 from bitwright.values import Policy, Verdict
 from bitwright.values.recipe import Recipe
+from bitwright.values.sweep import Sweep
 from bitwright.values.verdict import Outcome, outcome_of
 
 
@@ -48,6 +50,11 @@ class Case:
     def measure(self, recipe: Recipe, policy: Policy | None = None) -> Verdict:
         """A policy (None: the recipe's) on the calibration data, after the recipe's repairs."""
         return self.session.under(recipe).measure(policy, on="calibration")
+
+    def swept(self, recipe: Recipe, sites: Sequence[str] | None = None) -> Sweep:
+        """Each quantizer of the recipe's policy alone on, the rest in float, on the calibration data."""
+        graph = self.graph(recipe)
+        return sweep(graph, self.session.batches("calibration"), graph.policy, sites=sites, task=self.task)
 
     def judge(self, recipe: Recipe) -> Verdict:
         """The network under a recipe on the evaluation data."""

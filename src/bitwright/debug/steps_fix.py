@@ -7,7 +7,6 @@ from dataclasses import replace
 from bitwright.debug.case import Case
 from bitwright.debug.mending import Mending, fits
 from bitwright.debug.state import IMPROVEMENT, MOST_FIXES, NEGLIGIBLE, State, better, measurement
-from bitwright.sensitivity.sweep import sweep
 from bitwright.values.findings import Step
 from bitwright.values.recipe import Action
 
@@ -24,10 +23,7 @@ def fix_quantizers(case: Case, state: State) -> Step:
         f"{NEGLIGIBLE:.0%} of the sum: first a range of its own, then more bits; each is kept when it "
         f"lowers the {case.distance} by {IMPROVEMENT:.0%} or more"
     )
-    analysis = state.sweep
-    if analysis is None:
-        graph = case.graph(state.recipe)
-        analysis = sweep(graph, case.session.batches("calibration"), graph.policy, task=case.task)
+    analysis = state.sweep or case.swept(state.recipe)
     total = sum(row.distance for row in analysis)
     sites = [row.label for row in analysis.rows[:MOST_FIXES] if row.distance >= NEGLIGIBLE * total]
     fitted = Mending(case, state)

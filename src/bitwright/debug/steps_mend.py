@@ -11,7 +11,6 @@ from bitwright.debug.steps_whole import blamed, by_side
 from bitwright.debug.words import outliers_of, share, told
 from bitwright.repair import Repair, flow_repairs
 from bitwright.repair.descriptor import Side
-from bitwright.sensitivity.sweep import sweep
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Action, Recipe
 
@@ -55,7 +54,7 @@ def mend_activations(case: Case, state: State) -> Step:
     start = mending.distance
     graph = case.graph(mending.recipe)
     names = [s.name for s in graph.sites.activations if graph.policy[s.name] is not None]
-    analysis = sweep(graph, case.session.batches("calibration"), graph.policy, sites=names, task=case.task)
+    analysis = case.swept(mending.recipe, names)
     worst, total = analysis.rows[0], sum(row.distance for row in analysis)
     alone = worst.distance >= CONCENTRATED * total > 0
     said = f"The worst activation is {worst.label}: {told(case, worst.distance)} alone, "

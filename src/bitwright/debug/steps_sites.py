@@ -8,7 +8,6 @@ from bitwright.debug.case import Case
 from bitwright.debug.state import LOOK_AT, State
 from bitwright.debug.tensors import tensor_view
 from bitwright.debug.words import share, told
-from bitwright.sensitivity.sweep import sweep
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.tensors import TensorView
 
@@ -22,8 +21,7 @@ def layer_by_layer(case: Case, state: State) -> Step:
     """Step 5: each quantizer alone at its bits, everything else in float."""
     title = "Which layers do the harm?"
     rule = f"each quantizer alone on at its bits, the rest in float; worst first by {case.distance}"
-    graph = case.graph(state.recipe)
-    analysis = sweep(graph, case.session.batches("calibration"), graph.policy, task=case.task)
+    analysis = case.swept(state.recipe)
     total = sum(row.distance for row in analysis)
     most = analysis.covering(0.8)
     worst = analysis.rows[0]
@@ -46,7 +44,7 @@ def look_at_worst(case: Case, state: State) -> Step:
         f"slice that reaches {SPREAD_MUCH:g} times the median slice, a kurtosis above {TAILS_LONG:g} (normal: 3)"
     )
     graph = case.graph(state.recipe)
-    analysis = state.sweep or sweep(graph, case.session.batches("calibration"), graph.policy, task=case.task)
+    analysis = state.sweep or case.swept(state.recipe)
     views = []
     for name in [row.label for row in analysis.rows[:LOOK_AT] if row.distance > 0]:
         bits = graph.policy[name]

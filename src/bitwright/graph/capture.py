@@ -7,7 +7,7 @@ import hashlib
 import operator
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -376,10 +376,13 @@ def _hash(module: GraphModule) -> str:
     for node in module.graph.nodes:
         target = str(node.target).removeprefix("bitwright_")
         digest.update(f"{node.op}|{node.name}|{target}|{node.args}|{node.kwargs}\n".encode())
-    tensors = [
-        (name.removeprefix("bitwright_"), t) for name, t in (*module.named_parameters(), *module.named_buffers())
-    ]
-    for name, tensor in sorted(tensors, key=lambda entry: entry[0]):
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return digest_with(digest, {name.removeprefix("bitwright_"): tensor for name, tensor in tensors})
+
+
+def digest_with(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> str:
+    """16 hexadecimal digits of what a digest holds and of tensors by name: their shapes, types and values."""
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.graph.calibration import calibrate
+from bitwright.graph.capture import digest_with
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import layers_of
 from bitwright.graph.places import SITES
@@ -139,11 +140,7 @@ def _weights(graph: Graph) -> dict[str, Tensor]:
 
 
 def _digest(graph: Graph) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(_weights(graph).items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest_with(hashlib.sha256(), _weights(graph))
 
 
 def _arrays_of(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, Tensor]:
