@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -21,13 +22,17 @@ CHOOSING = (
 )
 ROWS = (
     "shapes must not depend on values: compute for all samples and weigh the results, e.g. "
-    f"sum(gate[:, i, None] * expert(x)), or use torch.where in place of masks as an index; {CHOOSING}"
+    "sum(gate[:, i, None] * expert(x)), or use torch.where in place of masks as an index"
 )
-VALUES = f"write the branch or loop without Python control flow on tensor values (torch.where, torch.cond); {CHOOSING}"
+VALUES = "write the branch or loop without Python control flow on tensor values (torch.where, torch.cond)"
+CAUSAL = (
+    "tell nn.Transformer whether its masks are causal, tgt_is_causal=True, so that it does not look at their values"
+)
 PACKED = (
     "pass the padded batch to the recurrent layer as it is, and pick each sample's last state by its length, e.g. "
     "states[torch.arange(states.shape[0]), lengths - 1]"
 )
+COUNTS = "use x.shape[0] in its place; for all samples at once, without a loop over them"
 BATCH = "use x.shape[0] or -1 in view and reshape, and no loop over the samples of a batch"
 LENGTH = "take the sizes from x.shape, or pad all samples to one length"
 UNSUPPORTED = "replace the unsupported call, or register it as a torch.library custom operator"
@@ -48,16 +53,22 @@ def capture_message(model: nn.Module, calling: Calling, inputs: tuple[Any, ...],
     if _packed(error):
         reason, hint = "packed sequences have a length of their own for each sample", PACKED
     elif "Constraints violated" in text or "data-dependent" in text or "DataDependent" in type(error).__name__:
-        rows, values = _depending_on_values(model, calling, inputs)
+        watch = _watched(model, calling, inputs)
+        rows, values = watch.rows, watch.values
         fixed = _fixed_axes(model, calling, inputs)
         if rows:
             reason, where, hint = f"what {rows[0]} gives has a shape that depends on values", rows[1], ROWS
         elif fixed:
             reason, where, hint = f"the code fixes the size of {fixed}", "", LENGTH
+        elif "Constraints violated" in text and (failed := _on_another_batch(model, calling, inputs)):
+            reason, where, hint = f"the code fixes the batch size: {failed}", "", BATCH
+        elif "Constraints violated" in text and watch.counts:
+            reason, where, hint = f"{watch.counts[0]} gives the batch size as a fixed number", watch.counts[1], COUNTS
         elif "Constraints violated" in text:
-            reason, where, hint = _fixed_batch(model, calling, inputs), "", BATCH
+            reason, where, hint = f"the code takes the batch size, {len(inputs[0])} here, for a fixed number", "", BATCH
         else:
-            where, hint = where or (values[1] if values else ""), VALUES
+            where, hint = where or (values[1] if values else ""), CAUSAL if watch.causal else VALUES
+        hint += f"; {CHOOSING}" if watch.chooses else ""
     elif "not a known type" in text:
         hint = TYPES
     elif "unsupported" in text.lower() or "not supported" in text.lower():
@@ -95,12 +106,22 @@ def _packed(error: BaseException) -> bool:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the first operation whose shape, and the first one whose result in Python, depends on values."""
+    """Notes what may stop torch.export, each with its line.
+
+    Attributes:
+        rows: the first operation whose shape depends on values.
+        values: the first whose result in Python does.
+        counts: the first that gives the batch size as a number of Python's.
+        causal: whether PyTorch looks at a mask to find out whether it is causal.
+        chooses: whether an output has not one entry for each sample.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rows: tuple[str, str] | None = None
         self.values: tuple[str, str] | None = None
+        self.counts: tuple[str, str] | None = None
+        self.causal = self.chooses = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).removeprefix("aten.").partition(".")[0]
@@ -111,21 +132,35 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.rows = self.rows or ("an index that is a mask" if masks else name, _user_line())
         elif torch.Tag.data_dependent_output in func.tags:
             self.values = self.values or (name, _user_line())
+            self.causal |= any(frame.name == "_detect_is_causal_mask" for frame in traceback.extract_stack())
         return func(*args, **(kwargs or {}))
 
 
-def _depending_on_values(
-    model: nn.Module, calling: Calling, inputs: tuple[Any, ...]
-) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
-    """(operation, place) of the first shape and of the first Python number that depend on values."""
-    watch = _Watch()
-    with torch.no_grad(), watch:
-        calling.run(model, inputs)
-    return watch.rows, watch.values
+class _Counting(TorchFunctionMode):
+    """Notes len(x) and loops over x, for a tensor with the samples first."""
+
+    def __init__(self, watch: _Watch, count: int) -> None:
+        super().__init__()
+        self._watch, self._count = watch, count
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = {Tensor.__len__: "len(x)", Tensor.unbind: "a loop over x"}.get(func)
+        if name and args[0].shape[:1] == (self._count,):
+            self._watch.counts = self._watch.counts or (name, _user_line())
+        return func(*args, **(kwargs or {}))
 
 
-def _fixed_batch(model: nn.Module, calling: Calling, inputs: tuple[Any, ...]) -> str:
-    """What is wrong with the batch size: how the model fails on another one, if it does."""
+def _watched(model: nn.Module, calling: Calling, inputs: tuple[Any, ...]) -> _Watch:
+    """What a run of the model shows."""
+    watch, count = _Watch(), len(inputs[0])
+    with torch.no_grad(), _Counting(watch, count), watch:
+        outputs = calling.run(model, inputs)
+    watch.chooses = any(isinstance(v, Tensor) and v.dim() > 0 and v.shape[0] != count for v in tree_leaves(outputs))
+    return watch
+
+
+def _on_another_batch(model: nn.Module, calling: Calling, inputs: tuple[Any, ...]) -> str:
+    """How the model fails on one sample more, if it does."""
     count = len(inputs[0])
     more = tree_map(lambda value: torch.cat([value, value[:1]]), tuple(inputs))
     try:
@@ -135,8 +170,8 @@ def _fixed_batch(model: nn.Module, calling: Calling, inputs: tuple[Any, ...]) ->
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not _inside_torch(f.filename)]
         line = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         reason = f"{first_line(error)}{line}"
-        return f"the code fixes the batch size: it runs on {count} samples, and not on {count + 1}: {reason}"
-    return f"the code takes the batch size, {count} here, for a fixed number"
+        return f"it runs on {count} samples, and not on {count + 1}: {reason}"
+    return ""
 
 
 def _fixed_axes(model: nn.Module, calling: Calling, inputs: tuple[Any, ...]) -> str:
