@@ -111,6 +111,35 @@ def test_dynamic_widths_without_an_operator_of_their_own(block, ids, tmp_path, b
     assert parity(graph, exported.path, [(ids, None)]).exact_difference < 1e-3
 
 
+@pytest.mark.parametrize("group_size", [8, 12, 16])
+def test_tables_in_groups_store_one_step_for_each_group(ids, tmp_path, group_size):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Embedding(300, 16), nn.Linear(16, 4)).eval()
+    graph = calibrate(capture(network, ids[:2], layer_quantizer("float", group_size)), [(ids, None)])
+    exported = export(graph, tmp_path / "m.onnx", policy=Policy.uniform(graph.sites, 4, None))
+    groups = -(-16 // group_size)
+    stored = 300 * groups * (group_size / 2 + 4)
+    assert stored < exported.bytes < stored + 3000
+    found = parity(graph, exported.path, [(ids, None)])
+    assert max(found.exact_difference, found.fused_difference) < 1e-6
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(8, None), (4, 8), (8, 16)])
+def test_weights_of_float_products_are_unpacked_when_the_file_is_loaded(block, ids, tmp_path, bits, group_size):
+    import onnx
+
+    from bitwright.runtimes.onnxruntime import Session
+
+    graph = calibrate(capture(block, ids[:2], layer_quantizer("float", group_size)), [(ids, None)])
+    export(graph, tmp_path / "m.onnx", policy=Policy.uniform(graph.sites, bits, None))
+    Session(tmp_path / "m.onnx", optimised_path=tmp_path / "o.onnx")
+    optimised = onnx.load(str(tmp_path / "o.onnx")).graph
+    assert "DequantizeLinear" not in {node.op_type for node in optimised.node}
+    stored = {tensor.name for tensor in optimised.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    products = [node for node in optimised.node if node.op_type in ("Gemm", "FusedGemm") or "MatMul" in node.op_type]
+    assert sum(bool(stored.intersection(node.input)) for node in products) == 5
+
+
 def test_unused_scales_are_not_in_the_file(block, ids, tmp_path):
     import onnx
 

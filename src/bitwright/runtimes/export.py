@@ -14,6 +14,7 @@ from bitwright.runtimes import engines
 from bitwright.runtimes.activations import insert_activation
 from bitwright.runtimes.builder import Builder, replace
 from bitwright.runtimes.dynamic import use_integer_products
+from bitwright.runtimes.float_products import unpack_when_loaded
 from bitwright.runtimes.guards import keep_float_weights, keep_softmax_exact
 from bitwright.runtimes.recurrent import insert_recurrences
 from bitwright.runtimes.runtime import ExportResult
@@ -94,6 +95,7 @@ def _insert_sites(model: Any, marked: Marked, storage: str) -> dict[str, Any]:
             sites[activation.site.name] = insert_activation(builder, marker, activation)
     insert_recurrences(builder)
     use_integer_products(builder)
+    unpack_when_loaded(builder)
     keep_float_weights(builder)
     keep_softmax_exact(builder)
     builder.tidy()

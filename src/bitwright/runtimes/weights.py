@@ -137,13 +137,14 @@ def _dequantized_groups(builder: Builder, anchor: Any, name: str, values: Array,
 
 def _insert_table(builder: Builder, gather: Any, name: str, values: Array, affine: Affine, dtype: str) -> None:
     """An embedding: look up integers and steps, then multiply; the table itself is never dequantized as a whole."""
+    if affine.group_size is not None:
+        _insert_grouped_table(builder, gather, name, values, affine, dtype)
+        return
     ids = gather.inputs[1]
     scale = affine.scale.numpy()
     stored, _ = _integer_initializer(builder, gather, name, values, dtype)
     rows = builder.node(gather, "Gather", [stored, ids], f"{name}.rows")
     real = builder.node(gather, "Cast", [rows], f"{name}.real", {"to": int(builder.ir.DataType.FLOAT)})
-    if affine.group_size is not None:
-        scale = np.repeat(scale.reshape(len(values), -1), affine.group_size, axis=1)[:, : values.shape[1]]
     if scale.size == 1:
         steps = builder.constant(f"{name}.scale", scale.reshape(()), "FLOAT")
     else:
@@ -153,6 +154,36 @@ def _insert_table(builder: Builder, gather: Any, name: str, values: Array, affin
         else:
             steps = builder.node(gather, "Gather", [table, ids], f"{name}.steps")
     result = builder.node(gather, "Mul", [real, steps], name)
+    replace(gather.outputs[0], result)
+
+
+def _insert_grouped_table(builder: Builder, gather: Any, name: str, values: Array, affine: Affine, dtype: str) -> None:
+    """The same for steps per group: rows are cut into groups before they meet their steps, and joined again."""
+    ids, (rows, columns), size = gather.inputs[1], values.shape, affine.group_size
+    assert size is not None
+    steps = affine.scale.numpy().reshape(rows, -1, 1)
+    groups = steps.shape[1]
+    padded = np.pad(values, ((0, 0), (0, groups * size - columns)))
+    stored, _ = _integer_initializer(builder, gather, name, padded, dtype)
+    found = builder.node(gather, "Gather", [stored, ids], f"{name}.rows")
+    real = builder.node(gather, "Cast", [found], f"{name}.real", {"to": int(builder.ir.DataType.FLOAT)})
+    same = [0] * len(ids.shape)  # sizes that stay
+    cut = builder.node(
+        gather,
+        "Reshape",
+        [real, builder.constant(f"{name}.groups", [*same, groups, size], "INT64")],
+        f"{name}.grouped",
+    )
+    table = builder.constant(f"{name}.scale", steps, "FLOAT")
+    scaled = builder.node(
+        gather, "Mul", [cut, builder.node(gather, "Gather", [table, ids], f"{name}.steps")], f"{name}.scaled"
+    )
+    whole = builder.constant(f"{name}.whole", [*same, groups * size], "INT64")
+    result = builder.node(gather, "Reshape", [scaled, whole], name)
+    if groups * size > columns:
+        ends = [builder.constant(f"{name}.{word}", [at], "INT64") for word, at in (("first", 0), ("last", columns))]
+        last = builder.constant(f"{name}.axis", [-1], "INT64")
+        result = builder.node(gather, "Slice", [result, *ends, last], f"{name}.cut")
     replace(gather.outputs[0], result)
 
 
