@@ -48,7 +48,7 @@ def test_repairs_make_it_no_dearer_and_are_said(plain, repaired) -> None:
     assert report.chosen.costs["bops"] <= plain.chosen.costs["bops"]
     if not (folder / "recipe.json").exists():
         assert report.chosen.policy == plain.chosen.policy
-        assert "With repairs, too, no cheaper policy holds the target" in report.notes[0]
+        assert "Even with repairs, no cheaper policy holds the target" in report.notes[0]
         return
     recipe = Recipe.load(folder / "recipe.json")
     assert recipe.policy.bits == report.chosen.policy.bits

@@ -148,7 +148,7 @@ def begin_with(recipe: str | None, policy: str | None) -> Recipe | None:
 
 
 def plain_recipe(job: Job, session: Session, policy: str | None, default: str) -> Recipe:
-    """The policy of ``--policy``, else the output folder's, else the default, with nothing done to the network."""
+    """The policy of ``--policy``, or the output folder's, or the default, with nothing done to the network."""
     from bitwright.store import folder as files
     from bitwright.values.recipe import Recipe
 

@@ -107,7 +107,7 @@ def takes_job(*names: str, preset: Mapping[str, Any] | None = None) -> Callable[
 
     Args:
         names: of the settings.
-        preset: settings that stand in the place of a job file, which the command then does not read.
+        preset: settings that take the place of a job file, which the command then does not read.
     """
     fixed = preset or {}
 

@@ -71,7 +71,7 @@ def cheapest_recipe(
     ladder: Sequence[Sequence[Action]] = ladder_of(DEFAULTS.repairs),
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Auto:
-    """Find the cheapest policy that keeps a target, repaired as far as that takes.
+    """Find the cheapest policy that holds a target, repaired as far as necessary.
 
     Args:
         session: what may be lost on its held-out samples decides

@@ -102,7 +102,7 @@ class Mending:
         return True
 
     def _let_go(self, actions: Sequence[Action]) -> None:
-        """Say of some actions that were kept that something else has taken their place."""
+        """Note that something else has taken the place of some actions that were kept."""
         labels = {str(action) for action in actions}
         self.kept = [action for action in self.kept if action not in actions]
         self.rows = [replace(row, kept=False) if row.kept and row.label in labels else row for row in self.rows]

@@ -110,7 +110,7 @@ def _after_one(case: Case, recipe: Recipe) -> list[list[Action]]:
 
 
 def _fitting(case: Case, recipe: Recipe) -> list[list[Action]]:
-    """Repairs that fit weights and biases to the quantized inputs, which makes good part of what these lose."""
+    """Repairs that fit weights and biases to the quantized inputs, which makes up for part of what these lose."""
     return [[_action(case, repair, "weights")] for repair in _left(case, recipe, "weights") if repair.fits]
 
 

@@ -187,7 +187,7 @@ def _axes(graph: Graph, site: str, tensor: Tensor) -> Axes:
 
 
 def _is_sequence(node: Node, dims: int) -> bool:
-    """Whether the nearest layer before (else after) a value works on its last axis, as transformers do.
+    """Whether the nearest layer before a value, or else after it, works on its last axis, as transformers do.
 
     A value of three axes that comes from a 2d convolution is a sequence of patches.
     """

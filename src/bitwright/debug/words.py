@@ -39,7 +39,7 @@ def told(case: Case, distance: float) -> str:
 
 
 def outliers_of(graph: Graph, site: str) -> str:
-    """A sentence about an activation whose largest values lie far away from most others, else nothing."""
+    """A sentence about an activation whose largest values lie far away from most others, or nothing."""
     seen = graph.quantizers[site].observed
     if seen is None:
         return ""

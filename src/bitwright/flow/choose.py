@@ -88,7 +88,7 @@ def cheapest_holding(front: Front, drop: float, samples: int) -> Choice:
 
 
 def without_repeats(front: Front) -> Front:
-    """Ascending cost, each policy once, none that a cheaper one beats in measured distance."""
+    """Candidates by ascending cost: each policy once, and none that a cheaper one beats in measured distance."""
     kept: list[Candidate] = []
     for candidate in sorted(front, key=lambda c: (c.costs[front.cost], _distance(c))):
         if not kept or _distance(candidate) < _distance(kept[-1]):

@@ -24,7 +24,7 @@ from bitwright.values import SensitivityTable
 
 
 def check_extras(settings: Settings) -> None:
-    """Find out before the work, not after it, that a package is missing.
+    """Check before the work, not after it, whether a package is missing.
 
     Raises:
         MissingExtra: with the command that installs it.

@@ -38,6 +38,6 @@ def cheapest_repaired(session: Session, front: Iterable[Candidate], plain: Choic
     if not found.holds:
         return replace(plain, reason=f"{plain.reason} {found.reason}"), None
     if not found.recipe.actions:
-        return replace(plain, reason=f"{plain.reason} With repairs, too, no cheaper policy holds the target."), None
+        return replace(plain, reason=f"{plain.reason} Even with repairs, no cheaper policy holds the target."), None
     chosen = next(c for c in candidates if c.policy == found.recipe.target)
     return Choice(replace(chosen, verdict=found.verdict), found.reason), found.recipe

@@ -44,7 +44,7 @@ class Repaired(Value, kind="repairs", version=2):
 
 
 def check_repairs(begin: Sequence[Action], added: Sequence[Action]) -> None:
-    """Refuse, before anything is computed, repairs that are unknown, have unknown options, or an order without sense.
+    """Refuse, before anything is computed, unknown repairs, unknown options, and orders that make no sense.
 
     Raises:
         InvalidInput: with the reason.

@@ -55,7 +55,7 @@ def score(session: Session, methods: tuple[str, ...]) -> tuple[SensitivityTable,
 
 
 def gave_way(asked: Iterable[str], tables: Iterable[SensitivityTable]) -> tuple[str, ...]:
-    """A sentence for each method that was asked for and in whose place :func:`score` made another."""
+    """A sentence for each method that was asked for but that :func:`score` replaced with another."""
     made = [table.method for table in tables]
     lost = [METHODS[name] for name in asked if name not in made]
     return tuple(

@@ -41,7 +41,7 @@ class WeightRole:
         transposed: whether it is a transposed convolution.
         lookup: whether it picks rows of the weight by their numbers instead of multiplying.
         states: for a recurrence: the states behind its steps, from its arguments and its result.
-        arguments: name -> position of what a convolution has besides.
+        arguments: name -> position of what else a convolution has.
     """
 
     input: int = 0

@@ -61,7 +61,7 @@ def adaround(
 
     Each layer is fitted to the float network's values behind its activation function (and behind the addition in
     front of that, where a shortcut is added), with inputs taken from the network as it is quantized so far: what
-    earlier layers lost is made good as far as possible. The integers are kept for their width until the float weight
+    earlier layers lost is made up for as far as possible. The integers are kept for their width until the float weight
     changes; the float network itself stays what it is.
 
     Args:

@@ -187,7 +187,7 @@ def _said(bounds: dict[str, _Bound]) -> list[str]:
     )
     return [
         f"{len(bounds)} ReLU6 stay: {cut} of the {count} channels in front of them are cut off and keep their scale "
-        "(relu6='cap' scales them, too, but runs in float)"
+        "(relu6='cap' scales them as well, but runs in float)"
     ]
 
 
@@ -259,7 +259,7 @@ class _Channels:
 def _replace_clamps(
     graph: Graph, pairs: list[Pair], scales: dict[str, Tensor], relu6: str, seen: _Channels | None
 ) -> list[str]:
-    """Put ReLU, and a cap for each channel where it is needed, in the place of each ReLU6; a note."""
+    """Put ReLU, and a cap for each channel where it is needed, in place of each ReLU6; a note."""
     replaced = capped = 0
     nodes = graph.module.graph
     for pair in pairs:

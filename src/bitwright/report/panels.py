@@ -316,7 +316,7 @@ def sites_panel(sites: Sites, policy: Policy = FLOAT) -> SitesPanel:
 
 
 def start_width(bits: Sequence[int]) -> int:
-    """The width to show first: 4 bits where the table has it, else the middle one."""
+    """The width to show first: 4 bits where the table has it, otherwise the middle one."""
     return 4 if 4 in bits else bits[(len(bits) - 1) // 2]
 
 

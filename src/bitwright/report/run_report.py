@@ -138,7 +138,7 @@ class RunReport(Value, kind="report", version=3):
 
     @property
     def reference(self) -> Verdict | None:
-        """A verdict that holds the float model's figures: the chosen policy's, else the first there is."""
+        """A verdict that holds the float model's figures: the chosen policy's, otherwise the first one that exists."""
         verdicts = [m.verdict for m in reversed(self.measured)] + [c.verdict for c in self.front or ()]
         return next((v for v in verdicts if v is not None), None)
 

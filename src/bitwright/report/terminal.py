@@ -136,7 +136,7 @@ def sensitivity_table(
 
     Args:
         table: of any method.
-        bits: the width; by default 4 where the table has it, else the middle one.
+        bits: the width; by default 4 where the table has it, otherwise the middle one.
         top: how many sites to list; None for all.
         sites: tells weights from activations when given.
 

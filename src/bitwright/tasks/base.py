@@ -300,7 +300,7 @@ class Task(ABC):
 
     @property
     def harm_of_losses(self) -> str:
-        """What FIT predicts, in words: for a loss of the user in no known unit."""
+        """What FIT predicts, in words; the unit of a loss of the user's is not known."""
         return self.harm if self.loss is None else Task.harm
 
     def verdict(self, evidence: Evidence, draws: Draws, policy_name: str = "") -> Verdict:

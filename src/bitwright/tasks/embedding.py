@@ -56,7 +56,7 @@ class Embedding(Task):
         return {}
 
     def details(self, answer: Answer) -> dict[str, Any]:
-        """The vectors themselves, of all outputs behind one another."""
+        """The vectors themselves, concatenated over the outputs."""
         return {"vector": torch.cat(answer.read, 1).float()}
 
     def against(self, answer: Answer, expected: Answer) -> Values:

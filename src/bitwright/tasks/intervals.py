@@ -70,7 +70,7 @@ def paired_bootstrap(first: Any, second: Any, resamples: int = 1000, seed: int =
     Samples are drawn together with their pair, so what both have in common cancels. For right/wrong values (0 or 1)
     one pair is added in each direction before drawing (Bonett and Price 2012): without it two models that agree on all
     of a few samples would get the interval [0, 0], as if their equality were proven. For other shares of which none
-    differs, the interval is what Wilson's says of the samples that may differ, each by 1 at the most.
+    differs, the interval is what Wilson's says of the samples that may differ, each by 1 at most.
 
     Args:
         first: (n,) values, e.g. of the quantized model.
@@ -182,7 +182,7 @@ class Draws:
     level: float = 0.95
 
     def mean(self, values: Array, share: bool = False) -> Interval:
-        """Of the mean of (n,) values, one for each sample; Wilson's where they are yes or no, the bootstrap's else."""
+        """Of the mean of (n,) values, one for each sample: Wilson's where they are yes or no, or the bootstrap's."""
         if share and np.isin(values, (0.0, 1.0)).all():
             return wilson(round(values.sum()), len(values), self.level)
         return bootstrap_mean(values, self.resamples, self.seed, self.level)

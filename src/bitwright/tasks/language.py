@@ -27,7 +27,7 @@ class Language(Classes):
     positions of each sequence. There is no margin, so FIT takes the place of Margin-FIT.
 
     Args:
-        shifted: whether targets are the next tokens, as here; else they are the input tokens themselves, and the
+        shifted: whether targets are the next tokens, as here; otherwise they are the input tokens themselves, and the
             logits of each position are held against the token behind it.
         ignore: the target of positions that do not count, e.g. of padding; PyTorch's own, -100, never counts.
         options: see :class:`~bitwright.tasks.classification.Classes`.

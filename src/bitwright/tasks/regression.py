@@ -64,7 +64,7 @@ class Regression(Vectors):
         return torch.stack([(z - t).square().reshape(len(z), -1).mean(1) for z, t in pairs]).sum(0)
 
     def figures(self, evidence: Evidence, draws: Draws) -> dict[str, Figure]:
-        """The SQNR beside the others: minus ten times the decadic logarithm of the distance."""
+        """The SQNR beside the others: minus ten times the base-10 logarithm of the distance."""
         found = super().figures(evidence, draws)
         if "error" in found:
             decibels = found["error"].value.mapped(lambda error: -10 * math.log10(error) if error > 0 else math.inf)

@@ -195,7 +195,7 @@ class Recipe(Value, kind="recipe"):
             raise InvalidInput(f"cannot read '{beside}', which {source} names: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != checksum:
             raise InvalidInput(
-                f"'{beside}' is damaged, or not the file that {source} was saved with (its SHA-256 is another); "
+                f"'{beside}' is damaged, or not the file that {source} was saved with (its SHA-256 differs); "
                 "put the right file back, or delete it to have the repairs fitted again"
             )
         recipe = recipe.with_fitted(Fitted.from_bytes(content, f"'{beside}'"))

@@ -131,7 +131,7 @@ class Sweep(Value, kind="sweep", version=3):
             known = ("distance", "sqnr", *row.figures)
             raise InvalidInput(
                 f"measure must be one of {', '.join(known)}, got '{measure}'{nearest(measure, known)} (figures that "
-                "need targets are there when the batches have some)"
+                "need targets exist only when the batches have some)"
             )
         worse = row.figures[measure] - self.floats.get(measure, 0.0)
         if not self.measure(measure).larger:

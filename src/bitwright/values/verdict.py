@@ -51,10 +51,10 @@ class Measure(Value):
     Attributes:
         name: its key, and the word for it in sentences, e.g. ``"accuracy"``.
         label: its heading, e.g. ``"Top-1"``.
-        unit: ``"share"`` for values from 0 to 1 that are shown in percent, their changes in points; else e.g.
+        unit: ``"share"`` for values from 0 to 1 that are shown in percent, their changes in points; otherwise e.g.
             ``"nats"``, or nothing.
         larger: whether larger is better.
-        relative: whether what is lost counts in percent of the float model's value; else in hundredths, points.
+        relative: whether what is lost counts in percent of the float model's value; otherwise in hundredths (points).
     """
 
     name: str
