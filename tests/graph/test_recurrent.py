@@ -9,6 +9,8 @@ from torch import nn
 from bitwright.cost import Bops
 from bitwright.graph import calibrate, capture
 from bitwright.graph.coverage import STATE
+from bitwright.graph.pt2e import quiet
+from bitwright.graph.recurrent import Whole
 from bitwright.values import FLOAT, Policy
 
 KINDS = {
@@ -167,3 +169,28 @@ def test_few_uses_of_a_weight_are_no_loop():
     graph = capture(Loop(15).eval(), torch.randn(2, 16, 5))
     assert graph.coverage.slow() == graph.coverage.repeated == ()
     assert built(nn.LSTM, 64)[0].coverage.repeated == ()
+
+
+def test_exported_programs_are_captured_as_their_models_are():
+    torch.manual_seed(0)
+    model, tokens = Classifier(nn.LSTM, num_layers=2, bidirectional=True).eval(), torch.randint(20, (4, 3))
+    expected = model(tokens)
+    with quiet():
+        program = torch.export.export(model, (tokens,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    graph = capture(program, tokens)
+    torch.testing.assert_close(graph(tokens), expected, rtol=0, atol=1e-6)
+    assert graph.sites.names == capture(model, tokens).sites.names
+
+
+def test_tracing_leaves_the_number_of_steps_free():
+    """PyTorch's own tracing runs every step, and fixes their number."""
+    program = _traced(nn.LSTM(6, 4, batch_first=True).eval(), torch.randn(2, 40, 6))
+    assert sum("whole_lstm" in str(node.target) for node in program.graph.nodes) == 1
+    assert sum(node.op == "call_function" for node in program.graph.nodes) < 10
+
+
+def _traced(model, x):
+    with quiet(), Whole(), torch.no_grad():
+        return torch.export.export(
+            model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
+        )

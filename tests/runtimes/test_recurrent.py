@@ -118,3 +118,23 @@ def test_corrected_biases_are_in_the_file(tmp_path):
         expected = graph(tokens)
     assert float((expected - before).abs().max()) > 1e-3
     assert np.mean(np.abs(Session(tmp_path / "model.onnx")(tokens)[0] - expected.numpy()) > 1e-5) < 0.01
+
+
+def test_sequences_of_any_length(tmp_path):
+    torch.manual_seed(0)
+    model, tokens = (
+        Tagger(nn.LSTM, lambda output, _: output.mean(1), bidirectional=True).eval(),
+        torch.randint(30, (8, 9)),
+    )
+    model(tokens)
+    graph = capture(model, tokens, others=[tokens[:, :5]])
+    calibrate(graph, [(tokens, None), (tokens[:, :5], None)])
+    policy = Policy.uniform(graph.sites, 8, 8)
+    export(graph, tmp_path / "model.onnx", policy=policy)
+    session = Session(tmp_path / "model.onnx", False)
+    for length in (1, 4, 30):
+        other = torch.randint(30, (3, length))
+        with torch.no_grad():
+            torch.testing.assert_close(graph.apply(FLOAT)(other), model(other), rtol=0, atol=1e-6)
+            expected = graph.apply(policy)(other).numpy()
+        assert np.mean(np.abs(session(other)[0] - expected) > 1e-5) < 0.1

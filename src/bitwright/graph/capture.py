@@ -30,7 +30,7 @@ from bitwright.graph.obstacles import capture_message
 from bitwright.graph.operations import argument, bias_of, entry_of, kind_of, rounds_bias, siblings
 from bitwright.graph.outputs import flatten, keep_outputs, register
 from bitwright.graph.places import BIASES, SITES, site_behind
-from bitwright.graph.recurrent import take_apart
+from bitwright.graph.recurrent import Whole, take_apart
 from bitwright.graph.symbols import batch_symbols, shape_of_one, value_of
 from bitwright.graph.walk import Walk
 from bitwright.quantizers.base import Quantizer
@@ -130,7 +130,7 @@ def _export(model: Any, examples: Any, returns: tuple[str, ...], others: Iterabl
         for value, sizes in zip(inputs, calling.sizes(batch, torch.export.Dim.DYNAMIC, inputs), strict=True):
             shapes[value] = sizes
         try:
-            with pt2e.quiet(), torch.no_grad():
+            with pt2e.quiet(), torch.no_grad(), Whole():
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise CaptureError(capture_message(model, calling, inputs, error)) from error

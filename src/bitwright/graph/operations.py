@@ -320,6 +320,10 @@ OPERATIONS: MappingProxyType[object, Entry] = MappingProxyType(
         aten.gru.input: Entry(recurrence=bitwright.gru.default),
         aten.rnn_tanh.input: Entry(recurrence=bitwright.rnn_tanh.default),
         aten.rnn_relu.input: Entry(recurrence=bitwright.rnn_relu.default),
+        bitwright.whole_lstm.default: Entry(recurrence=bitwright.lstm.default),
+        bitwright.whole_gru.default: Entry(recurrence=bitwright.gru.default),
+        bitwright.whole_rnn_tanh.default: Entry(recurrence=bitwright.rnn_tanh.default),
+        bitwright.whole_rnn_relu.default: Entry(recurrence=bitwright.rnn_relu.default),
     }
 )
 

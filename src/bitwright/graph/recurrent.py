@@ -7,27 +7,42 @@ there are, and has one site.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.overrides import TorchFunctionMode
 
-from bitwright.graph.operations import OPERATIONS, aten, entry_of, source_of
+from bitwright.graph.operations import OPERATIONS, aten, bitwright, entry_of, source_of
+from bitwright.numerics.recurrence import STACKS
 
+_WHOLE: dict[Any, Any] = {getattr(torch._VF, name): getattr(bitwright, f"whole_{name}").default for name in STACKS}
 _ZEROS = (aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default)
 
 
-def has_projections(node: Node) -> bool:
+class Whole(TorchFunctionMode):
+    """While torch.export runs: recurrent layers are traced as one operation, and their length stays free."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call what a stack of layers is traced as, and anything else as it is."""
+        whole = _WHOLE.get(func)
+        packed = whole is not None and not isinstance(args[3], bool)  # their lengths are one more argument
+        called = func if whole is None or packed or _has_projections(args) else whole
+        return called(*args, **(kwargs or {}))
+
+
+def _has_projections(args: Sequence[Any]) -> bool:
     """Whether a stack multiplies its states with a third weight (``proj_size``), which no recurrence here does."""
-    if entry_of(node).recurrence is None:
-        return False
-    _, _, parameters, biases, layers, _, _, both, _ = node.args
-    return len(parameters) != (4 if biases else 2) * layers * (2 if both else 1)  # type: ignore[arg-type, operator]
+    _, _, parameters, biases, layers, _, _, both, _ = args
+    return bool(len(parameters) != (4 if biases else 2) * layers * (2 if both else 1))
 
 
 def opened_stacks(program: ExportedProgram) -> list[Any]:
     """The stacks that stay unknown and are unrolled step by step, as PyTorch decomposes them."""
-    return list(dict.fromkeys(node.target for node in program.graph.nodes if has_projections(node)))
+    stacks = (node for node in program.graph.nodes if entry_of(node).recurrence is not None)
+    return list(dict.fromkeys(node.target for node in stacks if _has_projections(node.args)))
 
 
 def take_apart(module: GraphModule) -> None:

@@ -20,6 +20,7 @@ given the states of ``lstm``, too, which it does not read: so a graph has both o
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -112,6 +113,30 @@ def _run(
     return torch.stack(found[::-1] if reverse else found, 1)
 
 
+def _stack(name: str) -> None:
+    """Define ``whole_lstm`` and the like: a whole stack, as ``torch.lstm`` is called, whose shapes can be traced.
+
+    While torch.export traces, PyTorch's own operators run every step of every layer on tensors without data: that takes
+    seconds, and fixes the length.
+    """
+
+    def run(*given: Any) -> Any:
+        return getattr(torch.ops.aten, name).input(*given)
+
+    def shapes(source: Tensor, states: Any, *given: Any) -> tuple[Tensor, ...]:
+        parts = states if isinstance(states, (list, tuple)) else [states]
+        both = given[5]
+        output = source.new_empty((*source.shape[:2], parts[0].shape[2] * (2 if both else 1)))
+        return (output, *(torch.empty_like(part) for part in parts))
+
+    schema = str(getattr(torch.ops.aten, name).input._schema).partition("(")[2]
+    _LIBRARY.define(f"whole_{name}({schema}")  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(f"whole_{name}", run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"bitwright::whole_{name}", shapes, lib=_LIBRARY)
+
+
+STACKS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+"""What PyTorch calls its stacks of recurrent layers."""
 _ARGUMENTS = "Tensor gates, Tensor weight, Tensor? bias, Tensor? hidden, bool reverse"
 _LIBRARY = torch.library.Library("bitwright", "DEF")  # type: ignore[no-untyped-call]
 for _function, _more in (
@@ -124,3 +149,5 @@ for _function, _more in (
     _name = _function.__name__
     _LIBRARY.define(f"{_name}({_ARGUMENTS}{_more}) -> Tensor")  # type: ignore[no-untyped-call]
     _LIBRARY.impl(_name, _function, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
+for _name in STACKS:
+    _stack(_name)
