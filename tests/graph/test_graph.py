@@ -112,7 +112,7 @@ def test_messages_about_policies(digits_graph):
 def test_before_calibration_weights_can_be_quantized_and_activations_cannot(digits_model, images):
     graph = capture(digits_model, images[:2])
     run(graph.apply(Policy.uniform(graph.sites, weights=4)), images)
-    with pytest.raises(InvalidInput, match=r"site 'input' has no range yet; call bw.calibrate\(graph, batches\)"):
+    with pytest.raises(InvalidInput, match=r"site 'x' has no range yet; call bw.calibrate\(graph, batches\)"):
         graph.apply(Policy.uniform(graph.sites, 4, 4))
 
 
@@ -128,7 +128,7 @@ def test_biases_are_rounded_with_their_operation_only(digits_graph, images):
         module.register_forward_hook(
             lambda m, arguments, result, name=name: rounded[name].append(not torch.equal(arguments[0], result))
         )
-    run(digits_graph.apply(Policy({"conv1.weight": 4, "input": 8, "relu": 8})), images)
+    run(digits_graph.apply(Policy({"conv1.weight": 4, "x": 8, "relu": 8})), images)
     assert [name for name, flags in rounded.items() if any(flags)] == ["conv1.weight_bias"]
 
 
