@@ -27,11 +27,13 @@ class Case:
         session: the plain one.
         target_drop: points of the primary figure that may be lost (percent of float's for relative ones).
         repairs: options of the repairs that may be used, name -> options.
+        model: that was captured, to capture it in other ways; None where it is not at hand.
     """
 
     session: Session
     target_drop: float
     repairs: Mapping[str, Mapping[str, Any]]
+    model: Any = None
 
     @property
     def task(self) -> Task:

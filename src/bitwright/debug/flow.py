@@ -110,7 +110,7 @@ def debug(
     begin.target.check(session.sites)
     if not begin.target.bits:
         raise InvalidInput("the target is float everywhere; give weights=, activations= or policy=")
-    case = Case(session, target_drop, _checked_repairs(repairs))
+    case = Case(session, target_drop, _checked_repairs(repairs), model)
     session.under(begin)  # with what was fitted, if it has that
     state, steps = State(begin), []
     for number in range(start_at, len(STEPS) + 1):
@@ -214,7 +214,8 @@ def _findings(case: Case, steps: tuple[Step, ...]) -> Findings:
         words += "" if done or outcome == "undecided" else " Nothing needs to be changed."
     else:
         tried = f"With {done}, {name} loses too much." if done else f"{name} loses too much, and no repair helped."
-        words = f"{target_of(case, verdict)} {tried} {last.advice}".rstrip()
+        advice = " ".join(step.advice for step in steps if step.advice)
+        words = f"{target_of(case, verdict)} {tried} {advice}".rstrip()
     primary = case.task.measure(case.task.primary).label
     why = f", since the primary figure ({primary}) says little on data that a network was trained on"
     notes = (

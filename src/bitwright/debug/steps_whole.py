@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from bitwright.debug.case import Case
+from bitwright.debug.placements import best_of_each, mostly_linear
 from bitwright.debug.state import (
     FAULT_SHARE,
     GUESSING_MARGIN,
@@ -17,13 +19,14 @@ from bitwright.debug.state import (
     SANE_DISTANCE,
     SATURATED,
     State,
+    better,
     measurement,
 )
 from bitwright.debug.words import allowed, drop_of, share, target_of, told
 from bitwright.graph.batches import iterate
 from bitwright.graph.outputs import flatten
 from bitwright.tasks import Reference
-from bitwright.values import FLOAT, Policy
+from bitwright.values import FLOAT, Policy, Site, Verdict
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Recipe
 
@@ -163,7 +166,43 @@ def weights_or_activations(case: Case, state: State) -> Step:
     conclusion = f"{said} At fault: {words}: {parts}."
     if whole.distance.value > 2 * total and total > 0:
         conclusion += " Together they do more harm than the sum of both."
-    return Step(2, title, "done", tuple(rows), rule, conclusion, "", state.recipe, verdict, outcome, at_fault)
+    elsewhere, advice = _other_placements(case, state.recipe.policy, whole)
+    step = Step(2, title, "done", (*rows, *elsewhere), rule, conclusion, "", state.recipe, verdict, outcome, at_fault)
+    return replace(step, advice=advice)
+
+
+def _other_placements(case: Case, policy: Policy, whole: Verdict) -> tuple[list[Measurement], str]:
+    """Other placements of the sites at the target's widths, where the network is made for them; and what to take."""
+    session = case.session
+    if case.model is None or not mostly_linear(session.sites):
+        return [], ""
+    widths = [_most_frequent(policy, sites) for sites in (session.sites.weights, session.sites.activations)]
+    if None in widths:
+        return [], ""
+    weights, activations = (width or 0 for width in widths)
+    found = best_of_each(session, case.model, weights, activations, "calibration")
+    rows = [measurement(f"placed as {placed}", placed.verdict) for placed in found]
+    both = [placed for placed in found if placed.session.sites.activations]
+    best = min(both, key=lambda placed: placed.verdict.distance.value, default=None)
+    if best is None or not better(best.verdict.distance.value, whole.distance.value):
+        return rows, ""
+    advice = (
+        f"Placed as {best}, the {case.distance} is {told(case, best.verdict.distance.value)} instead of "
+        f"{told(case, whole.distance.value)}: take --quantizer {best.session.settings.quantizer}."
+    )
+    for placed in found:
+        if placed not in both:
+            advice += (
+                f" Where the file must shrink and nothing else, --quantizer {placed.session.settings.quantizer} has "
+                f"{told(case, placed.verdict.distance.value)}."
+            )
+    return rows, advice
+
+
+def _most_frequent(policy: Policy, sites: Iterable[Site]) -> int | None:
+    """The width that most of some sites have; None where they are in float."""
+    widths = [policy[site.name] for site in sites]
+    return max(dict.fromkeys(widths), key=widths.count, default=None)
 
 
 def _capital(words: str) -> str:
