@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 from torch import Tensor
 
 from bitwright.errors import InvalidData
-from bitwright.graph.batches import as_batches, cut, iterate, limited
+from bitwright.graph.batches import Batch, as_batches, cut, iterate, limited
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.gradients import gradient_moments
 from bitwright.sensitivity.method import Array, Method
 from bitwright.sensitivity.noise import noise_of_sites
 from bitwright.sensitivity.rounding_errors import RoundingErrors
+from bitwright.sensitivity.suspects import PROBED, checked, probe
 from bitwright.sensitivity.sweep import sweep
 from bitwright.sensitivity.workspace import Workspace
 from bitwright.tasks import Task
@@ -38,12 +39,15 @@ class Gradients:
     Attributes:
         values: (N,) the score.
         squares: (N, S) squared norms of its gradients at the sites.
-        products: (N, S, B) gradient times rounding error at each width; None where errors are taken to be white.
+        products: (N, S, B) gradient times rounding error at each width, raised where a measured change was larger; None
+            where errors are taken to be white.
+        doubts: site -> why they are not to be trusted.
     """
 
     values: Array
     squares: Array
     products: Array | None
+    doubts: dict[str, str]
 
     @property
     def parts(self) -> dict[str, Array]:
@@ -120,6 +124,7 @@ def _collect(evidence: Evidence, methods: Sequence[Method], errors: RoundingErro
     squares: dict[str, list[Any]] = {name: [] for name in names}
     products: dict[str, list[Any]] = {name: [] for name in names}
     done = 0
+    first: Any = None
 
     def scored(outputs: Any, method: Method, targets: Any, count: int) -> Tensor:
         assert method.score is not None
@@ -130,6 +135,7 @@ def _collect(evidence: Evidence, methods: Sequence[Method], errors: RoundingErro
     with graph.applied(FLOAT), Workspace.of(graph) as workspace:
         for inputs, targets in _micro_batches(graph, evidence.batches, evidence.samples):
             count = len(inputs[0])
+            first = first or cut((inputs, targets), 0, PROBED)
             scores = [partial(scored, method=method, targets=targets, count=count) for method in methods]
             for name, moments in zip(names, gradient_moments(graph, inputs, scores, errors, workspace), strict=True):
                 squares[name].append(moments.squares.cpu().numpy())
@@ -149,8 +155,30 @@ def _collect(evidence: Evidence, methods: Sequence[Method], errors: RoundingErro
             site = graph.sites.names[int(np.argwhere(~np.isfinite(stacked))[0][1])]
             raise InvalidData(f"the gradients of {name} at site '{site}' are not finite; check inputs and loss")
         parts = np.concatenate(products[name]).astype(np.float64) if products[name] else None
-        found[name] = Gradients(np.concatenate(values[name]), stacked, parts)
-    return found
+        found[name] = Gradients(np.concatenate(values[name]), stacked, parts, {})
+    return found if errors is None else _checked(evidence, methods, found, first)
+
+
+def _checked(
+    evidence: Evidence, methods: Sequence[Method], found: dict[str, Gradients], batch: Batch
+) -> dict[str, Gradients]:
+    """Products held against measured changes on the first samples."""
+    inputs, targets = batch
+
+    def measured(outputs: Any, method: Method) -> Array:
+        assert method.score is not None
+        values: Array = method.score(evidence.task, outputs, targets, len(inputs[0])).double().cpu().numpy()
+        return values
+
+    products = {name: one.products for name, one in found.items() if one.products is not None}
+    values = [found[name].values for name in products]
+    scores = [partial(measured, method=method) for method in methods]
+    seen = probe(evidence.graph, inputs, evidence.bits, scores, values, list(products.values()))
+    raised = {}
+    for place, (name, changes) in enumerate(products.items()):
+        result = checked(seen, place, evidence.graph.sites.names, values[place], changes)
+        raised[name] = replace(found[name], products=result.products, doubts=result.doubts)
+    return raised
 
 
 def _settled(found: dict[str, list[Any]], tolerance: float) -> bool:

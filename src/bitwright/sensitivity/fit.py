@@ -34,7 +34,7 @@ def fit(evidence: Evidence) -> Scores:
         mean = sizes.mean(0)
         harm, error = np.pi / 2 * mean**2, np.pi * mean * standard_error(sizes)
     unit = f"FIT, {evidence.task.harm_of_losses}"
-    return Scores(harm, error, len(found.squares), None, found.parts, unit, evidence.notes)
+    return Scores(harm, error, len(found.squares), None, found.parts, unit, evidence.notes, found.doubts)
 
 
 METHODS.register(

@@ -46,7 +46,9 @@ def margin_fit(evidence: Evidence) -> Scores:
     mean = weights.mean(0)
     shares = np.divide(weights, mean, out=np.ones_like(weights), where=mean > 0)
     model = MarginModel(found.values, variances, shares)
-    return Scores(*model.alone(), len(found.squares), model, found.parts, notes=evidence.notes)
+    harm, error = model.alone()
+    notes, doubts = evidence.notes, found.doubts
+    return Scores(harm, error, len(found.squares), model, found.parts, notes=notes, doubts=doubts)
 
 
 def harmful(products: Any, margins: Any) -> Any:
