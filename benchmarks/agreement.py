@@ -1,22 +1,27 @@
 """Predicted harm against measured accuracy on random policies: Spearman's rank correlation with bootstrap intervals.
 
-    BITWRIGHT_DATA=... BITWRIGHT_WEIGHTS=... python benchmarks/agreement.py [--policies 100] [--output FILE]
+    BITWRIGHT_DATA=... BITWRIGHT_WEIGHTS=... python benchmarks/agreement.py [--model NAME] [--policies 100]
+        [--output FILE]
 
-The FIT paper's protocol, after post-training quantization: a CIFAR ResNet, each site of each policy drawn from
-{3, 4, 6, 8} bits; ranges and scores from 512 training images, accuracy and loss from the test images.
+The FIT paper's protocol, after post-training quantization: a CIFAR ResNet, or a classifier of `_networks.py`, which is
+trained for some seconds first; each site of each policy drawn from {3, 4, 6, 8} bits; ranges and scores from 512
+training samples, accuracy and loss from the test samples. Beside that, the KL divergence of the policies that each
+score alone finds for the bit operations of W4A8 and W4A4, and of these uniform policies.
 """
 
 from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import bitwright as bw
 from _environment import output_argument, write
-from bitwright.data import load_data
+from _networks import networks, trained
+from bitwright.data import as_data, load_data
 from bitwright.sensitivity import sensitivities
 from bitwright.sensitivity.agreement import spearman_interval
 from bitwright.tasks import evaluate, reference
@@ -25,18 +30,30 @@ from bitwright.zoo import resnet20_cifar10, resnet56_cifar10
 MODELS = {"resnet20": resnet20_cifar10, "resnet56": resnet56_cifar10}
 
 
+BUDGETS = {"bops=W4A8": (4, 8), "bops=W4A4": (4, 4)}
+
+
+def loaded(name: str) -> tuple[Any, Any]:
+    """A trained network and its data sets."""
+    data = os.environ["BITWRIGHT_DATA"]
+    if name in MODELS:
+        return MODELS[name](), load_data(f"cifar10:{data}/cifar10")
+    torch.manual_seed(0)
+    case = networks()[name][1](Path(data))
+    return trained(case), as_data((case.train, case.test))
+
+
 def main() -> None:
     """Measure the policies, then compare every score with what was measured."""
     parser = output_argument(__doc__)
-    parser.add_argument("--model", default="resnet20", choices=sorted(MODELS))
+    parser.add_argument("--model", default="resnet20", choices=sorted([*MODELS, *networks()]))
     parser.add_argument("--ranges", default="mse")
     parser.add_argument("--quantizer", default="edge")
     parser.add_argument("--policies", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    data = load_data(f"cifar10:{os.environ['BITWRIGHT_DATA']}/cifar10")
+    model, data = loaded(arguments.model)
     calibration, test = data.calibration.batches(64, limit=512), data.evaluation.batches(128)
-    model = MODELS[arguments.model]()
     graph = bw.capture(model, next(iter(calibration))[0][:2], quantizer=arguments.quantizer)
     bw.calibrate(graph, calibration, ranges=arguments.ranges)
     draw = random.Random(arguments.seed)
@@ -59,7 +76,14 @@ def main() -> None:
         "accuracy_range": [min(measured["accuracy"]), max(measured["accuracy"])],
         "float_accuracy": verdicts[0].float_accuracy.value,
         "spearman": {},
+        "searched_kl": {},
     }
+
+    def distance(policy: bw.Policy) -> float:
+        return evaluate(graph, policy, test, reference=floats).kl.value
+
+    for budget, widths in BUDGETS.items():
+        figures["searched_kl"][budget] = {"uniform": distance(bw.Policy.uniform(graph.sites, *widths))}
     kinds = {site.name: site.kind for site in graph.sites}
     for noise in ("projected", "measured", "uniform"):
         for table in sensitivities(graph, calibration, ("fit", "margin-fit"), (3, 4, 6, 8), noise=noise):
@@ -72,6 +96,11 @@ def main() -> None:
                 figures["spearman"][f"{table.method} {noise}{label}"] = {
                     target: f"{spearman_interval(predicted, values):.3f}" for target, values in measured.items()
                 }
+            if noise == "projected":
+                figures["not_trusted"] = {**figures.get("not_trusted", {}), table.method: len(table.doubts)}
+                for budget, found in figures["searched_kl"].items():
+                    (candidate,) = bw.search(graph, table, budgets=[budget])
+                    found[table.method] = distance(candidate.policy)
     table = sensitivities(graph, calibration, ("noise",), (3, 4, 6, 8))[0]
     scores = {
         "total noise": [-table.predict(policy) for policy in policies],
