@@ -20,6 +20,7 @@ from bitwright.repair import REPAIRS, RepairReport, apply_action
 from bitwright.repair.equalization import PRECISION
 from bitwright.sensitivity.sweep import Tally, expected_of
 from bitwright.session import Session
+from bitwright.settings import RANGES
 from bitwright.tasks.columns import FloatSide
 from bitwright.values import Verdict
 from bitwright.values.findings import Measurement, Step
@@ -225,6 +226,16 @@ def compared(session: Session, site: str, actions: Sequence[Action]) -> list[flo
     return [tally.distance(floats) for tally in tallies]
 
 
+def range_actions(percentiles: Sequence[float], **where: str) -> list[Action]:
+    """Ranges by each method, that of percentiles with several; those that look at all values last."""
+    shares: dict[str, Sequence[float]] = {"percentile": percentiles}
+    return [
+        Action("ranges", {**where, "method": method, **({"percentile": share} if share else {})})
+        for method in reversed(RANGES)
+        for share in shares.get(method, (0.0,))
+    ]
+
+
 def own_ranges(graph: Graph, site: str) -> list[Action]:
     """Ways to set the range of one site; for activations with a search over clipped ranges."""
     quantizer = graph.quantizers[site]
@@ -232,13 +243,9 @@ def own_ranges(graph: Graph, site: str) -> list[Action]:
         bits = quantizer.bits
         if bits is not None and quantizer.learned(bits):
             return []  # the rounding was learned for the range that it has
-        kinds: tuple[tuple[str, float | None], ...] = (("mse", None), ("percentile", 99.9), ("minmax", None))
+        found = range_actions((99.9,), site=site)
     else:
-        kinds = (("mse", None), ("percentile", 99.99), ("percentile", 99.9), ("percentile", 99.0), ("minmax", None))
-    found = [
-        Action("ranges", {"site": site, "method": method, **({"percentile": percentile} if percentile else {})})
-        for method, percentile in kinds
-    ]
+        found = range_actions((99.99, 99.9, 99.0), site=site)
     if quantizer.observed is not None:
         low, high = quantizer.observed.low, quantizer.observed.high
         for factor in CLIPPING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bitwright.debug.case import Case
-from bitwright.debug.mending import Mending
+from bitwright.debug.mending import Mending, range_actions
 from bitwright.debug.state import CONCENTRATED, IMPROVEMENT, State
 from bitwright.debug.steps_whole import blamed, by_side
 from bitwright.debug.words import outliers_of, share, told
@@ -81,13 +81,9 @@ def _for_all(case: Case, recipe: Recipe) -> list[list[Action]]:
 
     Each entry holds alternatives, of which the best is kept.
     """
-    methods = (("mse", None), ("percentile", 99.99), ("percentile", 99.9), ("minmax", None))
-    ranges = []
-    for method, percentile in methods:
-        if method == recipe.ranges and not any(action.kind == "ranges" for action in recipe.actions):
-            continue
-        options = {"kind": "activation", "method": method, **({"percentile": percentile} if percentile else {})}
-        ranges.append(Action("ranges", options))
+    ranges = range_actions((99.99, 99.9), kind="activation")
+    if not any(action.kind == "ranges" for action in recipe.actions):
+        ranges = [action for action in ranges if action.options["method"] != recipe.ranges]
     found = [ranges, *([action] for action in _rescaling(case, recipe))]
     others = [repair for repair in _left(case, recipe, "activations") if "scales" not in repair.moves]
     return [*found, *([_action(case, repair, "activations")] for repair in others), *_fitting(case, recipe)]

@@ -38,89 +38,6 @@ ROWS = 8192
 FACTORS = tuple(2.0 ** (-k / 8) for k in range(-2, 15))  # of the present step that the method 'distance' tries
 
 
-@registered(
-    name="ranges",
-    order=50,
-    does="Sets ranges by another method: minmax, percentile, mse, output, distance.",
-    needs="calibration data; a policy for the fitted methods",
-    changes="the grids of all sites, of one kind, or of single sites",
-    costs="nothing (minmax) to about ten float passes (output)",
-    moves=("weight grids", "activation grids"),
-    leaves="ranges",
-)
-def set_ranges(
-    graph: Graph,
-    batches: Any = None,
-    policy: Policy | None = None,
-    *,
-    weights: str | None = None,
-    activations: str | None = None,
-    sites: Mapping[str, str] | None = None,
-    percentile: float = 99.99,
-    samples: int = DEFAULTS.calibration_samples,
-    seed: int = DEFAULTS.seed,
-    task: Task | str | None = None,
-) -> RepairReport:
-    """Set ranges by a method for all weights, all activations, or single sites.
-
-    ``"minmax"``, ``"percentile"`` and ``"mse"`` are the methods of :func:`~bitwright.graph.calibrate`, at every width.
-    The others choose a grid for the width that the policy gives a site:
-
-    - ``"output"`` (weights): each channel's step by the output error (w - q) H (w - q)^T, H the second moments of the
-      inputs that the layer meets in the quantized network, rounding to nearest;
-    - ``"distance"`` (the last layers): the step with the smallest distance to float, as the task has it, of the outputs
-      with this site alone quantized. The network behind the site is run for each step that is tried, so this is for
-      the last weight, its input, or the outputs.
-
-    Args:
-        graph: calibrated.
-        batches: calibration data, for the fitted methods.
-        policy: the widths, for the fitted methods; None for the current policy.
-        weights: method for every weight; None leaves them as they are.
-        activations: method for every activation.
-        sites: method for single sites, by name; goes before the other two.
-        percentile: for ``"percentile"``, in percent.
-        samples: calibration samples used, at most.
-        seed: of the choice of positions.
-        task: what the outputs mean, for ``"distance"``, as in :func:`~bitwright.tasks.evaluate`.
-
-    Returns:
-        For each site its mean step before and after.
-
-    Raises:
-        InvalidInput: unknown sites or methods, or a method that doesn't fit the site.
-    """
-    wanted = _wanted(graph, weights, activations, sites or {})
-    if not wanted:
-        raise InvalidInput("ranges need a method: pass weights=, activations= or sites={name: method}")
-    fitted = {name: method for name, method in wanted.items() if method in FITTED}
-    policy = checked_policy(graph, "ranges", policy) if fitted else (graph.policy if policy is None else policy)
-    by_distance = "distance" in fitted.values()
-    data = checked_batches(graph, "ranges", batches, samples, by_distance) if fitted else []
-    notes: list[str] = []
-    in_force = graph.policy
-    before = {name: _mean_step(graph.quantizers[name], policy) for name in wanted}
-    for name, method in wanted.items():
-        if method not in FITTED:
-            graph.quantizers[name].set_ranges(method, percentile)
-        elif policy[name] is None:
-            notes.append(f"{name} is in float under the policy and is left alone")
-    fitted = {name: method for name, method in fitted.items() if policy[name] is not None}
-    with graph.applied(policy):
-        for method, fit in FITTED.items():
-            if names := [name for name, wish in fitted.items() if wish == method]:
-                fit(graph, data, names, task, seed)
-    graph.apply(in_force)
-    changes = tuple(
-        Change(name, "step", before[name], after)
-        for name in wanted
-        if (after := _mean_step(graph.quantizers[name], policy)) != 0
-    )
-    count = sum(len(inputs[0]) for inputs, _ in data)
-    needs = f"{count} calibration samples" if fitted else "what calibration saw"
-    return RepairReport(needs, changes, tuple(notes), count)
-
-
 def _coarse(graph: Graph) -> bool:
     return any(site.scheme.granularity == "tensor" for site in graph.sites.weights)
 
@@ -311,3 +228,86 @@ FITTED: Mapping[str, Callable[[Graph, list[Batch], Iterable[str], Any, int], Non
     {"output": _fit_by_output, "distance": _fit_by_distance}
 )
 """Method -> what fits sites by it to the current policy: (graph, batches, sites, task, seed)."""
+
+
+@registered(
+    name="ranges",
+    order=50,
+    does=f"Sets ranges by another method: {', '.join((*METHODS, *FITTED))}.",
+    needs="calibration data; a policy for the fitted methods",
+    changes="the grids of all sites, of one kind, or of single sites",
+    costs="nothing (minmax) to about ten float passes (output)",
+    moves=("weight grids", "activation grids"),
+    leaves="ranges",
+)
+def set_ranges(
+    graph: Graph,
+    batches: Any = None,
+    policy: Policy | None = None,
+    *,
+    weights: str | None = None,
+    activations: str | None = None,
+    sites: Mapping[str, str] | None = None,
+    percentile: float = 99.99,
+    samples: int = DEFAULTS.calibration_samples,
+    seed: int = DEFAULTS.seed,
+    task: Task | str | None = None,
+) -> RepairReport:
+    """Set ranges by a method for all weights, all activations, or single sites.
+
+    ``"minmax"``, ``"percentile"`` and ``"mse"`` are the methods of :func:`~bitwright.graph.calibrate`, at every width.
+    The others choose a grid for the width that the policy gives a site:
+
+    - ``"output"`` (weights): each channel's step by the output error (w - q) H (w - q)^T, H the second moments of the
+      inputs that the layer meets in the quantized network, rounding to nearest;
+    - ``"distance"`` (the last layers): the step with the smallest distance to float, as the task has it, of the outputs
+      with this site alone quantized. The network behind the site is run for each step that is tried, so this is for
+      the last weight, its input, or the outputs.
+
+    Args:
+        graph: calibrated.
+        batches: calibration data, for the fitted methods.
+        policy: the widths, for the fitted methods; None for the current policy.
+        weights: method for every weight; None leaves them as they are.
+        activations: method for every activation.
+        sites: method for single sites, by name; goes before the other two.
+        percentile: for ``"percentile"``, in percent.
+        samples: calibration samples used, at most.
+        seed: of the choice of positions.
+        task: what the outputs mean, for ``"distance"``, as in :func:`~bitwright.tasks.evaluate`.
+
+    Returns:
+        For each site its mean step before and after.
+
+    Raises:
+        InvalidInput: unknown sites or methods, or a method that doesn't fit the site.
+    """
+    wanted = _wanted(graph, weights, activations, sites or {})
+    if not wanted:
+        raise InvalidInput("ranges need a method: pass weights=, activations= or sites={name: method}")
+    fitted = {name: method for name, method in wanted.items() if method in FITTED}
+    policy = checked_policy(graph, "ranges", policy) if fitted else (graph.policy if policy is None else policy)
+    by_distance = "distance" in fitted.values()
+    data = checked_batches(graph, "ranges", batches, samples, by_distance) if fitted else []
+    notes: list[str] = []
+    in_force = graph.policy
+    before = {name: _mean_step(graph.quantizers[name], policy) for name in wanted}
+    for name, method in wanted.items():
+        if method not in FITTED:
+            graph.quantizers[name].set_ranges(method, percentile)
+        elif policy[name] is None:
+            notes.append(f"{name} is in float under the policy and is left alone")
+    fitted = {name: method for name, method in fitted.items() if policy[name] is not None}
+    with graph.applied(policy):
+        for method, fit in FITTED.items():
+            if names := [name for name, wish in fitted.items() if wish == method]:
+                fit(graph, data, names, task, seed)
+    graph.apply(in_force)
+    changes = tuple(
+        Change(name, "step", before[name], after)
+        for name in wanted
+        if (after := _mean_step(graph.quantizers[name], policy)) != 0
+    )
+    count = sum(len(inputs[0]) for inputs, _ in data)
+    needs = f"{count} calibration samples" if fitted else "what calibration saw"
+    return RepairReport(needs, changes, tuple(notes), count)
