@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bitwright.debug import debug
 from bitwright.errors import BitwrightWarning, CaptureError, InvalidData, InvalidInput
 from bitwright.graph import calibrate, capture
 from bitwright.graph.calling import Named
@@ -292,3 +293,13 @@ class TestLengths:
 
         with pytest.raises(CaptureError, match=r"the code fixes the size of axis 1 of x: .*pad all samples to one"):
             capture(Fixed(4, 2).eval(), torch.randn(3, 5, 4), others=[torch.randn(3, 7, 4)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.filterwarnings("ignore:the model is in half precision")
+def test_the_debugging_flow_compares_the_kept_outputs_with_the_model(dtype):
+    model = Encoder().eval().to(dtype)
+    loader = [batch(labels=LABELS)]
+    graph = calibrate(capture(model, batch(), returns="logits"), loader)
+    found = debug(graph, Classification(loader, loader), policy=Policy.uniform(graph.sites, 8, 8), model=model)
+    assert any(row.label == "graph against model" for step in found.steps for row in step.measured)

@@ -111,7 +111,7 @@ def test_samples_of_several_lengths_come_in_batches_of_one() -> None:
         "evaluation": 48,
     }
     assert sorted(seen["evaluation"]) == sorted(2 * list(range(24)))
-    assert sorted({tuple(example["ids"].shape[1:]) for example in samples.examples}) == [(3,), (4,), (5,), (6,)]
+    assert sorted({tuple(example[0].shape[1:]) for example in samples.examples}) == [(3,), (4,), (5,), (6,)]
 
 
 def test_samples_that_make_no_batch() -> None:

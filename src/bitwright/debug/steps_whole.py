@@ -24,7 +24,8 @@ from bitwright.debug.state import (
 )
 from bitwright.debug.words import allowed, drop_of, share, target_of, told
 from bitwright.graph.batches import iterate
-from bitwright.graph.outputs import flatten
+from bitwright.graph.model import in_full_precision
+from bitwright.graph.outputs import flatten, kept
 from bitwright.tasks import Reference
 from bitwright.values import FLOAT, Policy, Site, Verdict
 from bitwright.values.findings import Measurement, Step
@@ -112,12 +113,13 @@ def _doubts(case: Case, reference: Reference, test: Reference) -> str:
 def _difference(case: Case, model: nn.Module) -> float:
     """Largest difference of an output over the first calibration batches, relative to the largest value."""
     worst, largest = 0.0, 0.0
+    model = in_full_precision(model)
     with torch.no_grad():
         graph = case.session.graph
         for inputs, _ in itertools.islice(iterate(case.session.batches("calibration"), graph), 4):
             with graph.applied(FLOAT):
-                ours, theirs = flatten(graph(*inputs)), flatten(graph.calling.run(model, inputs))
-            for mine, wanted in zip(ours.values(), theirs.values(), strict=True):
+                ours, theirs = flatten(graph(*inputs)), kept(graph.calling.run(model, inputs), graph.calling.outputs)
+            for mine, wanted in zip(ours.values(), theirs, strict=True):
                 worst = max(worst, float((mine.double() - wanted.double()).abs().max()))
                 largest = max(largest, float(wanted.double().abs().max()))
     return worst / largest if largest else worst

@@ -85,12 +85,16 @@ class Calling:
         how: ``"position"``, ``"name"``, or ``"dictionary"``: one dictionary of all inputs.
         fixed: further arguments by name, the same in every call.
         free: for each input the axes beside that of the samples whose size may vary from batch to batch.
+        outputs: names of those of its outputs that are kept.
+        returns: those that were asked for; none: all but single numbers.
     """
 
     names: tuple[str, ...]
     how: str = "position"
     fixed: Mapping[str, Any] = field(default_factory=dict)
     free: tuple[tuple[int, ...], ...] = ()
+    outputs: tuple[str, ...] = ()
+    returns: tuple[str, ...] = ()
 
     def arguments(self, inputs: Iterable[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and named arguments for inputs in order."""
@@ -114,6 +118,11 @@ class Calling:
         """What the model puts out for inputs in order."""
         args, kwargs = self.arguments(inputs)
         return model(*args, **kwargs)
+
+    def again(self, inputs: tuple[Any, ...]) -> Any:
+        """The inputs of a batch as example inputs, with which a capture calls the model in the same way again."""
+        in_order = self.arranged(inputs)
+        return in_order if self.how == "position" else {**dict(zip(self.names, in_order, strict=True)), **self.fixed}
 
     def arranged(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """The inputs of a batch in order.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from bitwright.errors import CaptureError
 from bitwright.graph import pt2e
@@ -28,7 +28,7 @@ from bitwright.graph.model import prepared, run
 from bitwright.graph.names import Names, activation_name, attribute_at, module_path
 from bitwright.graph.obstacles import capture_message
 from bitwright.graph.operations import argument, bias_of, entry_of, kind_of, rounds_bias, siblings
-from bitwright.graph.outputs import flatten, keep_outputs, register
+from bitwright.graph.outputs import keep_outputs, kept, register
 from bitwright.graph.places import BIASES, SITES, site_behind
 from bitwright.graph.recurrent import Whole, take_apart
 from bitwright.graph.symbols import batch_symbols, shape_of_one, value_of
@@ -141,10 +141,8 @@ def _export(model: Any, examples: Any, returns: tuple[str, ...], others: Iterabl
         module = program.module()
     _drop_guards(module)
     calling = _with_inputs_in_order(module, calling)
-    kept = keep_outputs(module, returns)
-    if expected is not None:
-        found = flatten(tree_map(lambda value: value if isinstance(value, Tensor) else None, expected))
-        expected = [found[name] for name in kept if name in found]
+    calling = replace(calling, outputs=keep_outputs(module, returns), returns=returns)
+    expected = None if expected is None else kept(expected, calling.outputs)
     with pt2e.quiet():
         _without_mutation(module)
         module = copy.deepcopy(module)

@@ -33,13 +33,14 @@ def prepared(model: Any, example_inputs: Any) -> tuple[Any, Any]:
     """
     if isinstance(model, nn.Module):
         _check(model)
-        if any(p.dtype in _HALF for p in (*model.parameters(), *model.buffers())):
+        full = in_full_precision(model)
+        if full is not model:
             warnings.warn(
                 "the model is in half precision and is captured in float32, in which it is simulated",
                 BitwrightWarning,
                 3,
             )
-            model = copy.deepcopy(model).float()
+            model = full
             example_inputs = _mapped(example_inputs, lambda v: v.float() if v.dtype in _HALF else v)
     elif not isinstance(model, torch.export.ExportedProgram):
         raise InvalidInput(f"model must be a torch.nn.Module or an ExportedProgram, got {type(model).__name__}")
@@ -59,6 +60,13 @@ def prepared(model: Any, example_inputs: Any) -> tuple[Any, Any]:
         example_inputs if mapping else inputs,
         lambda v: (torch.cat([v, v]) if v.shape[0] == 1 else v).to(device),
     )
+
+
+def in_full_precision(model: nn.Module) -> nn.Module:
+    """The model; a copy in float32 where it is in half precision."""
+    if not any(tensor.dtype in _HALF for tensor in (*model.parameters(), *model.buffers())):
+        return model
+    return copy.deepcopy(model).float()
 
 
 def _mapped(inputs: Any, change: Any) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
-from torch.utils._pytree import SUPPORTED_NODES, tree_flatten, tree_unflatten
+from torch.utils._pytree import SUPPORTED_NODES, tree_flatten, tree_map, tree_unflatten
 
 from bitwright.errors import BitwrightWarning, CaptureError, InvalidInput, nearest
 from bitwright.graph.obstacles import CHOOSING
@@ -47,6 +47,12 @@ def _parts(value: Any, name: str) -> Any:
         return zip(getattr(value, "_fields", range(len(value))), value, strict=True)
     where = f" at '{name}'" if name else ""
     raise InvalidInput(f"the network must return tensors, got {type(value).__name__}{where}; wrap the model")
+
+
+def kept(outputs: Any, names: Iterable[str]) -> list[Tensor]:
+    """The tensors of an output that have these names, in the names' order."""
+    found = flatten(tree_map(lambda value: value if isinstance(value, Tensor) else None, outputs))
+    return [found[name] for name in names if name in found]
 
 
 def register(outputs: Any) -> None:
@@ -86,24 +92,24 @@ def keep_outputs(module: GraphModule, returns: tuple[str, ...]) -> tuple[str, ..
             raise InvalidInput(
                 f"returns must name outputs of the network, {', '.join(known)}, got '{name}'{nearest(name, known)}"
             )
-    kept = returns or tuple(name for name, node in known.items() if _dimensions(node)) or tuple(known)
-    for name in kept:
+    left = returns or tuple(name for name, node in known.items() if _dimensions(node)) or tuple(known)
+    for name in left:
         if free_unbacked_symbols(value_of(known[name])):
             raise CaptureError(f"the size of the output '{name}' depends on values, not on shapes alone; {CHOOSING}")
-    left_out = [name for name in known if name not in kept]
+    left_out = [name for name in known if name not in left]
     if left_out and not returns:
         warnings.warn(
             f"the output {left_out[0]} is a single number for a whole batch and is left out", BitwrightWarning, 2
         )
     if not left_out and _plain(structure):
-        return kept
-    found: Any = {name: known[name] for name in kept}
-    values, spec = tree_flatten(found if not returns or len(kept) > 1 else found[kept[0]])
+        return left
+    found: Any = {name: known[name] for name in left}
+    values, spec = tree_flatten(found if not returns or len(left) > 1 else found[left[0]])
     last.args = (tuple(values),)
     module.graph._codegen.pytree_info = info._replace(out_spec=spec)  # type: ignore[attr-defined]
     module.graph.eliminate_dead_code()
     module.recompile()
-    return kept
+    return left
 
 
 def _dimensions(node: Node) -> bool:

@@ -14,7 +14,7 @@ from bitwright.data.dataset import Batch, Dataset, DataSets, digest
 from bitwright.data.inputs import as_tuple, join, samples_in, select
 from bitwright.errors import InvalidData
 from bitwright.graph.batches import Checked
-from bitwright.graph.calling import as_given, each
+from bitwright.graph.calling import each
 from bitwright.settings import Settings
 
 LEAST = 8
@@ -49,12 +49,12 @@ class Samples:
     notes: tuple[str, ...] = ()
 
     @property
-    def examples(self) -> list[Any]:
+    def examples(self) -> list[tuple[Any, ...]]:
         """The inputs of two samples, and of others of each other length."""
-        found: dict[tuple[Any, ...], Any] = {}
+        found: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         for part in (self.calibration, self.holdout):
             for inputs, _ in part:
-                found.setdefault(tuple(v.shape[1:] for v in inputs), as_given(each(inputs, lambda value: value[:2])))
+                found.setdefault(tuple(v.shape[1:] for v in inputs), each(inputs, lambda value: value[:2]))
         return list(found.values())
 
     @classmethod

@@ -16,7 +16,8 @@ import torch
 
 from bitwright.data import DataSets
 from bitwright.graph import Graph, calibrate, capture
-from bitwright.graph.batches import Checked
+from bitwright.graph.batches import Checked, iterate
+from bitwright.graph.calling import as_given
 from bitwright.repair import RepairReport, functions_of
 from bitwright.repair.apply import apply_action, apply_recipe, keep_fitted
 from bitwright.session.samples import Samples, draw
@@ -101,8 +102,9 @@ class Session:
             name: of the placement.
             model: that this session was opened with.
         """
-        settings = self.settings.model_copy(update={"quantizer": name})
-        graph = _captured(model, self.samples, settings, self.steps)
+        calling = self._source.calling
+        settings = self.settings.model_copy(update={"quantizer": name, "returns": calling.returns})
+        graph = _captured(model, self.samples, settings, self.steps, calling.again)
         return Session(graph, self.task, self.samples, settings, self.store, self.steps)._calibrated()
 
     def _calibrated(self) -> Session:
@@ -289,12 +291,18 @@ class Session:
         self.reference("calibration")  # the first pass is slower
         start = time.process_time()
         with self._source.applied(FLOAT), torch.no_grad():
-            for inputs, _ in self.batches("calibration"):
+            for inputs, _ in iterate(self.batches("calibration"), self._source):
                 self._source(*inputs)
         return max(time.process_time() - start, 1e-9)
 
 
-def _captured(model: Any, samples: Samples, settings: Settings, steps: Steps) -> Graph:
+def _captured(
+    model: Any,
+    samples: Samples,
+    settings: Settings,
+    steps: Steps,
+    given: Callable[[tuple[Any, ...]], Any] = as_given,
+) -> Graph:
     with steps.step("capture"):
-        example, *others = samples.examples
+        example, *others = map(given, samples.examples)
         return capture(model, example, quantizer=settings.quantizer, returns=settings.returns, others=others)

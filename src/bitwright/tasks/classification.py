@@ -103,8 +103,8 @@ class Classes(Task):
             told = ", ".join(f"'{name}' ({width})" for name, width in widths.items())
             raise InvalidInput(
                 f"the network's outputs have different numbers of classes: {told}; name the one that holds the logits, "
-                f"e.g. --task {self.name}?output={names[-1]} (output= in Python), or give the targets as a dictionary "
-                "by the outputs' names"
+                f"e.g. --returns {'logits' if 'logits' in names else names[-1]} (returns= of bw.capture), or give the "
+                "targets as a dictionary by the outputs' names"
             )
         known = targets if isinstance(targets, Mapping) else {names[0]: targets}
         unknown = [name for name in known if name not in names]
