@@ -69,6 +69,7 @@ def settings_of(name: str) -> Settings:
     large = name == "embedding"
     return Settings(
         task=TASKS[name],
+        quantizer="edge",
         budget=("bops=W4A8",),
         bits=(*BITS, 16) if large else BITS,
         **(LARGE if large else SAMPLES),

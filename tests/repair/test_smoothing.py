@@ -139,6 +139,31 @@ def test_smooth_uses_the_scales_of_a_placement(tokens, calibrated):
     assert error(graph, policy, network, tokens) < 0.8 * before
 
 
+def test_the_weight_of_an_rms_norm_takes_scales(tokens, calibrated):
+    class Norm(nn.Module):
+        """As Llama's: the weight stands in front."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(16))
+
+        def forward(self, x):
+            return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5))
+
+    torch.manual_seed(0)
+    network = nn.Sequential(Norm(), nn.Linear(16, 16), nn.SiLU(), nn.Linear(16, 4)).eval()
+    with torch.no_grad():
+        network[0].weight[5] = 60.0
+    expected = network(tokens).detach()
+    graph = calibrated(network, tokens, layer_quantizer(), ranges="minmax")
+    assert len(dict(graph.module.input_scales.named_parameters())) == 1  # behind the activation function alone
+    policy = Policy.uniform(graph.sites, 8, 8)
+    before = error(graph, policy, network, tokens)
+    assert [change.site for change in smooth(graph, [(tokens, None)]).changes] == ["1", "3"]
+    assert float((graph(tokens) - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+    assert error(graph, policy, network, tokens) < 0.5 * before
+
+
 def test_without_a_strength_each_activation_gets_its_best(tokens, calibrated):
     torch.manual_seed(0)
     network = Attention().eval()
