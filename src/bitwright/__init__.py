@@ -25,6 +25,7 @@ from bitwright.version import VERSION
 
 if TYPE_CHECKING:
     from bitwright import tasks as tasks
+    from bitwright.behavior import behavior as behavior
     from bitwright.debug import debug as debug
     from bitwright.debug import tensor_view as tensor_view
     from bitwright.errors import BitwrightError as BitwrightError
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _ROOMS = {
+    "behavior": ("behavior",),
     "debug": ("debug", "tensor_view"),
     "errors": ("BitwrightError",),
     "graph": ("Graph", "calibrate", "capture"),

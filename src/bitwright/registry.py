@@ -39,6 +39,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "quantizer": "bitwright.graph.pt2e:PLACEMENTS",
         "repair": "bitwright.repair.descriptor:REPAIRS",
         "runtime": "bitwright.runtimes.runtime:RUNTIMES",
+        "shift": "bitwright.behavior.shift:SHIFTS",
         "task": "bitwright.tasks.base:TASKS",
     }
 )

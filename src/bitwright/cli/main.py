@@ -13,7 +13,7 @@ import typer
 from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
 from bitwright.cli.options import SharedCommand
 
-_ORDER = "demo run sites sensitivity search evaluate debug repair qat sweep tensor export report compare"
+_ORDER = "demo run sites sensitivity search evaluate debug repair qat sweep tensor behavior export report compare"
 COMMANDS: tuple[Callable[..., None], ...] = tuple(
     getattr(importlib.import_module(f"bitwright.cli.{name}"), name) for name in _ORDER.split()
 )

@@ -233,6 +233,10 @@ class Task(ABC):
                 parts.append(per_sample((answer.outputs[name] - wanted).square() / spread))
         return torch.stack(parts).sum(0)
 
+    def probabilities(self, outputs: Any) -> Tensor | None:
+        """(N, K) probabilities of the classes that are decided between; None where there is no such thing."""
+        return None
+
     def margin(self, outputs: Any) -> Tensor | None:
         """(N,) margins of the decisions, whose gradients Margin-FIT is made of; None where there is no such thing."""
         return None

@@ -180,6 +180,11 @@ class Classification(Classes):
         check_classes(logits, targets)
         return Head(logits, targets, None)
 
+    def probabilities(self, outputs: Any) -> Tensor | None:
+        """(N, K) softmax of the logits; None for several outputs."""
+        heads = list(self.read(flatten(outputs), None).values())
+        return heads[0].logits.softmax(1) if len(heads) == 1 else None
+
     def margin(self, outputs: Any) -> Tensor | None:
         """(N,) differences of the two largest logits; None for several outputs."""
         heads = list(self.read(flatten(outputs), None).values())

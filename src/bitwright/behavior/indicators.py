@@ -1,0 +1,171 @@
+"""Numbers that tell from the quantized network's output whether the float network would decide otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bitwright.errors import MissingExtra
+from bitwright.tasks.intervals import wilson
+from bitwright.values import Interval
+from bitwright.values.behavior import Guard, Indicator
+
+Array = npt.NDArray[np.float64]
+LEAST = 5
+"""Disagreements, and agreements, that each half must have for an indicator to be measured."""
+
+
+def margin(probabilities: Tensor) -> Tensor:
+    """(N,) largest minus second largest probability (Hu et al. 2022)."""
+    top = probabilities.topk(2, dim=1).values
+    return top[:, 0] - top[:, 1]
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """(N,) -sum p log p, in nats."""
+    found: Tensor = torch.special.entr(probabilities).sum(1)
+    return found
+
+
+def gini(probabilities: Tensor) -> Tensor:
+    """(N,) 1 - sum p^2."""
+    return 1 - probabilities.square().sum(1)
+
+
+def least_confidence(probabilities: Tensor) -> Tensor:
+    """(N,) 1 - the largest probability."""
+    return 1 - probabilities.amax(1)
+
+
+INDICATORS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {"margin": margin, "entropy": entropy, "gini": gini, "least confidence": least_confidence}
+)
+"""Name -> (N, K) probabilities -> (N,)."""
+SMALL_IS_RISKY = frozenset({"margin"})
+"""Indicators that are small, not large, where a disagreement is likely."""
+
+
+def risk(name: str, values: Array) -> Array:
+    """An indicator with the sign that makes it larger where a disagreement is likelier."""
+    return -values if name in SMALL_IS_RISKY else values
+
+
+def half(inputs: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.bool_]:
+    """Which samples to fit on; the others are to measure on. An input is on one side under all shifts."""
+    names = np.unique(inputs)
+    chosen = np.random.RandomState(seed).permutation(names)[: len(names) // 2]
+    return np.isin(inputs, chosen)
+
+
+def judged(
+    name: str,
+    values: Array,
+    differs: npt.NDArray[np.bool_],
+    inputs: npt.NDArray[np.int64],
+    seed: int,
+    resamples: int = 200,
+) -> Indicator:
+    """How well an indicator tells disagreements.
+
+    Args:
+        name: of the indicator.
+        values: (N,) of it.
+        differs: (N,) whether the decisions differ.
+        inputs: (N,) number of the input that a sample is a shift of; the bootstrap draws these, with all their shifts.
+        seed: of the halves and of the bootstrap.
+        resamples: bootstrap draws.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+    """
+    metrics, linear = _sklearn()
+    fit = half(inputs, seed)
+    spread = float(values[fit].std()) or 1.0
+    model = linear.LogisticRegression(class_weight="balanced").fit(values[fit, None] / spread, differs[fit])
+    scores, truth = model.predict_proba(values[~fit, None] / spread)[:, 1], differs[~fit]
+    _, owners = np.unique(inputs[~fit], return_inverse=True)
+
+    def figures(weights: Array) -> tuple[float, float, float]:
+        auroc = metrics.roc_auc_score(truth, scores, sample_weight=weights)
+        aupr = metrics.average_precision_score(truth, scores, sample_weight=weights)
+        return float(auroc), float(aupr), tnr_at(scores, truth, weights)
+
+    whole, draws = figures(np.ones(len(truth))), []
+    generator, count = np.random.RandomState(seed), int(owners.max()) + 1
+    for _ in range(resamples):
+        weights = np.bincount(generator.randint(0, count, count), minlength=count)[owners].astype(np.float64)
+        if weights[truth].any() and weights[~truth].any():
+            draws.append(figures(weights))
+    low, high = np.quantile(np.array(draws), (0.025, 0.975), axis=0)
+    auroc, aupr, tnr = (
+        Interval(value, min(float(a), value), max(float(b), value), 0.95, "bootstrap")
+        for value, a, b in zip(whole, low, high, strict=True)
+    )
+    return Indicator(name, auroc, aupr, tnr, float(truth.mean()))
+
+
+def tnr_at(scores: Array, truth: npt.NDArray[np.bool_], weights: Array, tpr: float = 0.95) -> float:
+    """Share of the negatives below the largest threshold that a share ``tpr`` of the positives reaches."""
+    order = np.argsort(-scores[truth], kind="stable")
+    reached = np.cumsum(weights[truth][order])
+    threshold = scores[truth][order][int(np.searchsorted(reached, tpr * reached[-1] - 1e-9))]
+    negatives = weights[~truth]
+    return float((negatives * (scores[~truth] < threshold)).sum() / negatives.sum())
+
+
+def guard(
+    name: str,
+    values: Array,
+    differs: npt.NDArray[np.bool_],
+    inputs: npt.NDArray[np.int64],
+    right: Array | None,
+    float_right: Array | None,
+    wanted: float,
+    seed: int,
+) -> Guard:
+    """The threshold that catches a share of the disagreements on one half, and what it does on the other.
+
+    Args:
+        name: of the indicator.
+        values: (N,) of it.
+        differs: (N,) whether the decisions differ.
+        inputs: (N,) number of the input that a sample is a shift of.
+        right: (N,) the quantized network's primary figure of each sample; None where it is not known.
+        float_right: likewise the float network's.
+        wanted: share to be caught, above 0, at most 1.
+        seed: of the halves.
+    """
+    fit = half(inputs, seed)
+    risks, test = risk(name, values), ~fit
+    risky = np.sort(risks[fit & differs])[::-1]
+    edge = float(risky[int(np.ceil(wanted * len(risky))) - 1])
+    sent, differ = risks[test] >= edge, differs[test]
+    caught = wilson(int((sent & differ).sum()), int(differ.sum()))
+    found = Guard(
+        name,
+        abs(edge) if name in SMALL_IS_RISKY else edge,
+        name in SMALL_IS_RISKY,
+        wanted,
+        caught,
+        wilson(int(sent.sum()), int(test.sum())),
+    )
+    if right is None or float_right is None:
+        return found
+    ours, exact = right[test], float_right[test]
+    pair = float(np.where(sent, exact, ours).mean())
+    return replace(found, float_figure=float(exact.mean()), figure=float(ours.mean()), pair=pair)
+
+
+def _sklearn() -> tuple[Any, Any]:
+    try:
+        from sklearn import linear_model, metrics
+    except ImportError:
+        raise MissingExtra("scikit-learn", "behavior", "to judge indicators") from None
+    return metrics, linear_model

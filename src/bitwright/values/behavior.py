@@ -1,0 +1,134 @@
+"""How a quantized network behaves under shifts of its inputs, in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitwright.values.json import Value
+from bitwright.values.verdict import Interval, Measure
+
+
+@dataclass(frozen=True)
+class Flip(Value):
+    """A decision that changes.
+
+    Attributes:
+        before: what the float network decides, a class number.
+        after: what the quantized one decides.
+        count: samples.
+    """
+
+    before: int
+    after: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Shifted(Value):
+    """Float and quantized network on the same shifted inputs.
+
+    Attributes:
+        shift: its name; empty for the data as they are.
+        severity: 1 to 5; 0 for the data as they are.
+        samples: inputs.
+        disagreements: inputs on which the two decide differently; None for tasks that decide nothing.
+        rate: their share.
+        distance: of the outputs to float's, as the task measures it.
+        float_figure: the task's primary figure of the float network, where it is a mean over samples and there are
+            targets.
+        figure: of the quantized one.
+        change: of the one against the other on the same inputs.
+        lost: disagreements in which only the float network is right.
+        gained: in which only the quantized one is right; accuracy hides both where they are equal.
+        flips: the most frequent changes of decisions, for classes.
+    """
+
+    shift: str
+    severity: int
+    samples: int
+    disagreements: int | None
+    rate: Interval | None
+    distance: Interval
+    float_figure: float | None = None
+    figure: float | None = None
+    change: Interval | None = None
+    lost: int | None = None
+    gained: int | None = None
+    flips: tuple[Flip, ...] = ()
+
+
+@dataclass(frozen=True)
+class Indicator(Value):
+    """How well a number tells inputs on which the two networks disagree from all others.
+
+    By a logistic regression on half of the samples, measured on the other half.
+
+    Attributes:
+        name: of the number.
+        auroc: area under the receiver operating characteristic.
+        aupr: area under precision and recall.
+        tnr: share of the agreements that are told where 95 % of the disagreements are.
+        guess: AUPR of a guess: the share of disagreements.
+    """
+
+    name: str
+    auroc: Interval
+    aupr: Interval
+    tnr: Interval
+    guess: float
+
+
+@dataclass(frozen=True)
+class Guard(Value):
+    """A rule for use: inputs whose indicator is beyond a threshold go to the float network instead.
+
+    The threshold is chosen on half of the samples; the figures are of the other half.
+
+    Attributes:
+        indicator: name of the number.
+        threshold: from which on an input is sent back.
+        below: whether that is from there down, as for the margin, and not up.
+        wanted: the share of disagreements that it was chosen to catch.
+        caught: the share that it catches.
+        sent_back: share of all inputs that go to the float network.
+        float_figure: the primary figure of the float network on these inputs; None where it is not known.
+        figure: of the quantized one alone.
+        pair: of the two together under this rule.
+    """
+
+    indicator: str
+    threshold: float
+    below: bool
+    wanted: float
+    caught: Interval
+    sent_back: Interval
+    float_figure: float | None = None
+    figure: float | None = None
+    pair: float | None = None
+
+
+@dataclass(frozen=True)
+class Behavior(Value, kind="behavior"):
+    """A policy under shifts.
+
+    Attributes:
+        policy_name: the policy.
+        task: what the network is for.
+        primary: the figure that decides.
+        distance: how outputs are compared with float's.
+        clean: the data as they are.
+        shifted: one entry for each shift and severity.
+        indicators: the best one first; empty for tasks without probabilities.
+        guard: None without indicators, or without disagreements.
+        notes: what was left out, and why.
+    """
+
+    policy_name: str
+    task: str
+    primary: Measure
+    distance: Measure
+    clean: Shifted
+    shifted: tuple[Shifted, ...]
+    indicators: tuple[Indicator, ...] = ()
+    guard: Guard | None = None
+    notes: tuple[str, ...] = ()

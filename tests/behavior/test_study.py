@@ -1,0 +1,170 @@
+"""Disagreements, indicators and the guard: against counting by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bitwright as bw
+from bitwright.behavior.indicators import INDICATORS, guard, half, judged, tnr_at
+from bitwright.behavior.shift import SHIFTS, Scale, Under
+from bitwright.behavior.study import behavior
+from bitwright.errors import InvalidData, InvalidInput
+from bitwright.values.behavior import Behavior
+
+
+@pytest.fixture
+def batches(digits_data):
+    inputs, targets = digits_data[1]
+    return [(inputs[i : i + 50], targets[i : i + 50]) for i in range(0, 200, 50)]
+
+
+def decisions(graph, policy, batches):
+    with graph.applied(policy), torch.no_grad():
+        return torch.cat([graph(*inputs).argmax(1) for inputs, _ in batches])
+
+
+def test_figures_are_those_of_counting_by_hand(digits_graph, batches):
+    policy = bw.Policy.uniform(digits_graph.sites, 3, 3)
+    names = ["gaussian-noise", "contrast"]
+    found = behavior(digits_graph, policy, batches, names, severities=(2, 5), seed=7)
+    assert [(one.shift, one.severity) for one in found.shifted] == [(n, s) for n in names for s in (2, 5)]
+    scale, truth = Scale.of(batches), torch.cat([targets for _, targets in batches])
+    for one in (found.clean, *found.shifted):
+        under = list(Under(batches, SHIFTS[one.shift] if one.shift else None, one.severity, scale, 7))
+        exact, ours = (decisions(digits_graph, p, under) for p in (bw.FLOAT, policy))
+        assert one.disagreements == int((exact != ours).sum())
+        assert one.rate.value == pytest.approx(one.disagreements / 200)
+        assert one.float_figure == pytest.approx(float((exact == truth).float().mean()))
+        assert one.figure == pytest.approx(float((ours == truth).float().mean()))
+        assert one.lost == int(((exact == truth) & (ours != truth)).sum())
+        assert one.gained == int(((exact != truth) & (ours == truth)).sum())
+        assert one.change.value == pytest.approx((one.gained - one.lost) / 200)
+        assert sum(flip.count for flip in one.flips) <= one.disagreements
+        for flip in one.flips:
+            assert flip.count == int(((exact == flip.before) & (ours == flip.after)).sum())
+    assert found.clean.disagreements < found.shifted[1].disagreements
+    assert digits_graph.policy == bw.FLOAT
+    assert Behavior.from_dict(found.to_dict()) == found
+    verdict = bw.evaluate(digits_graph, policy, batches)
+    assert found.clean.distance.value == pytest.approx(verdict.distance.value)
+    again = behavior(digits_graph, policy, batches, names, severities=(2, 5), seed=7)
+    assert again == found
+
+
+def test_indicators_tell_disagreements_and_the_guard_catches_them(digits_graph, batches):
+    policy = bw.Policy.uniform(digits_graph.sites, 3, 3)
+    found = behavior(digits_graph, policy, batches, ["gaussian-noise", "snow", "elastic"], severities=(3, 5))
+    assert {indicator.name for indicator in found.indicators} == set(INDICATORS)
+    areas = [indicator.auroc.value for indicator in found.indicators]
+    assert areas == sorted(areas, reverse=True)
+    assert areas[0] > 0.75
+    for indicator in found.indicators:
+        assert indicator.auroc.low <= indicator.auroc.value <= indicator.auroc.high
+        assert indicator.aupr.value > indicator.guess
+    rule = found.guard
+    assert rule.indicator == found.indicators[0].name
+    assert rule.caught.value > 0.8
+    assert rule.sent_back.value < 0.95
+    assert rule.figure < rule.pair
+    assert rule.below == (rule.indicator == "margin")
+
+
+def test_indicators_are_what_their_formulas_say():
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]], dtype=torch.float64)
+    rows = p.numpy()
+    expected = {
+        "margin": [0.5, 0.05],
+        "entropy": (-(rows * np.log(rows)).sum(1)).tolist(),
+        "gini": (1 - (rows**2).sum(1)).tolist(),
+        "least confidence": [0.3, 0.6],
+    }
+    for name, function in INDICATORS.items():
+        assert function(p).tolist() == pytest.approx(expected[name])
+
+
+def test_areas_and_rates_are_those_of_brute_force():
+    generator = np.random.RandomState(0)
+    inputs = np.arange(400) % 100
+    differs = generator.rand(400) < 0.3
+    values = differs + generator.randn(400)
+    fit = half(inputs, 3)
+    assert fit.sum() == 200
+    assert not set(inputs[fit]) & set(inputs[~fit])
+    found = judged("entropy", values, differs, inputs, 3)
+    risky, safe = values[~fit & differs], values[~fit & ~differs]
+    assert found.auroc.value == pytest.approx((risky[:, None] > safe[None]).mean())
+    assert found.guess == pytest.approx(differs[~fit].mean())
+    threshold = max(t for t in risky if (risky >= t).mean() >= 0.95)
+    assert found.tnr.value == pytest.approx((safe < threshold).mean())
+    assert tnr_at(values, differs, np.ones(400)) == tnr_at(values, differs, np.full(400, 2.0))
+    margin = judged("margin", -values, differs, inputs, 3)
+    assert margin.auroc.value == pytest.approx(found.auroc.value)
+
+
+def test_a_guard_is_chosen_on_one_half_and_measured_on_the_other():
+    generator = np.random.RandomState(1)
+    inputs = np.arange(1000)
+    differs = generator.rand(1000) < 0.2
+    margins = np.where(differs, 0.3, 0.8) + 0.2 * generator.randn(1000)
+    right, exact = (~differs).astype(float), np.ones(1000)
+    rule = guard("margin", margins, differs, inputs, right, exact, 0.9, 5)
+    fit = half(inputs, 5)
+    assert (margins[fit & differs] <= rule.threshold).mean() == pytest.approx(0.9, abs=0.01)
+    sent = margins[~fit] <= rule.threshold
+    assert rule.sent_back.value == pytest.approx(sent.mean())
+    assert rule.caught.value == pytest.approx(sent[differs[~fit]].mean())
+    assert rule.pair == pytest.approx(np.where(sent, exact[~fit], right[~fit]).mean())
+
+
+class Words(nn.Module):
+    """A classifier of texts, or with two numbers as its output."""
+
+    def __init__(self, decide=True):
+        super().__init__()
+        self.words, self.head = nn.Embedding(50, 8), nn.Linear(8, 2)
+        self.decide = decide
+
+    def forward(self, tokens):
+        return self.head(torch.relu(self.words(tokens)).mean(1))
+
+
+def texts():
+    generator = torch.Generator().manual_seed(2)
+    return [(torch.randint(0, 50, (40, 12), generator=generator), torch.zeros(40, dtype=torch.long)) for _ in range(2)]
+
+
+def test_texts_have_shifts_of_their_own():
+    data = texts()
+    torch.manual_seed(0)
+    graph = bw.calibrate(bw.capture(Words().eval(), data[0][0][:2]), data)
+    found = behavior(graph, bw.Policy.uniform(graph.sites, 4, 4), data, severities=(5,), task="classification")
+    assert {one.shift for one in found.shifted} == {"unknown-words", "dropped-words", "swapped-words"}
+
+
+def test_tasks_that_decide_nothing_are_compared_by_distance():
+    data = texts()
+    torch.manual_seed(0)
+    graph = bw.calibrate(bw.capture(Words().eval(), data[0][0][:2]), data)
+    numbers = [(tokens, torch.randn(40, 2)) for tokens, _ in data]
+    found = behavior(graph, bw.Policy.uniform(graph.sites, 3, 3), numbers, severities=(5,), task="regression")
+    assert found.clean.disagreements is None
+    assert found.clean.distance.value > 0
+    assert found.guard is None
+    assert any("decides nothing" in note for note in found.notes)
+    assert any("Indicators need probabilities" in note for note in found.notes)
+
+
+def test_what_cannot_be_studied_is_refused(digits_graph, batches):
+    policy = bw.Policy.uniform(digits_graph.sites, 4, 4)
+    for options, message in (
+        ({"severities": (0,)}, "severities must be some of 1, 2, 3, 4, 5"),
+        ({"caught": 0}, "caught must be a share above 0"),
+        ({"shifts": ["rain"]}, "shift must be one of"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            behavior(digits_graph, policy, batches, **options)
+    with pytest.raises(InvalidData, match="empty"):
+        behavior(digits_graph, policy, [])
