@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bitwright import testing
+from bitwright.behavior import SHIFTS
 from bitwright.cost import COSTS, costs_for
 from bitwright.data import load_data
 from bitwright.errors import MissingExtra
@@ -34,6 +35,7 @@ def contracts(base: type, makes: dict[str, Any], **more: dict[str, Any]) -> dict
     return found
 
 
+globals().update(contracts(testing.ShiftContract, {name: (lambda name=name: SHIFTS[name]) for name in SHIFTS}))
 globals().update(contracts(testing.MethodContract, {name: (lambda name=name: METHODS[name]) for name in METHODS}))
 globals().update(
     contracts(testing.RepairContract, {name: (lambda name=name: REPAIRS[name]) for name in REPAIRS}, options=OPTIONS)

@@ -7,6 +7,7 @@ from bitwright.testing.placements import PlacementContract
 from bitwright.testing.quantizers import QuantizerContract
 from bitwright.testing.repairs import RepairContract
 from bitwright.testing.runtimes import RuntimeContract
+from bitwright.testing.shifts import ShiftContract
 from bitwright.testing.tasks import TaskContract
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "QuantizerContract",
     "RepairContract",
     "RuntimeContract",
+    "ShiftContract",
     "TaskContract",
 ]
