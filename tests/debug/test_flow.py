@@ -115,7 +115,7 @@ def test_every_step_says_what_it_measured_and_what_stands_in_the_way(whole_flow)
     assert last.advice in whole_flow.recommendation
     assert "within the target" in last.conclusion
     assert "within the target" not in whole_flow.recommendation  # what was found is said at the step
-    assert any("saturated" in note for note in whole_flow.notes)
+    assert any("says little" in note for note in whole_flow.notes)
 
 
 def test_steps_5_and_6_rank_and_show_the_worst(whole_flow, graph):
