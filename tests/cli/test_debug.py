@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from bitwright.cli.debug import applying
 from bitwright.cli.guard import EXIT_OUTCOMES
+from bitwright.cli.job import Job
 from bitwright.values.findings import Findings
 from bitwright.values.recipe import Recipe
 
@@ -74,3 +76,8 @@ def test_bad_input_is_one_line(run, digits_flags, capsys) -> None:
     assert "did you mean 'cle'" in capsys.readouterr().err
     assert run("debug", *digits_flags, *QUICK, "--recipe", "none.json") == 2
     assert "cannot read the recipe file 'none.json'" in capsys.readouterr().err
+
+
+def test_the_command_that_exports_names_the_outputs_too(tmp_path):
+    job = Job(model="nets:build", data="nets:data", returns=("logits", "hidden.0"), output=tmp_path)
+    assert "--returns logits,hidden.0 --output" in applying(job, tmp_path / "recipe.json")

@@ -88,3 +88,12 @@ def test_one_position_a_sample_is_dense_too():
 def test_options_that_are_no_whole_numbers_are_refused(name, message):
     with pytest.raises(InvalidInput, match=message):
         named_task(name)
+
+
+def test_classes_may_be_the_last_axis():
+    logits, targets = torch.randn(4, 5, 5), torch.randint(0, 5, (4, 5))
+    plain, last = Dense(), Dense(last=True)
+    torch.testing.assert_close(last.score(logits, targets), plain.score(logits.movedim(-1, 1), targets))
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    torch.testing.assert_close(last.score(logits, targets), expected.reshape(4, 5).mean(1))
+    assert named_task("dense?last=true").last

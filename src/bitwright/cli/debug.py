@@ -105,12 +105,11 @@ def applying(job: Job, recipe: Path) -> str:
     """The command that applies a recipe to the job's model and exports it."""
     from bitwright.cli.closing import program
 
-    given = {
-        name: getattr(job, name) for name in ("model", "weights", "data", "task", "quantizer", "calibration_samples")
-    }
+    names = ("model", "weights", "data", "task", "quantizer", "returns", "calibration_samples")
+    given = {name: getattr(job, name) for name in names}
     default = {name: field.default for name, field in type(job).model_fields.items()}
     words = [program(), "export", "--recipe", str(recipe), *(["--trust"] if job.trust else [])]
     for name, value in given.items():
         if value is not None and value != default[name]:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words += [f"--{name.replace('_', '-')}", ",".join(value) if isinstance(value, tuple) else str(value)]
     return shlex.join([*words, "--output", str(job.output)])

@@ -212,8 +212,8 @@ def check_classes(logits: Tensor, targets: Any, counted: Tensor | None = None) -
         if len(shape) > 2 and tuple(targets.shape) == shape[:-1]:
             raise InvalidInput(
                 f"classes must be axis 1 of the logits, (batch, classes, ...), got shape {shape} for targets of shape "
-                f"{shape[:-1]}; for next tokens take the task 'language', else let the model return "
-                "logits.movedim(-1, 1)"
+                f"{shape[:-1]}; for next tokens take the task 'language' (language?shifted=false where "
+                "the targets are the tokens themselves), else 'dense?last=true'"
             )
         wanted = (shape[0], *shape[2:])
         raise InvalidData(f"targets must have shape {wanted} for outputs of shape {shape}, got {tuple(targets.shape)}")

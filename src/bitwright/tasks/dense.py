@@ -13,6 +13,7 @@ from bitwright.errors import InvalidData, InvalidInput
 from bitwright.tasks.base import TASKS, Answer, Evidence, Values, whole
 from bitwright.tasks.classification import IGNORED, Classes, Head, check_classes
 from bitwright.tasks.intervals import Array, Draws
+from bitwright.tasks.outputs import Named
 from bitwright.values import Figure, Measure
 
 MEAN_IOU = Measure("mean-iou", "Mean IoU", "share")
@@ -29,15 +30,21 @@ class Dense(Classes):
 
     Args:
         ignore: the target of positions that do not count; PyTorch's own, -100, never counts.
+        last: whether the classes are the last axis of the logits, (N, ..., K), as where tokens are classified.
         options: see :class:`~bitwright.tasks.classification.Classes`.
     """
 
     name, does, order = "dense", "a class at each position, from logits (N, K, ...): segmentation, tokens", 20
     further = (MEAN_IOU,)
 
-    def __init__(self, *data: Any, ignore: int | None = None, **options: Any) -> None:
+    def __init__(self, *data: Any, ignore: int | None = None, last: bool = False, **options: Any) -> None:
         super().__init__(*data, **options)
-        self.ignore = whole("ignore", ignore)
+        self.ignore, self.last = whole("ignore", ignore), last
+
+    def _chosen(self, outputs: Named, targets: Any) -> list[tuple[str, Tensor, Any]]:
+        if self.last:
+            outputs = {name: value.movedim(-1, 1) if value.dim() > 2 else value for name, value in outputs.items()}
+        return super()._chosen(outputs, targets)
 
     def head(self, logits: Tensor, targets: Any) -> Head:
         """Logits (N, K, ...) with class numbers (N, ...)."""
