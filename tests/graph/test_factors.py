@@ -93,3 +93,9 @@ def test_no_step_grows_by_more_than_a_quarter_and_nothing_falls_out_of_the_range
                 reach = abs((getattr(grid, end) - grid.zero_point) * grid.scale).min()
                 wanted = abs((getattr(own, end) - own.zero_point) * own.scale).min()
                 assert reach >= wanted - 1.01 * float(own.scale.max()), name
+
+
+def test_what_depends_on_a_site_is_linked_with_it_over_several_products(gated):
+    assert set(gated.linked("hardswish")) == {"hardswish", "mul", "last.weight"}
+    assert set(gated.linked("x")) == {"x", "first.weight"}
+    assert gated.linked("last.weight") == ("last.weight",)

@@ -38,6 +38,7 @@ class Product:
     Attributes:
         factors: two, or the one whose values a mean adds up.
         result: the product.
+        weight: the factor that is a weight, whose steps are moved; without one those of the result are.
         divisor: how many values a mean adds up; 1 for products.
         even: whether the kernel adds the result's zero point before it rounds, as it does element by element: the
             even neighbour of a middle is then another one, unless the zero point is even.
@@ -45,6 +46,7 @@ class Product:
 
     factors: tuple[str, ...]
     result: str
+    weight: str = ""
     divisor: int = 1
     even: bool = False
 
@@ -59,7 +61,8 @@ def products_of(module: GraphModule) -> tuple[Product, ...]:
         names = tuple(factor.site.name for factor in factors if factor is not None)
         result = site_after(module, node)
         if names and len(names) == len(factors) and result is not None:
-            found.append(Product(names, result.site.name, divisor or 1, entry.kind == "mul"))
+            weight = next((factor.site.name for factor in factors if factor and factor.site.kind == "weight"), "")
+            found.append(Product(names, result.site.name, weight, divisor or 1, entry.kind == "mul"))
     return tuple(found)
 
 
@@ -98,9 +101,15 @@ class Factors:
         return {**self.__dict__, "_made": {}}  # ids mean nothing in a copy
 
     def depending(self, site: str) -> tuple[str, ...]:
-        """Sites of products that the site takes part in: their steps follow its own."""
-        users = self._users.get(site, [])
-        return tuple(name for product in users for name in (*product.factors, product.result))
+        """Sites whose steps follow those of a site."""
+        found, queue = {site: None}, [site]
+        while queue:
+            for product in self._users.get(queue.pop(), []):
+                moved = product.weight or product.result
+                if moved not in found and moved not in self._settled:
+                    found[moved] = None
+                    queue.append(moved)
+        return tuple(found)[1:]
 
     def settle(self, quantizers: Mapping[str, Quantizer]) -> None:
         """Adjust the grids of results, then those of weights."""
