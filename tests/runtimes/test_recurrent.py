@@ -86,7 +86,9 @@ def test_files_compute_what_the_simulation_computes(name, bits, tmp_path):
         assert error.max() < 0.05 * expected.abs().max()
 
 
-@pytest.mark.parametrize(("quantizer", "bits"), [(None, 8), (None, 4), ("edge-tensor", 8), ("groups", 4)])
+@pytest.mark.parametrize(
+    ("quantizer", "bits"), [(None, 8), (None, 4), ("edge-tensor", 8), ("groups", 4), ("dynamic", 8)]
+)
 def test_weights_are_stored_as_integers_that_the_runtime_makes_constant(quantizer, bits, tmp_path):
     placer = edge_quantizer("group", 8) if quantizer == "groups" else quantizer
     graph, tokens = built(lambda: Tagger(nn.GRU, size=64), placer)

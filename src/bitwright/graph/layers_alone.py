@@ -72,7 +72,7 @@ def _read_by_linear(module: GraphModule) -> dict[Node, list[Node]]:
     found: dict[Node, list[Node]] = {}
     for node in module.graph.nodes:
         role = entry_of(node).layer
-        if role is None or role.dims or not isinstance(node.args[role.weight], Node):
+        if role is None or role.dims or role.recurrent or not isinstance(node.args[role.weight], Node):
             continue
         source = node.args[role.input]
         if node.args[role.weight].op == "get_attr" and source in varying:

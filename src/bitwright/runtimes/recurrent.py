@@ -84,10 +84,11 @@ def mark_recurrences(module: GraphModule) -> None:
         operands = (source, weight, node.args[role.weight], bias, given.get(role.bias or 0), hidden, cell)
         label = f"r{len(list(holder.children()))}"
         holder.add_module(label, Recurrence(str(node.target).split(".")[1], bool(reverse)))
+        both = siblings(node)  # before the gates may get one more reader
         with module.graph.inserting_before(node):
             made = module.graph.call_module(f"{RECURRENCES}.{label}", operands)
             made.meta = {"nn_module_stack": node.meta.get("nn_module_stack") or {}}
-        for sibling in siblings(node):
+        for sibling in both:
             with module.graph.inserting_before(sibling):
                 part = module.graph.call_function(_part, (made, 0 if sibling is node else 1))
             part.meta = dict(sibling.meta)
