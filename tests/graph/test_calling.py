@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bitwright.data.adopt import as_dataset
 from bitwright.debug import debug
 from bitwright.errors import BitwrightWarning, CaptureError, InvalidData, InvalidInput
 from bitwright.graph import calibrate, capture
@@ -303,3 +304,14 @@ def test_the_debugging_flow_compares_the_kept_outputs_with_the_model(dtype):
     graph = calibrate(capture(model, batch(), returns="logits"), loader)
     found = debug(graph, Classification(loader, loader), policy=Policy.uniform(graph.sites, 8, 8), model=model)
     assert any(row.label == "graph against model" for step in found.steps for row in step.measured)
+
+
+def test_batches_may_be_any_mapping():
+    graph = capture(Encoder().eval(), UserDict(batch(labels=LABELS)), returns="logits")
+    loader = [UserDict(batch(labels=LABELS))]
+    calibrate(graph, loader)
+    found = evaluate(graph, Policy.uniform(graph.sites, 8, 8), loader)
+    assert found.samples == len(IDS)
+    dataset = as_dataset(loader, "p")
+    assert list(dataset.read(1, 3)[0]) == ["input_ids", "attention_mask", "labels"]
+    assert torch.equal(dataset.read(1, 3)[1], LABELS[1:3])
