@@ -45,8 +45,15 @@ class MethodContract(Described[Method]):
         np.testing.assert_array_equal(self._scores().harm, self._scores().harm)
 
     def test_other_widths_change_no_score(self) -> None:
-        """What 4 bits harm does not depend on which other widths are scored."""
-        np.testing.assert_allclose(self._scores((4,)).harm[:, 0], self._scores().harm[:, 1], rtol=1e-4, atol=1e-12)
+        """What 4 bits harm does not depend on which other widths are scored.
+
+        Where harms go through a margin model this holds for its variances; the samples' shares may pool the widths.
+        """
+        alone, among = (
+            found.harm if found.model is None else found.model.variances
+            for found in (self._scores((4,)), self._scores())
+        )
+        np.testing.assert_allclose(alone[:, 0], among[:, 1], rtol=1e-4, atol=1e-12)
 
     def test_the_graph_is_left_as_it_was(self) -> None:
         """Its policy and its outputs."""
