@@ -70,7 +70,9 @@ def test_bad_input_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_an_unexpected_error_is_one_line_and_code_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert leave(KeyError("weight")) == 1
+    with pytest.raises(SystemExit) as caught:
+        fail(KeyError("weight"))  # raised nowhere, so not in code of the user's
+    assert caught.value.code == 1
     assert capsys.readouterr().err == "error: KeyError: 'weight' (unexpected; run with --debug to see where)\n"
 
 
