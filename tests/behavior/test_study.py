@@ -50,8 +50,7 @@ def test_figures_are_those_of_counting_by_hand(digits_graph, batches):
     assert Behavior.from_dict(found.to_dict()) == found
     verdict = bw.evaluate(digits_graph, policy, batches)
     assert found.clean.distance.value == pytest.approx(verdict.distance.value)
-    again = behavior(digits_graph, policy, batches, names, severities=(2, 5), seed=7)
-    assert again == found
+    assert behavior(digits_graph, policy, batches, names[:1], severities=(5,), seed=7).shifted == found.shifted[1:2]
 
 
 def test_indicators_tell_disagreements_and_the_guard_catches_them(digits_graph, batches):

@@ -13,12 +13,12 @@ QUICK = (*SAME, "--holdout-samples", "40")
 
 
 def test_a_policy_is_trained_and_its_recipe_is_exported_as_simulated(run, digits_flags, tmp_path: Path, capsys):
-    words = ("qat", *digits_flags, *QUICK, "--policy", "W2A3", "--first", "none", "--epochs", "9", "-o", "out")
+    words = ("qat", *digits_flags, *QUICK, "--policy", "W2A3", "--first", "none", "--epochs", "5", "-o", "out")
     assert run(*words) == 0
     out = capsys.readouterr().out
     done = Training.from_dict(json.loads((tmp_path / "out" / "training.json").read_text()))
     assert done.after.distance.value < done.before.distance.value == done.plain.distance.value
-    assert len(done.course.epochs) == 9
+    assert len(done.course.epochs) == 5
     assert done.course.samples == 120 - 40  # all but those that are held out
     for word in ("W2A3, trained *", "Oscillating", "start", "recipe.json"):
         assert word in out

@@ -169,9 +169,7 @@ def test_a_file_that_would_be_too_large_is_refused(wide, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "widths"), [("conv", (None, 4, 8)), ("residual", (None, 4, 8)), ("mlp", (None, 2, 3, 4, 5, 8, 16))]
-)
+@pytest.mark.parametrize(("name", "widths"), [("conv", (None, 8)), ("residual", (None, 4)), ("mlp", (None, 3, 16))])
 def test_the_predicted_size_is_the_files_but_for_what_describes_the_graph(captured, tmp_path, name, widths):
     """Beside the parameters a file holds the graph, the grids of activations and the steps of biases."""
     graph, _ = captured(name)

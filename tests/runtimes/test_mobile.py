@@ -18,7 +18,7 @@ _spec.loader.exec_module(_mobile)
 
 @pytest.mark.parametrize("name", sorted(_mobile.NETWORKS))
 def test_fused_kernels_do_not_drift(tmp_path, name):
-    model, inputs = _mobile.build(name, samples=64)
+    model, inputs = _mobile.build(name, samples=32)
     graph = calibrate(capture(model, inputs[:2]), [(inputs, None)])
     result = export(graph, tmp_path / "model.onnx", policy=Policy.uniform(graph.sites, 8, 8))
     found = parity(graph, result.path, [(inputs, None)], task="classification")

@@ -114,7 +114,7 @@ def stopping(after):
     return progress
 
 
-@pytest.mark.parametrize("after", [1, 8, 11, 24, 31])
+@pytest.mark.parametrize("after", [1, 11, 31])
 def test_interrupted_training_goes_on_to_the_same_result(digits_graph, batches, tmp_path, after):
     policy = bw.Policy.uniform(digits_graph.sites, 2, 4)
     whole, expected = digits_graph.copy(), outputs(digits_graph, batches)
