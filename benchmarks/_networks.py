@@ -413,7 +413,7 @@ class Seq2Seq(nn.Module):
     def forward(self, source: Tensor, shifted: Tensor) -> Tensor:
         """Two (N, 12) -> (N, 12, words)."""
         source, shifted = self.places(self.words(source)), self.places(self.words(shifted))
-        out: Tensor = self.head(self.transformer(source, shifted, tgt_mask=self.causal))
+        out: Tensor = self.head(self.transformer(source, shifted, tgt_mask=self.causal, tgt_is_causal=True))
         return out
 
 

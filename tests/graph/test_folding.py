@@ -84,3 +84,34 @@ def test_a_layer_that_something_else_reads_is_not_folded_into(kind, quantizer):
     graph = capture(model, x, quantizer=quantizer)
     torch.testing.assert_close(graph(x), model(x), rtol=1e-4, atol=1e-5)
     assert ("batch_norm" in str(graph.module.graph)) == (kind != "same norm")
+
+
+class Compared(nn.Module):
+    """The same layers on two inputs."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, bias=bias),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, bias=bias),
+            nn.BatchNorm2d(4),
+        )
+
+    def forward(self, a, b):
+        return self.body(a) - 2 * self.body(b)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_that_run_on_two_inputs_keep_their_shifts_at_both(bias):
+    torch.manual_seed(0)
+    model, inputs = Compared(bias), (torch.randn(6, 1, 8, 8), torch.randn(6, 1, 8, 8))
+    for norm in (model.body[1], model.body[4]):
+        nn.init.normal_(norm.bias, std=2.0)
+        nn.init.normal_(norm.running_mean)
+    model.eval()
+    graph = capture(model, inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(graph(*inputs), model(*inputs), rtol=1e-5, atol=1e-5)
+    assert len(graph.sites.weights) == 2

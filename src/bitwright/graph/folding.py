@@ -1,11 +1,13 @@
 """What torchao's folding of batch norms gets wrong, put right here.
 
-It stops at grouped transposed convolutions, and it folds where it must not: into a convolution whose output, or whose
-weight, something else reads as well (DenseNet's first layer), which then reads the changed values.
+It stops at grouped transposed convolutions; it folds where it must not: into a convolution whose output, or whose
+weight, something else reads as well (DenseNet's first layer), which then reads the changed values; and a convolution
+without a bias that runs several times (a network that compares two inputs) gets the norm's shift at its first use only.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
@@ -26,11 +28,16 @@ def keep_shared_layers(module: GraphModule) -> None:
     """Keep torchao from folding a batch norm into a layer that is not the batch norm's alone.
 
     A layer is its alone if nothing else reads the output, and behind every other use of the weight stands the same
-    batch norm. An ``alias`` in front of any other batch norm hides the layer from torchao.
+    batch norm. An ``alias`` in front of any other batch norm hides the layer from torchao. A layer with several uses
+    and no bias is given one of zeros, for torchao to fold the shift into.
     """
     for norm in [node for node in module.graph.nodes if entry_of(node).kind == "batch_norm"]:
         layer = norm.args[0]
-        if isinstance(layer, Node) and entry_of(layer).layer is not None and not _alone(module, layer):
+        if not isinstance(layer, Node) or entry_of(layer).layer is None:
+            continue
+        if _alone(module, layer):
+            _give_bias(module, layer, norm)
+        else:
             with module.graph.inserting_before(norm):
                 alias = module.graph.call_function(aten.alias.default, (layer,))
             alias.meta["val"] = layer.meta.get("val")  # and no module: no part of the layer's pattern
@@ -39,16 +46,36 @@ def keep_shared_layers(module: GraphModule) -> None:
 
 
 def _alone(module: GraphModule, layer: Node) -> bool:
+    uses = _uses(module, layer)
+    return bool(uses) and all(_behind(use) == _behind(layer) is not None for use in uses)
+
+
+def _uses(module: GraphModule, layer: Node) -> list[Node]:
+    """Whatever reads a layer's weight; nothing where it is computed."""
     weight = layer.args[1]
     if not isinstance(weight, Node) or weight.op != "get_attr":
-        return False
-    uses = [
-        user
-        for node in module.graph.nodes
-        if node.op == "get_attr" and node.target == weight.target
-        for user in node.users
-    ]
-    return all(_behind(use) == _behind(layer) is not None for use in uses)
+        return []
+    same = (node for node in module.graph.nodes if node.op == "get_attr" and node.target == weight.target)
+    return [user for node in same for user in node.users]
+
+
+def _give_bias(module: GraphModule, layer: Node, norm: Node) -> None:
+    """A bias of zeros for all uses of a layer, where there are several and it has none."""
+    uses, mean = _uses(module, layer), norm.args[3]
+    if (
+        len(uses) < 2
+        or not isinstance(mean, Node)
+        or any(len(use.args) > 2 and use.args[2] is not None for use in uses)
+    ):
+        return
+    zeros = torch.zeros_like(_value(module, mean))
+    name = f"{layer.args[1]}_shared_bias"
+    module.register_parameter(name, nn.Parameter(zeros, requires_grad=False))
+    for use in uses:
+        with module.graph.inserting_before(use):
+            added = module.graph.get_attr(name)
+        added.meta["val"] = mean.meta.get("val")
+        use.args = (*use.args[:2], added, *use.args[3:])
 
 
 def _behind(layer: Node) -> tuple[object, ...] | None:
