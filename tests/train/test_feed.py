@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bitwright.errors import InvalidData
-from bitwright.train.feed import Feed, mirrored_and_shifted, seeded
+from bitwright.numerics.randomness import seeded
+from bitwright.train.feed import Feed, mirrored_and_shifted
 
 
 def batches(count=10, size=4):

@@ -15,13 +15,14 @@ from torch import Tensor
 from bitwright.behavior.indicators import INDICATORS, LEAST, guard, half, judged
 from bitwright.behavior.shift import SEVERITIES, SHIFTS, Scale, Shift, Under
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.graph.batches import Checked, iterate
+from bitwright.graph.batches import Checked
 from bitwright.graph.graph import Graph
-from bitwright.tasks.base import Answer, Task
+from bitwright.tasks.base import Task
 from bitwright.tasks.columns import Columns, FloatSide
+from bitwright.tasks.evaluate import pairs
 from bitwright.tasks.infer import task_for
 from bitwright.tasks.intervals import bootstrap_mean, paired_bootstrap, wilson
-from bitwright.values import FLOAT, Policy
+from bitwright.values import Policy
 from bitwright.values.behavior import Behavior, Flip, Guard, Indicator, Shifted
 
 Array = npt.NDArray[np.float64]
@@ -179,21 +180,15 @@ def _compared(graph: Graph, policy: Policy, batches: Iterable[Any], task: Task) 
     ours, pair, floats = Columns(), Columns(), FloatSide(task)
     probabilities: list[Tensor] = []
     decisions: tuple[list[Tensor], list[Tensor]] = [], []
-    with torch.no_grad():
-        for inputs, targets in iterate(batches, graph, "behavior"):
-            count = len(inputs[0])
-            with graph.applied(FLOAT):
-                expected = Answer(task, graph(*inputs), targets, count)
-            with graph.applied(policy):
-                answer = Answer(task, graph(*inputs), targets, count)
-            ours.add(answer.own if targets is not None else {}, count)
-            pair.add(task.against(answer, expected), count)
-            floats.add(expected)
-            exact, share = task.probabilities(expected.raw), task.probabilities(answer.raw)
-            if exact is not None and share is not None:
-                probabilities.append(share.double().cpu())
-                decisions[0].append(exact.argmax(1).cpu())
-                decisions[1].append(share.argmax(1).cpu())
+    for answer, expected in pairs(graph, policy, batches, task):
+        ours.add(answer.own if answer.targets is not None else {}, answer.count)
+        pair.add(task.against(answer, expected), answer.count)
+        floats.add(expected)
+        exact, share = task.probabilities(expected.raw), task.probabilities(answer.raw)
+        if exact is not None and share is not None:
+            probabilities.append(share.double().cpu())
+            decisions[0].append(exact.argmax(1).cpu())
+            decisions[1].append(share.argmax(1).cpu())
     decided = tuple(torch.cat(kept).numpy() for kept in decisions) if probabilities else None
     return _Seen(
         task,

@@ -9,7 +9,6 @@ entry ``labels`` or ``targets`` holds its targets.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -24,6 +23,7 @@ from bitwright.data.dataset import Batch, Dataset, DataSets, check_lengths, dige
 from bitwright.data.inputs import Inputs, as_tuple, join, samples_in, select
 from bitwright.errors import InvalidData, InvalidInput, first_line
 from bitwright.graph.calling import targets_in
+from bitwright.numerics.randomness import seeded
 
 DIGEST_SAMPLES = 64  # read at once for a fingerprint
 
@@ -88,19 +88,13 @@ def _drawn(loader: torch_data.DataLoader[Any]) -> list[int]:
     sampler = loader.batch_sampler
     generators = [getattr(part, "generator", None) for part in (sampler, loader.sampler)]
     own = [(generator, generator.get_state()) for generator in generators if isinstance(generator, torch.Generator)]
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         try:
-            random.seed(0)
-            np.random.seed(0)
-            torch.manual_seed(0)
             for generator, _ in own:
                 generator.manual_seed(0)
             assert sampler is not None
             return [index for batch in sampler for index in batch]
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
             for generator, state in own:
                 generator.set_state(state)
 

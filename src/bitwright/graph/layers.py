@@ -17,7 +17,7 @@ from torch.fx import Node
 from bitwright.errors import InvalidInput
 from bitwright.graph.geometry import geometry_of
 from bitwright.graph.graph import Graph
-from bitwright.graph.names import layer_name
+from bitwright.graph.names import attribute_at, layer_name
 from bitwright.graph.operations import WeightRole, argument, bias_of, entry_of
 from bitwright.graph.places import bias_at, site_behind, weight_at
 from bitwright.quantizers.base import Quantizer
@@ -216,3 +216,13 @@ def input_site(graph: Graph, layer: Layer) -> Quantizer | None:
     """The site that a layer's input comes from, through operations that only move values."""
     found = site_behind(graph.module, layer.node.args[0])
     return found if found is not None and found.site.kind == "activation" else None
+
+
+def bias_tensor(graph: Graph, layer: Layer) -> Tensor | None:
+    """The float bias itself, to be changed in place; None where there is none."""
+    node = layer.bias_node
+    while node is not None and node.op == "call_module":
+        node = node.args[0] if isinstance(node.args[0], Node) else None
+    if node is None or node.op != "get_attr":
+        return None
+    return attribute_at(graph.module, str(node.target))  # type: ignore[no-any-return]

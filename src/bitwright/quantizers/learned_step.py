@@ -120,8 +120,7 @@ class LearnedStep(Quantizer):
     def quantize(self, tensor: Tensor, bits: int) -> Tensor:
         """Round to the learned grid, with LSQ's gradients."""
         grid = self.grid(bits).to(tensor.device)
-        if self.moves is not None:
-            tensor = tensor + self.moves * self._spread(self.first)
+        tensor = self._moved(tensor)
         if not torch.is_grad_enabled():
             return fake_quantize(tensor, grid)
         found: Tensor = _Rounded.apply(tensor, self.log_step, grid)  # type: ignore[no-untyped-call]
@@ -130,10 +129,11 @@ class LearnedStep(Quantizer):
     def integers(self, bits: int, tensor: Tensor | None = None) -> Tensor:
         """The integers that stand for the learned weight, or at an activation for ``tensor``."""
         with torch.no_grad():
-            tensor = self.weight if tensor is None else tensor
-            if self.moves is not None:
-                tensor = tensor + self.moves * self._spread(self.first)
+            tensor = self._moved(self.weight if tensor is None else tensor)
             return integers(tensor, self.grid(bits).to(tensor.device))
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor if self.moves is None else tensor + self.moves * self._spread(self.first)
 
     def fix(self, bits: int, affine: Affine, rounded: Tensor | None = None) -> None:
         """Begin anew from this grid and, at a weight, from these integers."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import Layer, layers_of
+from bitwright.graph.layers import Layer, bias_tensor, layers_of
 from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import cap_of, entry_of, moves_only
 from bitwright.graph.places import activation_at
@@ -184,13 +184,3 @@ def response_to_constant(layer: Layer, values: Tensor, repeats: int = 1) -> Tens
     matrix = _by_input(layer, layer.matrix(layer.weight.weight.detach())).sum(3)
     each = values.repeat_interleave(repeats).reshape(layer.groups, -1, 1).to(matrix)
     return torch.bmm(matrix, each).flatten()
-
-
-def bias_tensor(graph: Graph, layer: Layer) -> Tensor | None:
-    """The float bias itself, to be changed in place; None where there is none."""
-    node = layer.bias_node
-    while node is not None and node.op == "call_module":
-        node = node.args[0] if isinstance(node.args[0], Node) else None
-    if node is None or node.op != "get_attr":
-        return None
-    return attribute_at(graph.module, str(node.target))  # type: ignore[no-any-return]

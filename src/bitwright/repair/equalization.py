@@ -12,11 +12,11 @@ from torch.fx import Node
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
+from bitwright.graph.layers import bias_tensor
 from bitwright.graph.operations import aten, cap_of, entry_of
 from bitwright.graph.walk import Call, Walk
 from bitwright.repair.chains import (
     Pair,
-    bias_tensor,
     input_reach,
     output_reach,
     pairs_of,

@@ -150,7 +150,7 @@ def evaluate(
     total = reference.samples if reference else None
     ours, pair, floats = Columns(), Columns(), FloatSide(meant)
     kept: list[tuple[Any, Any, Any]] = []
-    for answer, expected in _pairs(graph, policy, data, meant, reference):
+    for answer, expected in pairs(graph, policy, data, meant, reference):
         if meant.needs_targets and answer.targets is None:
             raise InvalidData(f"targets are needed here: batches of the task '{meant.name}' must be (inputs, targets)")
         ours.add({**answer.own, **meant.details(answer)}, answer.count)
@@ -177,10 +177,10 @@ def _metrics(task: Task, outputs: Any, targets: Any) -> dict[str, Metered]:
     return metered(task.metrics, joined(outputs), joined(targets))
 
 
-def _pairs(
-    graph: Graph, policy: Policy, batches: Any, task: Task, reference: Reference | None
+def pairs(
+    graph: Graph, policy: Policy, batches: Any, task: Task, reference: Reference | None = None
 ) -> Iterator[tuple[Answer, Answer]]:
-    """Quantized and float answers of each batch."""
+    """Quantized and float answers of each batch; weights are rounded once for several of them."""
     count = 0
     outputs = reference.outputs if reference is not None else None
     for group in _groups(iterate(batches, graph, "evaluation"), alone=outputs is not None):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData
 from bitwright.graph.batches import KEEP_BYTES, Batch, as_batches, iterate
 from bitwright.graph.graph import Graph
+from bitwright.numerics.randomness import seeded
 
 Augment = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 
@@ -42,7 +40,7 @@ class Feed:
         augment: Augment | None = None,
     ) -> None:
         self._source: Iterable[Any] = as_batches(batches)
-        self._graph, self._seed, self._augment = graph, seed, augment
+        self._graph, self._seed, self.augment = graph, seed, augment
         wanted = isinstance(self._source, (list, tuple)) if shuffle is None else shuffle
         self._whole = self._gathered() if wanted else None
         self._size = 0
@@ -65,8 +63,8 @@ class Feed:
         """The batches of an epoch, counted from 0: the same whenever it is asked for."""
         with seeded(self._seed + 1000003 * (number + 1)):
             for inputs, targets in self._batches():
-                if self._augment is not None:
-                    inputs = self._augment(inputs)
+                if self.augment is not None:
+                    inputs = self.augment(inputs)
                 yield inputs, targets
 
     def _batches(self) -> Iterator[Batch]:
@@ -99,21 +97,6 @@ class Feed:
             raise InvalidData("batches are empty: training needs at least one batch")
         whole = tuple(torch.cat(parts) for parts in zip(*inputs, strict=True))
         return whole, None if targets[0] is None else torch.cat(targets)
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of Python, NumPy and PyTorch from a seed; afterwards they go on as if nothing had been."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
 
 
 def mirrored_and_shifted(inputs: tuple[Any, ...], pixels: int = 4) -> tuple[Any, ...]:

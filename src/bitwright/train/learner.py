@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import layers_of
-from bitwright.graph.names import attribute_at
+from bitwright.graph.layers import bias_tensor, layers_of
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.learned_step import LearnedStep
@@ -139,12 +138,10 @@ def _biases(graph: Graph) -> Iterable[tuple[BiasQuantizer, Tensor]]:
     """The biases that are rounded, each with its float values."""
     seen = set()
     for layer in layers_of(graph):
-        if layer.bias is not None and layer.bias_node is not None and id(layer.bias) not in seen:
+        own = bias_tensor(graph, layer)
+        if layer.bias is not None and own is not None and id(layer.bias) not in seen:
             seen.add(id(layer.bias))
-            node: Any = layer.bias_node
-            while node.op != "get_attr":
-                node = node.args[0]
-            yield layer.bias, attribute_at(graph.module, str(node.target))
+            yield layer.bias, own
 
 
 class LearnedBias:
@@ -190,11 +187,13 @@ class LearnedBias:
 
 def moved_share(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """Share of the weights whose integers differ."""
-    count = sum(int((one[name] != other[name]).sum()) for name in one)
-    return count / max(sum(value.numel() for value in one.values()), 1)
+    return _share([one[name] != other[name] for name in one])
 
 
 def returned_share(now: dict[str, Tensor], last: dict[str, Tensor], before: dict[str, Tensor]) -> float:
     """Share of the weights whose integers left a value and came back to it: those that oscillate."""
-    count = sum(int(((now[n] == before[n]) & (now[n] != last[n])).sum()) for n in now)
-    return count / max(sum(value.numel() for value in now.values()), 1)
+    return _share([(now[name] == before[name]) & (now[name] != last[name]) for name in now])
+
+
+def _share(marked: list[Tensor]) -> float:
+    return sum(int(mask.sum()) for mask in marked) / max(sum(mask.numel() for mask in marked), 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import time
@@ -17,6 +16,7 @@ from torch import Tensor
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.files import write_atomically
 from bitwright.graph.graph import Graph
+from bitwright.store import content_key
 from bitwright.tasks.base import Answer, Task
 from bitwright.tasks.evaluate import evaluate, reference
 from bitwright.tasks.infer import task_for
@@ -264,12 +264,17 @@ class _Work:
     @property
     def key(self) -> str:
         """What a checkpoint must belong to."""
-        parts = (self.graph.graph_hash, self.graph.policy.bits, tuple(self.graph.repairs), self.epochs, self.rate)
-        more = (self.labels, self.seed, self.feed.samples, self.feed.batches, self.task.name)
-        digest = hashlib.sha256(repr((*parts, *more)).encode())
-        for name, scale in self.first.items():
-            digest.update(name.encode() + scale.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        scales = {name: scale.detach().cpu().flatten().tolist() for name, scale in self.first.items()}
+        return content_key(
+            graph=self.graph.graph_hash,
+            policy=self.graph.policy,
+            repairs=self.graph.repairs,
+            settings=[self.epochs, self.rate, self.labels, self.seed],
+            samples=[self.feed.samples, self.feed.batches],
+            augment=self.feed.augment,
+            task=self.task.name,
+            scales=scales,
+        )
 
     def save(self, file: Path | None) -> None:
         """Keep the state in a file."""
