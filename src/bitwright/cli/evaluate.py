@@ -26,10 +26,7 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
     from rich.console import Console
 
     from bitwright.cli.load import load_target, work
-    from bitwright.cost import costs_for, costs_of
-    from bitwright.report import Measured, RunReport
-    from bitwright.report.terminal import verdict_table
-    from bitwright.values import FLOAT
+    from bitwright.cli.reports import figures_of
 
     with work(job) as session:
         sites = session.sites
@@ -39,8 +36,4 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
     if as_json:
         print(verdict.to_json(), end="")
         return
-    models = costs_for(job.runtime)
-    measured = Measured(chosen, costs_of(chosen, sites, models), verdict)
-    report = RunReport(job.model, sites, float_costs=costs_of(FLOAT, sites, models), chosen=measured)
-    console = Console(highlight=False)
-    console.print(verdict_table(report))
+    Console(highlight=False).print(figures_of([(chosen, verdict)], sites, job.runtime))

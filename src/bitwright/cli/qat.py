@@ -107,11 +107,9 @@ def _augmentation(name: str) -> Any:
 
 def show(console: Console, found: Training, sites: Sites) -> None:
     """The epochs, and the figures before and after."""
-    from bitwright.cost import costs_for, costs_of
-    from bitwright.report import Measured, RunReport
+    from bitwright.cli.reports import figures_of
     from bitwright.report import format as text
-    from bitwright.report.terminal import plain_table, verdict_table
-    from bitwright.values import FLOAT
+    from bitwright.report.terminal import plain_table
 
     course, distance, primary = found.course, found.after.distance_name, found.after.primary_name
     figures = found.after.figures
@@ -130,19 +128,13 @@ def show(console: Console, found: Training, sites: Sites) -> None:
         moved = text.percent(epoch.moved), text.percent(epoch.oscillating)
         table.add_row(f"{number}{mark}", text.significant(epoch.loss), *shown, *moved)
     console.print(table)
-    models, policy = costs_for(), found.recipe.policy
+    policy = found.recipe.policy
     name = policy.name or "policy"
-    rows = {f"{name}, trained": found.after, name: found.plain}
+    rows = {name: found.plain}
     if found.recipe.actions[:-1]:
         rows[f"{name}, start"] = found.before
-    measured = [
-        Measured(policy.replaced({}, label), costs_of(policy, sites, models), verdict)
-        for label, verdict in rows.items()
-    ]
-    page = RunReport(
-        "training", sites, float_costs=costs_of(FLOAT, sites, models), chosen=measured[0], baselines=tuple(measured[1:])
-    )
-    console.print(verdict_table(page))
+    rows[f"{name}, trained"] = found.after
+    console.print(figures_of([(policy.replaced({}, label), verdict) for label, verdict in rows.items()], sites))
     for note in course.notes:
         print(note)
 

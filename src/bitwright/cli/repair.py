@@ -142,24 +142,14 @@ def _shown(value: Any) -> str:
 
 def show(console: Console, found: Repaired, begin: Recipe, sites: Sites) -> None:
     """What each repair did, and the figures before and after."""
-    from bitwright.cost import costs_for, costs_of
-    from bitwright.report import Measured, RunReport
-    from bitwright.report.terminal import verdict_table
-    from bitwright.values import FLOAT
+    from bitwright.cli.reports import figures_of
 
     for report in found.reports:
         print(report_lines(report, found.pass_seconds), end="\n\n")
-    models = costs_for()
     before, after = begin.policy, found.recipe.policy
     name = before.name or "policy"
-    measured = [
-        Measured(p.replaced({}, label), costs_of(p, sites, models), verdict)
-        for p, label, verdict in ((before, name, found.before), (after, f"{name}, repaired", found.after))
-    ]
-    page = RunReport(
-        "repair", sites, float_costs=costs_of(FLOAT, sites, models), chosen=measured[1], baselines=(measured[0],)
-    )
-    console.print(verdict_table(page))
+    rows = [(before.replaced({}, name), found.before), (after.replaced({}, f"{name}, repaired"), found.after)]
+    console.print(figures_of(rows, sites))
     print(outcome(found))
 
 

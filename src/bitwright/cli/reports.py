@@ -1,12 +1,31 @@
-"""Reading back what runs found."""
+"""Figures of policies on the terminal, and reading back what runs found."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitwright.settings import DEFAULTS
+
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from bitwright.report import RunReport
+    from bitwright.values import Policy, Sites, Verdict
+
+
+def figures_of(rows: Sequence[tuple[Policy, Verdict]], sites: Sites, runtime: str = DEFAULTS.runtime) -> RenderableType:
+    """Figures and costs of some policies beside float's; the last one is the chosen one."""
+    from bitwright.cost import costs_for, costs_of
+    from bitwright.report import Measured, RunReport
+    from bitwright.report.terminal import verdict_table
+    from bitwright.values import FLOAT
+
+    models = costs_for(runtime)
+    *others, chosen = (Measured(policy, costs_of(policy, sites, models), verdict) for policy, verdict in rows)
+    floats = costs_of(FLOAT, sites, models)
+    return verdict_table(RunReport("", sites, float_costs=floats, chosen=chosen, baselines=tuple(others)))
 
 
 def read_report(folder: Path) -> RunReport:
