@@ -20,7 +20,7 @@ INTRODUCTION = """# Extending Bitwright
 
 A sensitivity method, a repair, a cost, a runtime, a data set, a placement, a quantizer, a shift or a task of your own
 is one object in one file. Once it is registered, you can use it wherever you use Bitwright's own: in the Python
-functions, on the command line and in its help, in the search, in the debugging flow, in reports, recipes and the run
+functions, on the command line, in the search, in the debugging flow, in reports, recipes and the run
 store. Nothing in Bitwright has to be changed.
 
 There are two ways to register one:

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from bitwright.cli.guard import DEBUG_VARIABLE, fail, guarded
-from bitwright.cli.main import main
+from bitwright.cli.main import COMMANDS, main
 from bitwright.errors import InvalidPolicy
 from bitwright.registry import PluginWarning
 
@@ -46,6 +46,18 @@ def test_help_is_quick_and_loads_no_torch() -> None:
     assert done.stdout.endswith("False False\n")
     assert "Commands:" in done.stdout
     assert min(seconds) < 0.5
+
+
+def test_help_of_every_command_loads_no_torch() -> None:
+    code = (
+        "import sys\nfrom bitwright.cli.main import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
+        "    try:\n        main([command.__name__, '--help'])\n"
+        "    except SystemExit:\n        print(command.__name__, 'torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in COMMANDS:
+        assert f"{command.__name__} False False\n" in done.stdout
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

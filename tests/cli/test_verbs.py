@@ -124,7 +124,7 @@ def test_the_job_file_of_a_run_runs_again(run, digits_flags, tmp_path: Path, cap
 
 
 @pytest.mark.parametrize(
-    "verb", ["demo", "run", "sites", "sensitivity", "search", "evaluate", "export", "report", "compare"]
+    "verb", ["demo", "run", "sites", "sensitivity", "search", "evaluate", "export", "report", "compare", "settings"]
 )
 def test_every_verb_has_help_with_an_example(run, capsys, verb: str) -> None:
     assert run(verb, "--help") == 0

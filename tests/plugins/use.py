@@ -161,7 +161,7 @@ def commands() -> dict[str, Any]:
     asked = ["--budget", "traffic=20%", "--points", "4", "--rounds", "1", "--bits", "2,4,8"]
     target = ["--policy", "W8A3", "--target-drop", "0", "--repairs", "shrink", "--output", "debug"]
     found = {
-        "help": command("run", "--help"),
+        "settings": command("settings"),
         "list": command("repair", "--list"),
         "shifts": command("behavior", "--list"),
         "refused": command("run", *model, "--method", "relative-eror"),

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
-from bitwright.cli.options import SharedCommand
 
-_ORDER = "demo run sites sensitivity search evaluate debug repair qat sweep tensor behavior export report compare"
+_ORDER = (
+    "demo run sites sensitivity search evaluate debug repair qat sweep tensor behavior export report compare settings"
+)
 COMMANDS: tuple[Callable[..., None], ...] = tuple(
     getattr(importlib.import_module(f"bitwright.cli.{name}"), name) for name in _ORDER.split()
 )
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _command in COMMANDS:
-    app.command(cls=SharedCommand)(guarded(_command))
+    app.command()(guarded(_command))
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand
 
 from bitwright.cli.job import JOB_FILE, fields, load_job, made
 from bitwright.settings import NAMED, default_of, flag_name, flag_of, names_of
@@ -68,18 +67,6 @@ def meaning(name: str) -> str:
     return f"{words} {start} {', '.join(names_of(name))}."
 
 
-class SharedCommand(TyperCommand):
-    """A command whose help says what settings may be called: looked up when the help is shown, not before."""
-
-    def get_help(self, ctx: Any) -> str:
-        """The help, complete."""
-        for parameter in self.params:
-            if parameter.name in NAMED and isinstance(text := getattr(parameter, "help", None), str):
-                brief, full = description(parameter.name), meaning(parameter.name)
-                parameter.help = text.replace(brief, full, 1)  # type: ignore[attr-defined]
-        return super().get_help(ctx)
-
-
 def option(name: str, default: str = "") -> Any:
     """A setting as an annotated parameter for typer, whose text the settings check as they check the job file.
 
@@ -90,8 +77,11 @@ def option(name: str, default: str = "") -> Any:
     field = fields()[name]
     flag = flag_of(field)
     names = [flag_name(name, field), *([flag.short] if flag.short else [])]
+    # A registry imports everything that is registered there, and torch with it: help has to be quicker than that.
+    elsewhere = name in NAMED and name != "ranges"
+    text = f"{description(name)} Names: bitwright settings {name}." if elsewhere else meaning(name)
     shown = default or default_of(field)
-    text = f"{description(name)} [default: {shown}]" if shown else description(name)
+    text += f" [default: {shown}]" if shown else ""
     kind: Any = bool if field.annotation is bool else list[str] if flag.repeated else str
     return Annotated[kind | None, typer.Option(*names, metavar=flag.metavar or None, help=text)]
 
