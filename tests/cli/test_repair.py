@@ -38,6 +38,13 @@ def test_repairs_are_applied_in_order_and_the_recipe_is_exported_as_simulated(
     # The same command finds everything in the store.
     assert run(*words, "--set", "cle.absorb=false") == 0
     assert capsys.readouterr().out == out
+    # Sizes are those that the job's runtime stores: 2 bits take 4 in ONNX, and 2 where there is no runtime.
+    (tmp_path / "bitwright.toml").write_text('runtime = "none"\n')
+    assert run(*words, "--set", "cle.absorb=false") == 0
+    packed = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line not in packed] != []
+    assert out.partition("Figures")[0] == packed.partition("Figures")[0]
+    (tmp_path / "bitwright.toml").unlink()
     # The file computes what was simulated.
     recipe = tmp_path / "out" / "recipe.json"
     assert run("evaluate", *digits_flags, *QUICK, "--recipe", recipe, "--json", "-o", "out") == 0

@@ -15,6 +15,7 @@ from bitwright.graph.additions import TieFreeSteps
 from bitwright.graph.pt2e import quiet
 from bitwright.numerics.affine import Affine
 from bitwright.numerics.steps import rounded_up, step_at, stride
+from bitwright.quantizers.remembered import Remembered
 from bitwright.quantizers.uniform import ActivationQuantizer
 from bitwright.values import FLOAT, Policy, Scheme, Site
 
@@ -77,7 +78,7 @@ def test_no_sum_falls_between_two_grid_points(bits, positions, zeros):
     names = ("left", "right", "result")
     made = {n: quantizer(n, *rest) for n, *rest in zip(names, bits, positions, zeros, strict=True)}
     steps = TieFreeSteps.__new__(TieFreeSteps)
-    steps.groups, steps.results, steps._made = (names,), frozenset({"result"}), {}
+    steps.groups, steps.results, steps._made = (names,), frozenset({"result"}), Remembered()
     before = {n: q.grid(q.bits) for n, q in made.items()}
     steps.settle(made)
     assert ties(*made.values()) == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from bitwright.report import RunReport
+from bitwright.report import format as text
 from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.tasks.classification import ACCURACY, AGREEMENT
 from bitwright.values import Closeness, Figure, Interval, Latency, Measure, Parity
@@ -28,6 +29,8 @@ def test_values_are_compared_in_steps_and_as_a_whole() -> None:
         "0 output steps",
         "1.25 output steps (relative error 0.310%, SQNR 50.2 dB)",
     ]
+    tiny = Closeness(1.0, 8.12e-9, 161.8)
+    assert text.closeness(tiny) == "1.00 output step (relative error less than 0.0001%, SQNR 161.8 dB)"
 
 
 def test_parity_of_a_float_output_is_in_its_own_units() -> None:

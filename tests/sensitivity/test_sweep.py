@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,6 +145,19 @@ def test_the_table_and_the_methods_that_share_a_sweep(branches):
     assert tables[0].samples == 24
     with pytest.raises(InvalidInput, match="from float"):
         sweep(graph, data, (None,), base=bw.Policy.uniform(graph.sites, weights=4)).table()
+
+
+def test_a_primary_figure_of_all_samples_together_gives_way_to_the_loss_or_the_distance(branches):
+    graph, data = branches
+    without = sweep(graph, [x for x, _ in data], (2, 4), task="classification")
+    for found, instead in ((sweep(graph, data, (2, 4)), "loss"), (without, "distance")):
+        table = replace(found, primary="perplexity").table("primary")
+        assert np.array_equal(table.harm, found.table(instead).harm)
+        assert table.unit == found.table(instead).unit
+        assert f"perplexity is of all samples together, so the {instead} takes its place" in table.notes
+        assert not any("takes its place" in note for note in found.table(instead).notes)
+    with pytest.raises(InvalidInput, match="need targets"):
+        without.table("primary")
 
 
 def test_to_json_and_back(branches):

@@ -91,7 +91,7 @@ def qat(
         sites = session.sites
         fitted = found.recipe.save(job.output / files.RECIPE)
         found.save(job.output / files.TRAINING)
-    show(Console(highlight=False), found, sites)
+    show(Console(highlight=False), found, sites, job.runtime)
     tell_files(job, fitted, files.TRAINING, "learned")
 
 
@@ -105,7 +105,7 @@ def _augmentation(name: str) -> Any:
     return mirrored_and_shifted if name == "images" else load_function(name, "augment")
 
 
-def show(console: Console, found: Training, sites: Sites) -> None:
+def show(console: Console, found: Training, sites: Sites, runtime: str) -> None:
     """The epochs, and the figures before and after."""
     from bitwright.cli.reports import figures_of
     from bitwright.report import format as text
@@ -134,7 +134,8 @@ def show(console: Console, found: Training, sites: Sites) -> None:
     if found.recipe.actions[:-1]:
         rows[f"{name}, start"] = found.before
     rows[f"{name}, trained"] = found.after
-    console.print(figures_of([(policy.replaced({}, label), verdict) for label, verdict in rows.items()], sites))
+    named = [(policy.replaced({}, label), verdict) for label, verdict in rows.items()]
+    console.print(figures_of(named, sites, runtime))
     for note in course.notes:
         print(note)
 

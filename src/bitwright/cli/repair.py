@@ -78,7 +78,7 @@ def repair(
         sites = session.sites
         fitted = found.recipe.save(job.output / files.RECIPE)
         found.save(job.output / files.REPAIRS)
-    show(console, found, begin, sites)
+    show(console, found, begin, sites, job.runtime)
     tell_files(job, fitted, files.REPAIRS)
 
 
@@ -140,7 +140,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def show(console: Console, found: Repaired, begin: Recipe, sites: Sites) -> None:
+def show(console: Console, found: Repaired, begin: Recipe, sites: Sites, runtime: str) -> None:
     """What each repair did, and the figures before and after."""
     from bitwright.cli.reports import figures_of
 
@@ -149,7 +149,7 @@ def show(console: Console, found: Repaired, begin: Recipe, sites: Sites) -> None
     before, after = begin.policy, found.recipe.policy
     name = before.name or "policy"
     rows = [(before.replaced({}, name), found.before), (after.replaced({}, f"{name}, repaired"), found.after)]
-    console.print(figures_of(rows, sites))
+    console.print(figures_of(rows, sites, runtime))
     print(outcome(found))
 
 

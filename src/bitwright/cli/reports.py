@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.settings import DEFAULTS
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from bitwright.values import Policy, Sites, Verdict
 
 
-def figures_of(rows: Sequence[tuple[Policy, Verdict]], sites: Sites, runtime: str = DEFAULTS.runtime) -> RenderableType:
+def figures_of(rows: Sequence[tuple[Policy, Verdict]], sites: Sites, runtime: str) -> RenderableType:
     """Figures and costs of some policies beside float's; the last one is the chosen one."""
     from bitwright.cost import costs_for, costs_of
     from bitwright.report import Measured, RunReport

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch.fx import GraphModule
@@ -24,11 +24,11 @@ from bitwright.graph.operations import entry_of
 from bitwright.graph.places import site_after, site_behind
 from bitwright.numerics.affine import Affine
 from bitwright.quantizers.base import Quantizer
+from bitwright.quantizers.remembered import Remembered
 from bitwright.values.linked import linked
 
 _SIGNIFICANT_BITS = 12  # of the largest value, in units: products with weights then stay within float32
 _FEWEST_FRACTION_BITS = 2  # of the smallest step, in units
-_KEPT = 64  # combinations of grids whose steps are remembered
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,7 @@ class TieFreeSteps:
         additions = additions_of(module)
         self.groups = linked((addition.left, addition.right, addition.result) for addition in additions)
         self.results = frozenset(addition.result for addition in additions)
-        self._made: dict[tuple[int, ...], tuple[list[Affine], list[Affine]]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made": {}}  # ids mean nothing in a copy
+        self._made = Remembered[list[Affine]]()
 
     def settle(self, quantizers: Mapping[str, Quantizer]) -> None:
         """Adjust the grids of the sites around additions; those in float or above 8 bits are left alone."""
@@ -73,13 +70,8 @@ class TieFreeSteps:
             narrow = [(q, q.grid(q.bits)) for q in members if q.bits is not None and q.bits <= 8]
             if len(narrow) < 2:
                 continue
-            key = tuple(id(affine) for _, affine in narrow)
-            if key not in self._made:
-                if len(self._made) >= _KEPT:
-                    self._made.clear()
-                # The grids that the key stands for are kept along, so that their ids stay theirs.
-                self._made[key] = [affine for _, affine in narrow], self._steps(narrow)
-            for (quantizer, _), affine in zip(narrow, self._made[key][1], strict=True):
+            steps = self._made.of([affine for _, affine in narrow], partial(self._steps, narrow))
+            for (quantizer, _), affine in zip(narrow, steps, strict=True):
                 quantizer.settle(affine)
 
     def _steps(self, narrow: list[tuple[Quantizer, Affine]]) -> list[Affine]:

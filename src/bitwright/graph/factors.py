@@ -16,6 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,8 +28,9 @@ from bitwright.graph.places import site_after, site_behind
 from bitwright.numerics.affine import Affine
 from bitwright.numerics.steps import PER_OCTAVE, keeps_middles, next_larger
 from bitwright.quantizers.base import Quantizer
+from bitwright.quantizers.remembered import Remembered
 
-_KEPT = 64  # combinations of grids whose steps are remembered
+_KEPT = 64  # combinations of grids whose steps are remembered, for each site
 _BITS = 8  # there are no integer kernels above
 
 
@@ -95,10 +98,7 @@ class Factors:
         for product in products_of(module):
             for name in (product.result, *product.factors):
                 self._users.setdefault(name, []).append(product)
-        self._made: dict[tuple[int, ...], tuple[list[Affine], Affine | None]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made": {}}  # ids mean nothing in a copy
+        self._made = Remembered[Affine | None](_KEPT * len(self._users))
 
     def depending(self, site: str) -> tuple[str, ...]:
         """Sites whose steps follow those of a site."""
@@ -131,17 +131,10 @@ class Factors:
         fixed = [grids for grids in others if grids is not None]
         if not fixed or own.group_size is not None:
             return
-        key = (id(own), *(id(grid) for grids in fixed for grid in grids))
-        if key not in self._made:
-            if len(self._made) >= _KEPT * len(self._users):
-                self._made.clear()
-            if weight:
-                made = _larger_weight(own, fixed)
-            else:
-                made = _larger_result(own, fixed[0], moving[0], quantizer.settling == "up")
-            # The grids that the key stands for are kept along, so that their ids stay theirs.
-            self._made[key] = [own, *(grid for grids in fixed for grid in grids)], made
-        quantizer.settle(self._made[key][1])
+        make = partial(_larger_weight, own, fixed)
+        if not weight:
+            make = partial(_larger_result, own, fixed[0], moving[0], quantizer.settling == "up")
+        quantizer.settle(self._made.of([own, *chain(*fixed)], make))
 
 
 def _others(product: Product, name: str, quantizers: Mapping[str, Quantizer]) -> list[Affine] | None:

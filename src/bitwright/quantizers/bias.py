@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from bitwright.numerics.affine import Affine, straight_through
 from bitwright.quantizers.base import Quantizer
+from bitwright.quantizers.remembered import Remembered
 
 # Integer kernels add the products up in the same 32 bits, so one bit is left to them: a sum beyond int32 wraps around.
 LARGEST = float(2**30)
-_KEPT = 64  # combinations of grids whose larger steps are remembered
 
 
 class BiasQuantizer(nn.Module):
@@ -39,12 +39,9 @@ class BiasQuantizer(nn.Module):
         super().__init__()
         self.name = name
         self._table, self.input_site, self.weight_site = table, inputs, weight
-        self._kept: tuple[Any, Tensor, Any] | None = None
-        self._settled: dict[tuple[int, ...], tuple[Any, Affine]] = {}
+        self._rounded = Remembered[Tensor | None](1)
+        self._settled = Remembered[Affine]()
         self.corrections: dict[int, Tensor] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_settled": {}}  # ids mean nothing in a copy
 
     def _grids(self) -> tuple[Affine, Affine] | None:
         """The present grids of input and weight; None where one of them is in float, and the bias with it."""
@@ -57,7 +54,6 @@ class BiasQuantizer(nn.Module):
 
     def correct(self, bits: int, bias: Tensor | None) -> None:
         """Use another bias whenever the weight has this width; None takes the correction back."""
-        self._kept = None
         self.corrections.pop(bits, None)
         if bias is not None:
             self.corrections[bits] = bias.detach().clone()
@@ -87,14 +83,10 @@ class BiasQuantizer(nn.Module):
         if any(affine.high - affine.low > 255 for affine in grids):
             return
         effective = self.effective(bias)
-        key = (id(grids[0]), id(grids[1]), id(effective), effective._version)
-        if key not in self._settled:
-            if len(self._settled) >= _KEPT:
-                self._settled.clear()
-            # What the key stands for is kept along, so that its ids stay its own.
-            self._settled[key] = (grids, effective), self._with_larger_steps(grids, effective)
-        if self._settled[key][1] is not grids[1]:
-            weight.settle(self._settled[key][1])
+        make = partial(self._with_larger_steps, grids, effective)
+        larger = self._settled.of([*grids, effective], make, effective._version)
+        if larger is not grids[1]:
+            weight.settle(larger)
 
     def _with_larger_steps(self, grids: tuple[Affine, Affine], bias: Tensor) -> Affine:
         """The weight's grid with steps that let a bias fit; itself where its own do."""
@@ -134,18 +126,17 @@ class BiasQuantizer(nn.Module):
         """Round, with a straight-through gradient, or pass through."""
         grids, bias = self._grids(), self.effective(bias)
         if grids is None:
-            self._kept = None
             return bias
-        key = (id(grids[0]), id(grids[1]), id(bias), bias._version, bias.device)
-        if self._kept is None or self._kept[0] != key:
-            scale = self.scale(bias)
-            if scale is None:
-                return bias
-            with torch.no_grad():
-                steps = torch.div(bias, scale.to(bias.device)).round_().clamp_(-LARGEST, LARGEST)
-                made_of = bias, grids  # kept alive, so that the ids stay theirs
-                self._kept = (key, steps.mul_(scale.to(bias.device)), made_of)
-        return straight_through(self._kept[1], bias)
+        rounded = self._rounded.of([*grids, bias], partial(self._round, bias), bias._version, bias.device)
+        return bias if rounded is None else straight_through(rounded, bias)
+
+    def _round(self, bias: Tensor) -> Tensor | None:
+        scale = self.scale(bias)
+        if scale is None:
+            return None
+        scale = scale.to(bias.device)
+        with torch.no_grad():
+            return torch.div(bias, scale).round_().clamp_(-LARGEST, LARGEST).mul_(scale)
 
 
 def _factors(bias: Tensor, steps: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ from bitwright.values import Closeness, Drift, Figure, Interval, Measure, Parity
 from bitwright.values.table import FLIPS
 from bitwright.values.verdict import outcome_of, samples_to_decide
 
+_LEAST = 0.0001
+"""The smallest error in percent that is written as a number."""
+
 
 def significant(value: float, digits: int = 3) -> str:
     """``value`` to this many significant digits, without trailing exponent noise; ``"not finite"`` for NaN and inf."""
@@ -155,7 +158,9 @@ def closeness(values: Closeness) -> str:
     steps = f"{significant(values.steps)} output {'step' if values.steps == 1 else 'steps'}"
     if values.sqnr is None:
         return steps
-    return f"{steps} (relative error {significant(100 * values.relative_error)}%, SQNR {values.sqnr:.1f} dB)"
+    percents = 100 * values.relative_error
+    told = f"{significant(percents)}%" if percents >= _LEAST else f"less than {_LEAST}%"
+    return f"{steps} (relative error {told}, SQNR {values.sqnr:.1f} dB)"
 
 
 def drift(found: Drift | None) -> str:

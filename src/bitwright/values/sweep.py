@@ -160,16 +160,22 @@ class Sweep(Value, kind="sweep", version=3):
     def table(self, measure: str = "distance") -> SensitivityTable:
         """The sweep as a sensitivity table ``one-site-distance``, ``one-site-loss`` or ``one-site-primary``.
 
+        Where the primary figure is of all samples together, as perplexity is, the loss or the distance takes its place.
+
         Raises:
             InvalidInput: the base is not float, or the rows are not one site each, all at the same widths.
         """
-        name = {"distance": self.distance, "primary": self.primary}.get(measure, measure)
+        whole = measure == "primary" and all(known.name != self.primary for known in self.measures)
+        instead = "loss" if "loss" in self.base_row.figures else "distance"
+        names = {"distance": self.distance, "primary": self.primary}
+        name = names.get(instead if whole else measure, instead if whole else measure)
         found = {(row.label, row.width): row for row in self.rows if len(row.sites) == 1 and isinstance(row.width, int)}
         widths = sorted({int(width) for _, width in found})
         if self.base or len(found) != len(self.rows) or len(found) != len(self.labels) * len(widths):
             raise InvalidInput("a table needs a sweep of single sites from float, each at every width")
         values = [[self.harm(found[site, width], name) for width in widths] for site in self.labels]
         errors = [[found[site, width].errors[name] for width in widths] for site in self.labels]
+        replaced = [f"{self.primary} is of all samples together, so the {instead} takes its place"] if whole else []
         return SensitivityTable(
             f"one-site-{measure}",
             self._unit(name),
@@ -179,7 +185,7 @@ class Sweep(Value, kind="sweep", version=3):
             np.array(errors),
             self.samples,
             self.graph_hash,
-            notes=("measured: one site at a time, the rest in float", *self.notes),
+            notes=("measured: one site at a time, the rest in float", *replaced, *self.notes),
         )
 
     def _unit(self, name: str) -> str:
