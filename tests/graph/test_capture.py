@@ -659,9 +659,42 @@ class TestBadInput:
             capture(model, torch.randn(2, 8))
 
     def test_a_model_that_is_random_is_refused(self):
-        model = Net(lambda m, x: m.a(x) + torch.randn_like(x), a=nn.Linear(8, 8)).eval()
-        with pytest.raises(CaptureError, match="does not compute what the model computes"):
-            capture(model, torch.randn(2, 8))
+        for size in (1.0, 5e-4):
+            model = Net(lambda m, x, size=size: m.a(x) + size * torch.randn_like(x), a=nn.Linear(8, 8)).eval()
+            with pytest.raises(CaptureError, match="puts out something else when it runs again"):
+                capture(model, torch.randn(2, 8))
+
+    def traced_wrongly(self, function):
+        """A model whose trace computes something else."""
+        model = Net(lambda m, x: function(m.a(x), torch.compiler.is_compiling()), a=nn.Linear(8, 8)).eval()
+        x = torch.randn(2, 8)
+        with pytest.raises(CaptureError, match="does not compute what the model computes") as caught:
+            capture(model, x)
+        return str(caught.value)
+
+    def test_a_trace_that_is_a_little_off_is_refused(self):
+        said = self.traced_wrongly(lambda x, traced: x * 1.0005 if traced else x)
+        assert "its output differs by 0.0005 of its typical value" in said
+
+    def test_large_values_do_not_hide_other_ones(self):
+        def masked(x, traced):
+            return {"plain": x, "masked": (x + 0.1 * traced).masked_fill(torch.arange(8) > 3, -1e9)}
+
+        assert "output 'masked' differs by" in self.traced_wrongly(masked)
+
+    def test_other_integers_and_other_infinite_values_are_noticed(self):
+        assert "its output is another" in self.traced_wrongly(lambda x, t: (-x if t else x).argmax(1))
+        said = self.traced_wrongly(lambda x, t: x.masked_fill(torch.arange(8) > 2 + t, float("-inf")))
+        assert "its output is another" in said
+
+    def test_a_network_that_enlarges_rounding_errors_is_judged_in_double_precision(self):
+        norm = nn.BatchNorm2d(6)
+        norm.running_var.uniform_(0.5, 2.0)
+        model = Net(lambda m, x: torch.sin(1e5 * m.b(m.a(x))), a=conv(4, 6, 3), b=norm).eval()
+        x = torch.randn(2, *IMAGE)
+        graph = capture(model, x)
+        with torch.no_grad():
+            assert float((graph(x) - model(x)).abs().max()) > 1e-3  # as expected of float32
 
     def test_asymmetric_weights_are_refused(self):
         from torchao.quantization.pt2e import MinMaxObserver

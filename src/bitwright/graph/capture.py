@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from bitwright.errors import CaptureError
 from bitwright.graph import pt2e
@@ -22,6 +22,7 @@ from bitwright.graph.calling import Calling, free_axes, in_order
 from bitwright.graph.constants import fold_computed_weights
 from bitwright.graph.coverage import Observed, operations_of
 from bitwright.graph.decompositions import decompose
+from bitwright.graph.faithful import check_faithful
 from bitwright.graph.graph import Graph
 from bitwright.graph.lookups import look_up_bags
 from bitwright.graph.model import prepared, run
@@ -72,7 +73,8 @@ def capture(
 
     Raises:
         InvalidInput: the model is in training mode or holds NaN, or the inputs are unusable.
-        CaptureError: torch.export stopped; the message names the module and line.
+        CaptureError: torch.export stopped; the message names the module and line. Or the graph's outputs differ from
+            the model's by more than rounding in float32 explains (:mod:`bitwright.graph.faithful`).
     """
     model, examples = prepared(model, example_inputs)
     placer = pt2e.edge_quantizer() if quantizer is None else quantizer
@@ -86,11 +88,8 @@ def capture(
     found = Observed()
     with torch.no_grad():
         outputs = Walk(module)(inputs, dict.fromkeys(module.graph.nodes, found.note))
-    if expected is not None and not _same(expected, outputs):
-        raise CaptureError(
-            "the captured graph does not compute what the model computes; usual way out: take randomness and "
-            "in-place changes of tensors (x[...] = y, x.add_(y)) out of its forward"
-        )
+        if expected is not None:
+            check_faithful(model, calling, inputs, expected, outputs)
     graph = _with_sites(module, found, calling, inputs, getattr(placer, "bitwright_group_size", None))
     for sentence in graph.coverage.slow():
         warnings.warn(sentence, stacklevel=2)
@@ -181,20 +180,6 @@ def _check_free_batch(program: torch.export.ExportedProgram) -> None:
                 f"the exported program fixes the batch size of '{node.name}' to {value.shape[0]}; "
                 "export it with dynamic_shapes=({0: torch.export.Dim('batch', min=1)},)"
             )
-
-
-def _same(expected: Any, found: Any) -> bool:
-    """Whether two outputs are equal but for the rounding that folded batch norms bring."""
-    one, two = ([v for v in tree_leaves(outputs) if isinstance(v, Tensor)] for outputs in (expected, found))
-    if [v.shape for v in one] != [v.shape for v in two]:
-        return False
-    for a, b in zip(one, two, strict=True):
-        if not a.is_floating_point():  # indices of largest values may differ where two are nearly equal
-            continue
-        size = float(a[torch.isfinite(a)].abs().max()) if a.numel() and bool(torch.isfinite(a).any()) else 0.0
-        if not torch.allclose(a.double(), b.double(), rtol=1e-2, atol=1e-3 * size + 1e-6, equal_nan=True):
-            return False
-    return True
 
 
 def _changes_views(graph: torch.fx.Graph) -> bool:
