@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bitwright.debug import debug as debug
     from bitwright.debug import tensor_view as tensor_view
     from bitwright.errors import BitwrightError as BitwrightError
+    from bitwright.gmpq import gmpq as gmpq
     from bitwright.graph import Graph as Graph
     from bitwright.graph import calibrate as calibrate
     from bitwright.graph import capture as capture
@@ -55,6 +56,7 @@ _ROOMS = {
     "behavior": ("behavior",),
     "debug": ("debug", "tensor_view"),
     "errors": ("BitwrightError",),
+    "gmpq": ("gmpq",),
     "graph": ("Graph", "calibrate", "capture"),
     "graph.pt2e": ("edge_quantizer",),
     "repair": ("apply_recipe", "repair"),

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from bitwright.errors import BitwrightError, InvalidData, InvalidInput, told
 from bitwright.graph.batches import as_batches
+from bitwright.graph.outputs import flatten
 from bitwright.registry import Registry
 from bitwright.tasks.intervals import Array, Draws, Metered
 from bitwright.tasks.outputs import Named, checked, per_sample
@@ -118,6 +119,7 @@ class Task(ABC):
         scaled: whether distances are divided by the spread of the float model's outputs.
         needs_targets: whether the figures cannot do without targets.
         compares: whether the primary figure itself compares with float, so that float has none of its own.
+        explains: the output whose largest entry an attribution explains; None: the first one.
         harm: the unit of FIT's prediction with the task's own loss.
 
     Raises:
@@ -137,6 +139,7 @@ class Task(ABC):
     scaled: ClassVar[bool] = False
     needs_targets: ClassVar[bool] = True
     compares: ClassVar[bool] = False
+    explains: str | None = None
     harm: ClassVar[str] = "squared change of the loss"
 
     def __init__(
@@ -232,6 +235,22 @@ class Task(ABC):
                 spread = wanted.var(correction=0).clamp_min(torch.finfo(wanted.dtype).tiny)
                 parts.append(per_sample((answer.outputs[name] - wanted).square() / spread))
         return torch.stack(parts).sum(0)
+
+    def explained(self, outputs: Any, expected: Any) -> Tensor:
+        """(N,) scores whose attribution is compared, with gradients: what the float network is surest of.
+
+        Here the entry that is largest in float, of the output that :attr:`explains` names.
+
+        Args:
+            outputs: of a network, as it returns them.
+            expected: those of the float network.
+        """
+        named, floats = flatten(outputs), flatten(expected)
+        name = self.explains or next(name for name, value in floats.items() if value.is_floating_point())
+        if name not in floats:
+            raise InvalidInput(f"the output that is explained must be one of {', '.join(floats)}, got '{name}'")
+        places = floats[name].flatten(1).argmax(1, keepdim=True)
+        return named[name].flatten(1).gather(1, places).squeeze(1)
 
     def probabilities(self, outputs: Any) -> Tensor | None:
         """(N, K) probabilities of the classes that are decided between; None where there is no such thing."""

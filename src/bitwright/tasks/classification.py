@@ -154,6 +154,15 @@ class Classes(Task):
             found.append(per_sample((p.exp() * (p - q)).sum(1), head.counted))
         return torch.stack(found).sum(0) * TEMPERATURE**2
 
+    def explained(self, outputs: Any, expected: Any) -> Tensor:
+        """(N,) logits of the classes that float predicts, averaged over positions and outputs."""
+        found = []
+        wanted = self.read(flatten(expected), None)
+        for name, head in self.read(flatten(outputs), None).items():
+            values = head.logits.gather(1, wanted[name].predicted.unsqueeze(1)).squeeze(1)
+            found.append(values.flatten(1).mean(1) if values.dim() > 1 else values)
+        return torch.stack(found).mean(0)
+
     def guess(self, targets: Iterable[Any]) -> float | None:
         """The share of the most frequent class among the targets."""
         tensors = [t for t in targets if isinstance(t, Tensor)]

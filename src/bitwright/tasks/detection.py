@@ -50,6 +50,7 @@ class Detection(Vectors):
         decode: outputs -> for each image ``{"boxes": (D, 4), "scores": (D,), "labels": (D,)}``, overlapping ones
             suppressed. On the command line: ``--task 'detection?decode=module:function'``.
         score: detections with a lower score do not count for the agreement.
+        scores: name of the output that holds the boxes' scores or their logits, for attribution; None: the first one.
         options: see :class:`~bitwright.tasks.base.Task`.
     """
 
@@ -59,7 +60,12 @@ class Detection(Vectors):
     harm = "squared change of the outputs, in their standard deviations"
 
     def __init__(
-        self, *data: Any, decode: Callable[[Any], Any] | None = None, score: float = 0.3, **options: Any
+        self,
+        *data: Any,
+        decode: Callable[[Any], Any] | None = None,
+        score: float = 0.3,
+        scores: str | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(*data, **options)
         if not callable(decode):
@@ -67,7 +73,7 @@ class Detection(Vectors):
                 "the task 'detection' needs decode, a function that makes boxes of the outputs: "
                 "bw.tasks.Detection(decode=...), or --task 'detection?decode=module:function'"
             )
-        self.decode, self.score_of_boxes = decode, float(score)
+        self.decode, self.score_of_boxes, self.explains = decode, float(score), scores
 
     def read(self, outputs: Named, targets: Any) -> None:
         """Nothing: values are compared as they are, boxes are made once for all figures."""

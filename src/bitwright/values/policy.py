@@ -39,6 +39,7 @@ class Policy(Value, kind="policy", error=InvalidPolicy):
         bits: site name -> bits, 2 to 16. ``None`` or ``"float"`` as a value means float and is dropped.
         graph_hash: the graph that it was made for, or "" for any graph that has these sites.
         name: a word for tables and plots, e.g. ``"W4A8"``.
+        origin: how and on what data it was found, where that was noted.
 
     Raises:
         InvalidPolicy: bits outside 2 to 16.
@@ -47,6 +48,7 @@ class Policy(Value, kind="policy", error=InvalidPolicy):
     bits: Annotated[Mapping[str, int], As(dict, _BITS)] = field(default_factory=dict)
     graph_hash: str = ""
     name: str = ""
+    origin: str = ""
 
     def __post_init__(self) -> None:
         kept = {
@@ -63,7 +65,7 @@ class Policy(Value, kind="policy", error=InvalidPolicy):
         return hash(frozenset(self.bits.items()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (dict(self.bits), self.graph_hash, self.name))
+        return (type(self), (dict(self.bits), self.graph_hash, self.name, self.origin))
 
     def __getitem__(self, site: str) -> int | None:
         return self.bits.get(site)
@@ -111,7 +113,8 @@ class Policy(Value, kind="policy", error=InvalidPolicy):
             )
 
     def _written(self) -> dict[str, Any]:
-        return {"name": self.name, "graph": self.graph_hash, "bits": self.bits}
+        origin = {"origin": self.origin} if self.origin else {}
+        return {"name": self.name, **origin, "graph": self.graph_hash, "bits": self.bits}
 
     @classmethod
     def _read(cls, data: dict[str, Any]) -> dict[str, Any]:
