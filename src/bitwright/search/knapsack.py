@@ -55,6 +55,7 @@ class Knapsack:
     def __init__(self, lists: Sequence[Options], limits: Floats) -> None:
         self.lists = lists
         self.limits = limits
+        self.finite = np.where(np.isfinite(limits), limits, 0.0)
         sizes = np.array([len(options) for options in lists])
         self.starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.intp)
         self.owner = np.repeat(np.arange(len(lists)), sizes)
@@ -93,14 +94,15 @@ class Knapsack:
 
     def alive(self) -> Mask:
         """For each option of all lists whether it may be part of a choice better than the best known."""
-        weights = self._multipliers()
+        best = np.inf if self.best is None else self.best * (1.0 + 1e-9)
+        return np.asarray(self._reduced(self._multipliers())[0] <= best)
+
+    def _reduced(self, weights: Floats) -> tuple[Floats, Floats, Floats]:
+        """A bound for each option on what a choice with it can have, each list's least, and the bound of the rest."""
         penalised = self.value[:, None] + self.cost @ weights.T
         least = np.minimum.reduceat(penalised, self.starts, axis=0)
-        limits = np.where(np.isfinite(self.limits), self.limits, 0.0)
-        base = least.sum(axis=0) - weights @ limits
-        reduced = ((penalised - least[self.owner]) + base).max(axis=1)
-        best = np.inf if self.best is None else self.best * (1.0 + 1e-9)
-        return np.asarray(reduced <= best)
+        base = least.sum(axis=0) - weights @ self.finite
+        return ((penalised - least[self.owner]) + base).max(axis=1), least, base
 
     def _choose(self, weights: Floats) -> tuple[Positions, float, Floats]:
         """Best options under multipliers: positions, their value, their (M,) cost; also updates the bound."""
@@ -112,8 +114,8 @@ class Knapsack:
         first = np.ones(len(hits), dtype=bool)
         first[1:] = owners[1:] != owners[:-1]
         picks = hits[first]
-        finite = np.where(np.isfinite(self.limits), self.limits, 0.0)
-        bound = float(best.sum() - weights @ finite) - 1e-12 * float(np.abs(best).sum() + abs(weights @ finite))
+        spent = weights @ self.finite
+        bound = float(best.sum() - spent) - 1e-12 * float(np.abs(best).sum() + abs(spent))
         self.weights.append(weights)
         if bound > self.bound:
             self.bound, self.at = bound, weights
@@ -173,10 +175,9 @@ class Knapsack:
         finite = np.isfinite(self.limits)
         scale = np.where(finite & (self.limits > 0.0), self.limits, 1.0)
         height = max(abs(v) for v, _ in cuts) or 1.0
-        limits = np.where(finite, self.limits, 0.0)
         ceiling = 1e6
         for _ in range(60):
-            rows = np.array([np.concatenate([[1.0], -(c - limits) / scale * finite]) for _, c in cuts])
+            rows = np.array([np.concatenate([[1.0], -(c - self.finite) / scale * finite]) for _, c in cuts])
             right = np.array([v / height for v, _ in cuts])
             bounds = [(None, None), *((0.0, ceiling if f else 0.0) for f in finite)]
             target = np.zeros(len(scale) + 1)
@@ -227,18 +228,13 @@ class Knapsack:
 
         The bound is the smallest value that any choice cheaper than the best known can have.
         """
-        weights = self._multipliers()
-        finite = np.isfinite(self.limits)
-        limits = np.where(finite, self.limits, 0.0)
-        weights = weights * finite
-        penalised = self.value[:, None] + self.cost @ weights.T
-        least = np.minimum.reduceat(penalised, self.starts, axis=0)
+        weights = self._multipliers() * np.isfinite(self.limits)
+        reduced, least, base = self._reduced(weights)
         target = np.inf if below is None else float(below - 1)
-        margin = 1e-11 * float(np.abs(least).sum(axis=0).max() + np.abs(weights @ limits).max())
-        base = least.sum(axis=0) - weights @ limits
-        reduced = ((penalised - least[self.owner]) + base).max(axis=1)
+        margin = 1e-11 * float(np.abs(least).sum(axis=0).max() + np.abs(weights @ self.finite).max())
         alive = reduced <= target + margin
-        kept = [np.flatnonzero(alive[s:e]) + s for s, e in self._ranges()]
+        ends = [*self.starts[1:], len(self.value)]
+        kept = [np.flatnonzero(alive[s:e]) + s for s, e in zip(self.starts, ends, strict=True)]
         if any(len(k) == 0 for k in kept):
             return target + 1.0
         cheapest = np.array([self.cost[k].min(axis=0) for k in kept])
@@ -261,7 +257,7 @@ class Knapsack:
                 fits = (new_costs + rest_cheap <= self.limits + self.slack * 2).all(axis=1)
                 bounds = ((new_values[:, None] + new_costs @ weights.T) + rest_least).max(axis=1)
                 index = np.flatnonzero(fits & (bounds <= target + margin))
-                index = index[self._undominated(new_values[index], new_costs[index], bounds[index])]
+                index = index[_undominated(new_values[index], new_costs[index], bounds[index])]
                 if len(index) > beam:
                     rank = np.argsort(bounds[index], kind="stable")
                     dropped = min(dropped, float(bounds[index[rank[beam]]]) - margin)
@@ -282,21 +278,15 @@ class Knapsack:
             self._offer(picks, self.cost[picks].sum(axis=0))
         return min(dropped, float(self.best) if self.best is not None and self.best < target + 1.0 else target + 1.0)
 
-    def _ranges(self) -> list[tuple[int, int]]:
-        ends = [*self.starts[1:], len(self.value)]
-        return [(int(s), int(e)) for s, e in zip(self.starts, ends, strict=True)]
 
-    @staticmethod
-    def _undominated(values: Integers, costs: Floats, bounds: Floats) -> Positions:
-        """Partial choices worth going on with; with several costs only some of the beaten ones are found."""
-        if costs.shape[1] == 1 or len(values) <= 1500:
-            return undominated(values, costs) if len(values) else np.arange(0)
-        leaders = np.argsort(bounds, kind="stable")[:48]
-        beaten = np.zeros(len(values), dtype=bool)
-        for leader in leaders:
-            if beaten[leader]:
-                continue
+def _undominated(values: Integers, costs: Floats, bounds: Floats) -> Positions:
+    """Partial choices worth going on with; with several costs only some of the beaten ones are found."""
+    if costs.shape[1] == 1 or len(values) <= 1500:
+        return undominated(values, costs) if len(values) else np.arange(0)
+    beaten = np.zeros(len(values), dtype=bool)
+    for leader in np.argsort(bounds, kind="stable")[:48]:
+        if not beaten[leader]:
             worse = (values >= values[leader]) & (costs >= costs[leader]).all(axis=1)
             worse[leader] = False
             beaten |= worse
-        return np.flatnonzero(~beaten)
+    return np.flatnonzero(~beaten)

@@ -31,7 +31,6 @@ class Calibration:
         activation: factor of the harm of activation sites.
         output: factor from the corrected table's prediction to the measured unit.
         error: root mean square relative error of the corrected prediction on the policies it was fitted on.
-        error_before: the same with a single factor for all sites.
         policies: number of policies that it was fitted on.
         fitted: whether the measured harm grows with the predicted one; if not, all factors are 1.
     """
@@ -40,7 +39,6 @@ class Calibration:
     activation: float = 1.0
     output: float = 1.0
     error: float = math.nan
-    error_before: float = math.nan
     policies: int = 0
     fitted: bool = True
 
@@ -135,11 +133,10 @@ def fit_calibration(
     ratio, sigma, output, loss = best
     if not output > 0.0:
         return Calibration(policies=count, fitted=False)
-    before = _fit(parts, table, y, weights, np.zeros(1), np.zeros(1))[3]
     up, down = 10.0 ** (sigma + ratio / 2), 10.0 ** (sigma - ratio / 2)
     if table.margin is None:
         up, down, output = up * output, down * output, 1.0
-    return Calibration(up, down, output, math.sqrt(loss / count), math.sqrt(before / count), count)
+    return Calibration(up, down, output, math.sqrt(loss / count), count)
 
 
 def _parts(table: SensitivityTable, sites: Sites, policies: Sequence[Policy]) -> tuple[Floats, Floats]:
@@ -187,7 +184,6 @@ def refine(
     constraints: Constraints | None = None,
     costs: Mapping[str, CostModel] | None = None,
     rounds: int = DEFAULTS.rounds,
-    score: Callable[[Verdict], float] = lambda verdict: verdict.distance.value,
     unit: str = "measured harm",
     time_limit: float = 60.0,
     also: Iterable[Policy] = (),
@@ -199,13 +195,12 @@ def refine(
 
     Args:
         front: from :func:`bitwright.search.search`, with the budgets that are to be searched again.
-        measure: policy -> harm (smaller is better, 0 for float), or a verdict.
+        measure: policy -> harm (smaller is better, 0 for float), or a verdict, whose distance to float counts.
         graph: a captured graph, or its sites.
         table: that the front came from.
         constraints: those of the first search.
         costs: further cost models, as for :func:`bitwright.search.search`.
         rounds: most searches.
-        score: the harm of a verdict, where ``measure`` gives verdicts; the distance to float.
         unit: of the measured harm, for the front.
         time_limit: seconds for each candidate of a search.
         also: further policies to measure, e.g. uniform ones; a budget gets one of them where it is the best.
@@ -218,7 +213,7 @@ def refine(
     if rounds < 1:
         raise InvalidInput(f"rounds must be at least 1, got {rounds}")
     sites = sites_of(graph)
-    log = _Log(measure, score)
+    log = _Log(measure)
     pool = {candidate.policy: candidate for candidate in front}
     for candidate in front:
         log.measure(candidate.policy)
@@ -232,7 +227,7 @@ def refine(
         pool.setdefault(policy, Candidate(policy, table.predict(policy), {}))
     done, converged = 0, False
     while done < rounds and not converged:
-        calibration = fit_calibration(table, sites, log.policies, log.harms)
+        calibration = fit_calibration(table, sites, list(log.harms), list(log.harms.values()))
         scaled = calibration.table(table, sites)
         current = search(
             sites,
@@ -250,11 +245,11 @@ def refine(
     best = []
     for entry in current:
         fitting = [c for c in pool.values() if keeps(c.policy, entry.budgets, sites, models)]
-        winner = min(fitting, key=lambda c: log.harm(c.policy))
+        winner = min(fitting, key=lambda c: log.harms[c.policy])
         best.append(_candidate(winner, entry, scaled, calibration.output, log, models, sites))
-    method = f"{table.method}, refined on {len(log.policies)} measurements"
+    method = f"{table.method}, refined on {len(log.harms)} measurements"
     refined = Front(tuple(best), method, unit, front.cost, "measured")
-    return Refinement(refined, tuple(zip(log.policies, log.harms, strict=True)), calibration, scaled, done, converged)
+    return Refinement(refined, tuple(log.harms.items()), calibration, scaled, done, converged)
 
 
 def _candidate(
@@ -283,32 +278,20 @@ def _candidate(
 class _Log:
     """Measures each policy once."""
 
-    def __init__(self, measure: Callable[[Policy], float | Verdict], score: Callable[[Verdict], float]) -> None:
-        self._measure, self._score = measure, score
-        self._known: dict[Policy, float] = {}
+    def __init__(self, measure: Callable[[Policy], float | Verdict]) -> None:
+        self._measure = measure
+        self.harms: dict[Policy, float] = {}
         self.verdicts: dict[Policy, Verdict] = {}
-
-    @property
-    def policies(self) -> list[Policy]:
-        return list(self._known)
-
-    @property
-    def harms(self) -> list[float]:
-        return list(self._known.values())
-
-    def harm(self, policy: Policy) -> float:
-        return self._known[policy]
 
     def measure(self, policy: Policy) -> bool:
         """Measure a policy, unless that was done; whether it was new."""
-        if policy in self._known:
+        if policy in self.harms:
             return False
         result = self._measure(policy)
         if isinstance(result, Verdict):
             self.verdicts[policy] = result
-            result = self._score(result)
-        value = float(result)
-        if not math.isfinite(value):
-            raise InvalidInput(f"measure gave {value} for the policy '{policy.name}'; it must give a finite number")
-        self._known[policy] = value
+            result = result.distance.value
+        self.harms[policy] = float(result)
+        if not math.isfinite(result):
+            raise InvalidInput(f"measure gave {result} for the policy '{policy.name}'; it must give a finite number")
         return True
