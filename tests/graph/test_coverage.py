@@ -147,7 +147,6 @@ def test_every_multiplication_has_two_sites(name):
     assert coverage.complete
     assert coverage.sentences() == ()
     assert coverage.macs == coverage.all_macs == sum(op.macs for op in graph.sites.operations)
-    assert coverage.operands == coverage.all_operands == 2 * len(graph.sites.operations)
     assert macs is None or coverage.macs == macs
     bops = Bops()
     assert bops.of(Policy.uniform(graph.sites, 4, 8), graph.sites) <= coverage.macs * 8 * 8
@@ -299,7 +298,6 @@ def test_operands_that_another_placement_leaves_in_float_are_named():
 
     graph = capture(nn.Sequential(nn.Linear(8, 6), nn.ReLU()).eval(), torch.randn(2, 8), Nowhere())
     assert graph.coverage.left_out == (LeftOut("0", "linear", 48, 48, UNPLACED),)
-    assert graph.coverage.operands == 0
 
 
 class Head(nn.Module):
@@ -352,7 +350,7 @@ def test_coverage_by_hand():
         ),
         left_out=(LeftOut("b", "conv9d", 100, 96, "unknown"), LeftOut("c", "linear", 3000, 0, "unplaced")),
     )
-    assert sites.coverage == Coverage(900, 4000, 32, 128, 3, 6, sites.left_out)
+    assert sites.coverage == Coverage(900, 4000, 32, 128, sites.left_out)
     assert not sites.coverage.complete
     assert sites.coverage.sentences() == (
         "Whatever the policy, 77.5% of the multiply-accumulates and 75.0% of the weights stay in float, counted at "

@@ -5,14 +5,12 @@ from dataclasses import replace
 import pytest
 
 from bitwright.cost import COSTS, Cost, Size
-from bitwright.errors import InvalidInput
 from bitwright.report import Measured, RunReport
 from bitwright.report import format as text
 from bitwright.report.panels import (
     figures_panel,
     headline,
     sensitivity_panel,
-    sensitivity_rows,
     sites_panel,
     stages,
     start_width,
@@ -120,17 +118,6 @@ def test_stages_go_deeper_until_there_are_three() -> None:
     assert stages([]) == ()
 
 
-def test_sensitivity_is_ranked_worst_first(table: SensitivityTable, sites: Sites) -> None:
-    rows = sensitivity_rows(table, 4, sites)
-    assert [row.site for row in rows[:3]] == [sites.names[5], "stem.relu", "body.conv.weight"]
-    assert rows[0].harm == pytest.approx(0.04)
-    assert rows[0].standard_error == pytest.approx(0.004)
-    assert [row.kind for row in rows[:2]] == ["weight", "activation"]
-    assert [row.rank for row in rows] == [1, 2, 3, 4, 5, 6, 7]
-    with pytest.raises(InvalidInput, match=r"the table has bits \(2, 4, 8\), not 3"):
-        sensitivity_rows(table, 3, sites)
-
-
 def test_sensitivity_panel_is_plain_and_starts_at_four_bits(table: SensitivityTable, sites: Sites) -> None:
     panel = sensitivity_panel(table, sites)
     assert panel.start == 4
@@ -141,5 +128,4 @@ def test_sensitivity_panel_is_plain_and_starts_at_four_bits(table: SensitivityTa
     assert sensitivity_panel(table).kinds == ("",) * 7
     doubted = replace(table, doubts={"stem.relu": "why"})
     assert sensitivity_panel(doubted).doubts == tuple("why" * (name == "stem.relu") for name in table.sites)
-    assert [row.doubt for row in sensitivity_rows(doubted, 4)[:3]] == ["", "why", ""]
     assert (start_width((2, 3, 8)), start_width((8,)), start_width((2, 8))) == (3, 8, 2)

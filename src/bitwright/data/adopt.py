@@ -19,8 +19,18 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from bitwright.data.array_dataset import ArrayDataset
-from bitwright.data.dataset import Batch, Dataset, DataSets, check_lengths, digest, to_inputs, to_targets
-from bitwright.data.inputs import Inputs, as_tuple, join, samples_in, select
+from bitwright.data.dataset import (
+    Batch,
+    Dataset,
+    DataSets,
+    check_lengths,
+    digest,
+    joined,
+    lengths,
+    to_inputs,
+    to_targets,
+)
+from bitwright.data.inputs import Inputs, as_tuple, samples_in, select
 from bitwright.errors import InvalidData, InvalidInput, first_line
 from bitwright.graph.calling import targets_in
 from bitwright.numerics.randomness import seeded
@@ -146,11 +156,6 @@ class SampleDataset(Dataset):
         if len(self.indices) == 0:
             raise InvalidData(f"{name} has no samples")
 
-    @property
-    def classes(self) -> None:
-        """None: a torch data set does not say."""
-        return
-
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -189,11 +194,6 @@ class BatchStream(Dataset):
         self.name = name
         self.source = source
 
-    @property
-    def classes(self) -> None:
-        """None: batches do not say."""
-        return
-
     def __len__(self) -> int:
         return self._size_and_digest[0]
 
@@ -216,8 +216,8 @@ class BatchStream(Dataset):
         count = 0
         for inputs, targets, first in self._batches():
             size = samples_in(inputs)
-            if held and _lengths(inputs, targets) != _lengths(*held[0]):  # a batch has samples of one length
-                yield self._joined(held)
+            if held and lengths((inputs, targets)) != lengths(held[0]):  # a batch has samples of one length
+                yield joined(held)
                 held, count = [], 0
             low, high = max(start - first, 0), min(stop - first, size)
             while low < high:
@@ -225,15 +225,12 @@ class BatchStream(Dataset):
                 held.append((select(inputs, slice(low, low + taken)), targets[low : low + taken]))
                 low, count = low + taken, count + taken
                 if count == batch_size:
-                    yield self._joined(held)
+                    yield joined(held)
                     held, count = [], 0
             if first + size >= stop:
                 break
         if held:
-            yield self._joined(held)
-
-    def _joined(self, held: list[Batch]) -> Batch:
-        return join([inputs for inputs, _ in held]), torch.cat([targets for _, targets in held])
+            yield joined(held)
 
     def _batches(self) -> Iterator[tuple[Inputs, Tensor, int]]:
         first = 0
@@ -251,10 +248,6 @@ class BatchStream(Dataset):
         if size == 0:
             raise InvalidData(f"{self.name} has no samples")
         return size, total
-
-
-def _lengths(inputs: Inputs, targets: Tensor) -> list[torch.Size]:
-    return [value.shape[1:] for value in (*as_tuple(inputs), targets)]
 
 
 def _checked(batch: Any, name: str, first: int) -> Batch:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bitwright.data.inputs import Inputs, as_tuple, samples_in, select
+from bitwright.data.inputs import Inputs, as_tuple, join, samples_in, select
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.calling import named_inputs
 
@@ -44,9 +44,9 @@ class Dataset(ABC):
         """The number of samples."""
 
     @property
-    @abstractmethod
     def classes(self) -> int | None:
         """The number of classes, or None where the data does not say."""
+        return None
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Batch:
@@ -120,6 +120,16 @@ class DataSets:
 
     calibration: Dataset
     evaluation: Dataset
+
+
+def lengths(batch: Batch) -> tuple[torch.Size, ...]:
+    """The shape of one sample of each input and of the targets."""
+    return tuple(value.shape[1:] for value in (*as_tuple(batch[0]), batch[1]))
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The samples of several batches one after the other."""
+    return join([inputs for inputs, _ in batches]), torch.cat([targets for _, targets in batches])
 
 
 def to_inputs(values: Any, name: str, first: int = 0) -> Inputs:

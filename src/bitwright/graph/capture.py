@@ -26,7 +26,7 @@ from bitwright.graph.faithful import check_faithful
 from bitwright.graph.graph import Graph
 from bitwright.graph.lookups import look_up_bags
 from bitwright.graph.model import prepared, run
-from bitwright.graph.names import Names, activation_name, attribute_at, module_path
+from bitwright.graph.names import Names, attribute_at, layer_name, module_path
 from bitwright.graph.obstacles import capture_message
 from bitwright.graph.operations import argument, bias_of, entry_of, kind_of, rounds_bias, siblings
 from bitwright.graph.outputs import keep_outputs, kept, register
@@ -280,7 +280,7 @@ def _with_sites(
             else:
                 shape = shape_of_one(source, found.shapes[source], symbols)
                 site = Site(
-                    names.unique(activation_name(source)),
+                    names.unique(layer_name(source)),
                     "activation",
                     shape,
                     scheme,

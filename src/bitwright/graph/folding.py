@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from bitwright.graph.names import attribute_at
 from bitwright.graph.operations import argument, aten, entry_of
 
 
@@ -68,7 +69,7 @@ def _give_bias(module: GraphModule, layer: Node, norm: Node) -> None:
         or any(len(use.args) > 2 and use.args[2] is not None for use in uses)
     ):
         return
-    zeros = torch.zeros_like(_value(module, mean))
+    zeros = torch.zeros_like(attribute_at(module, str(mean.target)))
     name = f"{layer.args[1]}_shared_bias"
     module.register_parameter(name, nn.Parameter(zeros, requires_grad=False))
     for use in uses:
@@ -105,7 +106,7 @@ def _groups(layer: Node) -> int:
 def _fold(module: GraphModule, layer: Node, norm: Node) -> None:
     weight_node, groups = layer.args[1], _groups(layer)
     assert isinstance(weight_node, Node)
-    weight = _value(module, weight_node)
+    weight = attribute_at(module, str(weight_node.target)).detach()
     gamma, beta, mean, variance = (_doubled(module, node) for node in norm.args[1:5])
     assert mean is not None
     assert variance is not None
@@ -132,13 +133,5 @@ def _fold(module: GraphModule, layer: Node, norm: Node) -> None:
     module.graph.erase_node(norm)
 
 
-def _value(module: GraphModule, node: Node) -> Tensor:
-    found: object = module
-    for part in str(node.target).split("."):
-        found = getattr(found, part)
-    assert isinstance(found, Tensor)
-    return found.detach()
-
-
 def _doubled(module: GraphModule, node: object) -> Tensor | None:
-    return _value(module, node).double() if isinstance(node, Node) else None
+    return attribute_at(module, str(node.target)).detach().double() if isinstance(node, Node) else None

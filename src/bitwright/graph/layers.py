@@ -48,6 +48,13 @@ class Layer:
         return entry_of(self.node).kind
 
     @property
+    def bits(self) -> int:
+        """The present width of its weight, which must not be in float."""
+        bits = self.weight.bits
+        assert bits is not None
+        return bits
+
+    @property
     def role(self) -> WeightRole:
         """Where the operation has its operands."""
         role = entry_of(self.node).layer
@@ -109,10 +116,6 @@ class Layer:
             weight = matrix.reshape(self.groups, matrix.shape[1], inputs, *shape[2:]).transpose(1, 2)
             return weight.reshape(shape).flip(tuple(range(2, len(shape))))
         return matrix.reshape(shape)
-
-    def channels(self, values: Tensor) -> Tensor:
-        """One number for each output channel, (outputs,), as (groups, outputs of a group)."""
-        return values.reshape(self.groups, -1)
 
 
 class Positions:

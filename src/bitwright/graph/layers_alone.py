@@ -37,10 +37,7 @@ def place_layers(module: GraphModule, activations: bool = True) -> Placement:
     read = _read_by_linear(module) if activations else {}
     placement.outputs.update(dict.fromkeys(read))
     for node in module.graph.nodes:
-        role = entry_of(node).weight
-        weight = node.args[role.weight] if role is not None else None
-        if isinstance(weight, Node) and weight.op == "get_attr":
-            placement.weights[(weight, node)] = None
+        placement.add_weight(node)
     return placement
 
 

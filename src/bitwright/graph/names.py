@@ -30,8 +30,8 @@ def attribute_at(module: nn.Module, path: str) -> Any:
     return getattr(module.get_submodule(owner), name)
 
 
-def activation_name(node: Node) -> str:
-    """Name of the value that a node makes, before it is made unique.
+def layer_name(node: Node) -> str:
+    """Name of an operation and of the value that it makes, before it is made unique.
 
     The path of the module when the module is a layer (``layer1.0.relu``); the path and the operation when it was
     written in the ``forward`` of a block (``layer1.0.add``); the argument's name for a network input.
@@ -43,11 +43,6 @@ def activation_name(node: Node) -> str:
     if path and is_layer:
         return path
     return f"{path}.{kind_of(node)}" if path else kind_of(node)
-
-
-def layer_name(node: Node) -> str:
-    """Name of an operation, e.g. ``layer1.0.conv1`` or ``encoder.attention.matmul``."""
-    return activation_name(node)
 
 
 class Names:

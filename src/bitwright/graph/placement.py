@@ -31,15 +31,20 @@ class Placement:
 
     Attributes:
         outputs: nodes whose value is quantized.
-        inputs: edges (from, to) that are quantized on their way in, where the value itself is not.
         weights: edges (weight node, operation).
-        covered: nodes that are part of a fused pattern and decide nothing on their own.
     """
 
     outputs: dict[Node, None] = field(default_factory=dict)
-    inputs: dict[tuple[Node, Node], None] = field(default_factory=dict)
     weights: dict[tuple[Node, Node], None] = field(default_factory=dict)
-    covered: set[Node] = field(default_factory=set)
+
+    def add_weight(self, node: Node) -> bool:
+        """Quantize the constant weight of an operation; whether it has one."""
+        role = entry_of(node).weight
+        weight = node.args[role.weight] if role is not None else None
+        if not isinstance(weight, Node) or weight.op != "get_attr":
+            return False
+        self.weights[(weight, node)] = None
+        return True
 
 
 def _operands(node: Node) -> list[Node]:
@@ -90,16 +95,13 @@ def place(module: GraphModule) -> Placement:
         role = entry_of(node).weight
         weight = node.args[role.weight] if role is not None else None
         if role is not None and not entry_of(node).operands:
-            if isinstance(weight, Node) and weight.op == "get_attr":
-                placement.weights[(weight, node)] = None
+            placement.add_weight(node)
             continue
         if not _is_tensor_operation(node, varying) or not _is_float(node) or _masks_scores(node):
             continue
         if only_joins(node, varying):
             continue
-        if isinstance(weight, Node) and weight.op == "get_attr":
-            placement.weights[(weight, node)] = None
-        elif isinstance(weight, Node) and weight in varying:  # another layer made it
+        if not placement.add_weight(node) and isinstance(weight, Node) and weight in varying:  # another layer made it
             _quantize_operand(placement, weight, node)
         for operand in _operands(node):
             if operand in varying:
@@ -125,24 +127,15 @@ def _quantize_operand(placement: Placement, operand: Node, user: Node) -> None:
     source = source_of(operand)
     if source in placement.outputs or not _is_float(source) or source.op == "get_attr":
         return
-    if entry_of(user).kind == "softmax" and source.op != "placeholder":
-        return
-    if source.op == "placeholder":
-        placement.outputs[source] = None
-    elif (source, user) not in placement.inputs:
-        # A value that a float operation made: quantize it where it is made, for all of its users.
+    # What a float operation made is quantized where it is made, for all of its users; a softmax reads it as it is.
+    if entry_of(user).kind != "softmax" or source.op == "placeholder":
         placement.outputs[source] = None
 
 
 def _quantize_result(placement: Placement, node: Node, varying: set[Node]) -> None:
     tail = node
-    while True:
-        users = list(tail.users)
-        if len(users) == 1 and entry_of(users[0]).limits is not None:
-            placement.covered.add(tail)
-            tail = users[0]
-        else:
-            break
+    while len(tail.users) == 1 and entry_of(next(iter(tail.users))).limits is not None:
+        tail = next(iter(tail.users))
     leaves = _only_feeds_output(node, varying) or feeds_recurrence(node)
     if entry_of(node).float_output and tail is node and leaves:
         return

@@ -165,8 +165,7 @@ class _Work:
                 self._block(twins, ends[node])
 
     def _layer(self, twins: Twins, layer: Layer) -> None:
-        bits = layer.weight.bits
-        assert bits is not None
+        bits = layer.bits
         before, affine = self._start(twins, layer)
         learn = self.settings.learn_bias and layer.bias is not None
         settings = self.settings if learn else Settings(**{**self.settings.__dict__, "learn_bias": False})
@@ -197,8 +196,7 @@ class _Work:
 
     def _start(self, twins: Twins, layer: Layer) -> tuple[Problem, Any]:
         """The layer as rows, on its present grid and with its present bias."""
-        bits = layer.weight.bits
-        assert bits is not None
+        bits = layer.bits
         affine = layer.weight.grid(bits)
         tail = tail_of(self.graph, layer, twins.shape)
         rows = self._rows(twins, layer, tail)
@@ -235,8 +233,7 @@ class _Work:
 
     def _prepare(self, twins: Twins, layer: Layer) -> None:
         """Inside a block: choose the grid now, learn the rounding at the block's end."""
-        bits = layer.weight.bits
-        assert bits is not None
+        bits = layer.bits
         self.present[layer.node] = Present.of(layer, twins)
         before, _ = self._start(twins, layer)
         if self.steps == "output":

@@ -100,10 +100,8 @@ def bias_correction(
 
 
 def _correct(twins: Twins, layer: Layer, statistics: _Statistics | None) -> Change:
-    bits = layer.weight.bits
-    assert bits is not None
+    bits, bias = layer.bits, twins.bias(layer)
     assert layer.bias is not None
-    bias = twins.bias(layer)
     assert bias is not None
     before = _mean_error(twins, layer)
     shift = before if statistics is None else statistics.shift(layer)
@@ -174,9 +172,7 @@ class _Statistics:
         node, low, high = self.sources[layer.node]
         mean, deviation = self.moments[node]
         expected = clipped_mean(mean, deviation, low, high)
-        bits = layer.weight.bits
-        assert bits is not None
-        error = layer.weight.rounded(bits) - layer.weight.weight.detach()
+        error = layer.weight.rounded(layer.bits) - layer.weight.weight.detach()
         error = layer.matrix(error).double()  # (G, R, inputs x kernel)
         by_input = error.reshape(*error.shape[:2], expected.numel() // layer.groups, -1).sum(3)
         return torch.bmm(by_input, expected.reshape(layer.groups, -1, 1).to(error.device)).flatten()

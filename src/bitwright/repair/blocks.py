@@ -91,27 +91,22 @@ class Present:
     @classmethod
     def of(cls, layer: Layer, twins: Twins) -> Present:
         """At the current width."""
-        bits, weight = layer.weight.bits, layer.weight
-        assert bits is not None
+        bits, weight = layer.bits, layer.weight
         return cls(layer, weight.grid(bits), weight.state((bits,)), weight.rounded(bits), twins.bias(layer))
 
     def restore(self) -> None:
         """Let the weight round so again."""
-        bits, weight = self.layer.weight.bits, self.layer.weight
-        assert bits is not None
-        if weight.grid(bits) is not self.grid:
-            weight.load(self.state)
+        if self.layer.weight.grid(self.layer.bits) is not self.grid:
+            self.layer.weight.load(self.state)
 
 
 class _Part:
     """The variables of one layer of a block."""
 
     def __init__(self, graph: Graph, layer: Layer, twins: Twins, learn_bias: bool) -> None:
-        bits = layer.weight.bits
-        assert bits is not None
         self.layer = layer
-        self.affine = layer.weight.grid(bits)
-        self.low, self.high = layer.weight.site.scheme.integer_range(bits)
+        self.affine = layer.weight.grid(layer.bits)
+        self.low, self.high = layer.weight.site.scheme.integer_range(layer.bits)
         self.step = layer.from_matrix(full_step(layer, self.affine))
         self.floor, self.variables = start_of(layer.weight.weight.detach().float(), self.step)
         self.variables.requires_grad_()
@@ -207,11 +202,9 @@ def learn_block(
     after = _whole(run, entering, target, learned, last)
     if after < min(nearest, started):
         for node, part in parts.items():
-            bits = part.layer.weight.bits
-            assert bits is not None
-            part.layer.weight.fix(bits, part.affine, part.integers(False))
+            part.layer.weight.fix(part.layer.bits, part.affine, part.integers(False))
             if part.shift is not None and part.layer.bias is not None:
-                part.layer.bias.correct(bits, learned[node][1])
+                part.layer.bias.correct(part.layer.bits, learned[node][1])
     elif started <= nearest:
         for one in before:
             one.restore()

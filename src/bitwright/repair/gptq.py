@@ -105,12 +105,6 @@ def gptq(
     return RepairReport(needs, tuple(changes), tuple(notes), count)
 
 
-def _bits(layer: Layer) -> int:
-    bits = layer.weight.bits
-    assert bits is not None
-    return bits
-
-
 @dataclass(frozen=True)
 class _Moments:
     """Means over rows of a layer's inputs x and of what it lacks, r = (float output) - W x - b; all float64.
@@ -172,7 +166,7 @@ def _gathered(twins: Twins, layer: Layer, each: int, generator: torch.Generator)
 
 
 def _fit(layer: Layer, moments: _Moments, refit: bool, learn_bias: bool, damping: float, twins: Twins) -> Change:
-    bits, quantizer = _bits(layer), layer.weight
+    bits, quantizer = layer.bits, layer.weight
     learn_bias = learn_bias and layer.bias is not None
     weight = layer.matrix(quantizer.weight.detach()).double()
     gram, cross = moments.about_the_mean() if learn_bias else (moments.gram, moments.cross)
@@ -209,5 +203,5 @@ def least_squares(gram: Tensor, cross: Tensor, damping: float) -> Tensor:
 
 def _present(layer: Layer) -> Tensor:
     """(G, R, K) the weights as they are rounded now, to nearest or by a repair."""
-    bits = _bits(layer)
-    return (layer.matrix(layer.weight.integers(bits)) * full_step(layer, layer.weight.grid(bits))).double()
+    integers, grid = layer.weight.integers(layer.bits), layer.weight.grid(layer.bits)
+    return (layer.matrix(integers) * full_step(layer, grid)).double()

@@ -150,9 +150,7 @@ def _fit_by_output(graph: Graph, data: list[Batch], names: Iterable[str], task: 
     samples = sum(len(inputs[0]) for inputs, _ in data)
     twins = Twins(graph, [inputs for inputs, _ in data])
     for node in twins.stops(layers):
-        layer = layers[node]
-        bits = layer.weight.bits
-        assert bits is not None
+        layer, bits = layers[node], layers[node].bits
         each = max(1, ROWS // samples)
         rows = [
             Positions(layer, output, each, generator).inputs(value)

@@ -123,7 +123,7 @@ def _column(report: RunReport, label: str, names: Sequence[str], metrics: Sequen
         text.cost(metric, chosen.costs[metric]) if chosen and metric in chosen.costs else "not known"
         for metric in metrics
     )
-    policy = text.policy_label(chosen.policy, "chosen policy") if chosen else "none chosen"
+    policy = chosen.policy.name or "chosen policy" if chosen else "none chosen"
     told = []
     for name in names:
         figure = verdict.figures.get(name) if verdict else None

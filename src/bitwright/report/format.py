@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bitwright.cost import COSTS, Latency, scale
-from bitwright.values import Closeness, Drift, Figure, Interval, Measure, Parity, Policy, Verdict
+from bitwright.values import Closeness, Drift, Figure, Interval, Measure, Parity, Verdict
 from bitwright.values.table import FLIPS
 from bitwright.values.verdict import outcome_of, samples_to_decide
 
@@ -219,11 +219,6 @@ def duration(seconds: float) -> str:
 def bits(value: int | None) -> str:
     """Bits of a site as text; None is float."""
     return "float" if value is None else str(value)
-
-
-def policy_label(policy: Policy, fallback: str) -> str:
-    """The policy's name, or the fallback."""
-    return policy.name or fallback
 
 
 def settings(job: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:

@@ -99,22 +99,6 @@ class SitesPanel:
 
 
 @dataclass(frozen=True)
-class SensitivityRow:
-    """Predicted harm of one site at one width, with its standard error when the method has one.
-
-    Attributes:
-        doubt: why it is not trusted; ``""`` where it is.
-    """
-
-    rank: int
-    site: str
-    kind: str
-    harm: float
-    standard_error: float | None
-    doubt: str
-
-
-@dataclass(frozen=True)
 class SensitivityPanel:
     """One method's table, ready to draw.
 
@@ -188,7 +172,7 @@ def figures_panel(report: RunReport) -> FiguresPanel:
     models += [("chosen", "chosen policy", report.chosen)] if report.chosen else []
     rows = [_row("float", "float", reference, report.float_costs, 0 if reference is None else len(headings))]
     for role, fallback, m in models:
-        rows.append(_row(text.policy_label(m.policy, fallback), role, m.verdict, m.costs, len(headings)))
+        rows.append(_row(m.policy.name or fallback, role, m.verdict, m.costs, len(headings)))
     ends = [end for row in rows if row.primary for end in (row.primary.low, row.primary.high) if math.isfinite(end)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     margin = 0.05 * (high - low) or 0.01
@@ -215,7 +199,7 @@ def headline(report: RunReport) -> str:
     )
     verdict = chosen.verdict
     if verdict is None:
-        name = text.policy_label(chosen.policy, "the chosen policy")
+        name = chosen.policy.name or "the chosen policy"
         return f"{name} was chosen by prediction{': ' if gains else ''}{gains}; it was not measured."
     first = verdict.primary
     name = "top-1" if first.measure.label == "Top-1" else first.measure.word
@@ -305,7 +289,7 @@ def sites_panel(sites: Sites, policy: Policy = FLOAT) -> SitesPanel:
     ]
     weights, activations = kinds["weight"], kinds["activation"]
     return SitesPanel(
-        text.policy_label(policy, "chosen policy"),
+        policy.name or "chosen policy",
         rows,
         stages([row.name for row in weights], [row.position for row in weights]),
         stages([row.name for row in activations], [row.position for row in activations]),
@@ -318,27 +302,6 @@ def sites_panel(sites: Sites, policy: Policy = FLOAT) -> SitesPanel:
 def start_width(bits: Sequence[int]) -> int:
     """The width to show first: 4 bits where the table has it, otherwise the middle one."""
     return 4 if 4 in bits else bits[(len(bits) - 1) // 2]
-
-
-def sensitivity_rows(table: SensitivityTable, bits: int, sites: Sites | None = None) -> tuple[SensitivityRow, ...]:
-    """Sites by predicted harm at a width, worst first.
-
-    Raises:
-        InvalidInput: the table does not have this width.
-    """
-    column = table.column(bits)
-    errors = table.standard_error
-    return tuple(
-        SensitivityRow(
-            rank,
-            name,
-            sites[name].kind if sites is not None and name in sites else "",
-            harm,
-            None if errors is None else float(errors[table.row(name), column]),
-            table.doubts.get(name, ""),
-        )
-        for rank, (name, harm) in enumerate(table.ranking(bits), start=1)
-    )
 
 
 def sensitivity_panel(table: SensitivityTable, sites: Sites | None = None) -> SensitivityPanel:

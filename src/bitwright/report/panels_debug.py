@@ -60,7 +60,6 @@ class StepPanel:
     state: str
     rule: str
     conclusion: str
-    change: str
     cost: str
     distance: str
     rows: tuple[MeasuredRow, ...]
@@ -141,7 +140,6 @@ def _step(step: Step) -> StepPanel:
         _state(step),
         step.rule,
         step.conclusion,
-        step.change,
         _cost(step.seconds, step.passes),
         text.heading(step.measure),
         tuple(measured_row(row) for row in step.measured) if step.sweep is None or step.number != 5 else (),

@@ -135,17 +135,17 @@ def front_panel(
         if front.cost not in candidate.costs:
             continue
         fallback = ", ".join(b.text for b in candidate.budgets if b.text) or f"front point {place}"
-        point = _point(candidate, "front", text.policy_label(candidate.policy, fallback), front, sites)
+        point = _point(candidate, "front", candidate.policy.name or fallback, front, sites)
         if not found and wanted is not None and dict(candidate.policy.bits) == wanted:
             found = True
             verdict = candidate.verdict or (chosen.verdict if chosen else None)
             point = replace(point, role="chosen", verdict=verdict, figures=_figures(verdict))
         points.append(point)
     if chosen is not None and not found and front.cost in chosen.costs:
-        points.append(_point(chosen, "chosen", text.policy_label(chosen.policy, "chosen policy"), front, sites))
+        points.append(_point(chosen, "chosen", chosen.policy.name or "chosen policy", front, sites))
     for place, baseline in enumerate(baselines, start=1):
         if front.cost in baseline.costs:
-            label = text.policy_label(baseline.policy, f"policy {place}")
+            label = baseline.policy.name or f"policy {place}"
             points.append(_point(baseline, "baseline", label, front, sites))
     points.sort(key=lambda p: p.cost)
     divisor, unit = text.cost_scale(front.cost, [p.cost for p in points])

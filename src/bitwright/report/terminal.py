@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
-from bitwright.report.panels import FiguresPanel, figures_panel, headline, sensitivity_rows, start_width, target_line
+from bitwright.report.panels import FiguresPanel, figures_panel, headline, start_width, target_line
 from bitwright.report.panels_front import front_panel
 from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.report.run_report import Measured, RunReport
@@ -144,9 +144,9 @@ def sensitivity_table(
         InvalidInput: the table does not have this width.
     """
     width = start_width(table.bits) if bits is None else bits
-    rows = sensitivity_rows(table, width, sites)
-    shown = rows if top is None else rows[:top]
-    left = f" {len(rows) - len(shown)} more sites are less sensitive." if len(shown) < len(rows) else ""
+    ranked, column = table.ranking(width), table.column(width)
+    shown = ranked[:top]
+    left = f" {len(ranked) - len(shown)} more sites are less sensitive." if len(shown) < len(ranked) else ""
     note = f"Harm: {table.unit}, over {table.samples:,} inputs.{left}"
     drawn = plain_table(f"Sensitivity at {width} bits by {table.method}, worst first", " ".join([note, *table.notes]))
     drawn.add_column("#", justify="right")
@@ -155,14 +155,14 @@ def sensitivity_table(
     drawn.add_column("Harm", justify="right", no_wrap=True)
     if table.doubts:
         drawn.add_column("Not trusted", overflow="fold")
-    worst = max((row.harm for row in rows), default=0.0) or 1.0
-    for row in shown:
-        harm = text.significant(row.harm)
-        if row.standard_error is not None:
-            harm += f" ± {text.significant(row.standard_error, 2)}"
-        style = _KIND_STYLE.get(row.kind, "")
-        doubt = (row.doubt,) if table.doubts else ()
-        drawn.add_row(str(row.rank), Text(row.site), Text(_bar(row.harm / worst), style=style), harm, *doubt)
+    worst = max((harm for _, harm in ranked), default=0.0) or 1.0
+    for rank, (site, value) in enumerate(shown, start=1):
+        harm = text.significant(value)
+        if table.standard_error is not None:
+            harm += f" ± {text.significant(float(table.standard_error[table.row(site), column]), 2)}"
+        style = _KIND_STYLE[sites[site].kind] if sites is not None and site in sites else ""
+        doubt = (table.doubts.get(site, ""),) if table.doubts else ()
+        drawn.add_row(str(rank), Text(site), Text(_bar(value / worst), style=style), harm, *doubt)
     return drawn
 
 

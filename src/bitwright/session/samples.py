@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from bitwright.data.adopt import BatchStream
-from bitwright.data.dataset import Batch, Dataset, DataSets, digest
-from bitwright.data.inputs import as_tuple, join, samples_in, select
+from bitwright.data.dataset import Batch, Dataset, DataSets, digest, joined, lengths
+from bitwright.data.inputs import as_tuple, samples_in, select
 from bitwright.errors import InvalidData
 from bitwright.graph.batches import Checked
 from bitwright.graph.calling import each
@@ -159,16 +159,8 @@ def _batches(picked: list[Batch], start: int, stop: int, size: int) -> list[Batc
         return [(select(inputs, part), targets[part]) for part in parts]
     alike: dict[tuple[Any, ...], list[Batch]] = {}
     for sample in picked[start:stop]:
-        alike.setdefault(_lengths(sample), []).append(sample)
-    return [_joined(group[i : i + size]) for group in alike.values() for i in range(0, len(group), size)]
-
-
-def _lengths(batch: Batch) -> tuple[Any, ...]:
-    return tuple(value.shape[1:] for value in (*as_tuple(batch[0]), batch[1]))
-
-
-def _joined(parts: list[Batch]) -> Batch:
-    return join([inputs for inputs, _ in parts]), torch.cat([targets for _, targets in parts])
+        alike.setdefault(lengths(sample), []).append(sample)
+    return [joined(group[i : i + size]) for group in alike.values() for i in range(0, len(group), size)]
 
 
 def pick(dataset: Dataset, positions: np.ndarray) -> list[Batch]:
@@ -186,8 +178,8 @@ def pick(dataset: Dataset, positions: np.ndarray) -> list[Batch]:
         parts = [dataset.read(int(i), int(i) + 1) for i in ascending]
     back = torch.from_numpy(np.argsort(order, kind="stable"))
     parts = [part for part in parts if len(part[1])]
-    if len({_lengths(part) for part in parts}) > 1:
+    if len({lengths(part) for part in parts}) > 1:
         singles = [(select(x, slice(i, i + 1)), y[i : i + 1]) for x, y in parts for i in range(len(y))]
         return [singles[i] for i in back]
-    inputs, targets = _joined(parts)
+    inputs, targets = joined(parts)
     return [(select(inputs, back), targets[back])]

@@ -37,8 +37,6 @@ class Coverage:
         weights: elements of the weights that have sites.
         all_weights: of these and of every other parameter with at least two dimensions longer than 1. Biases and the
             factors of norms, one number a channel, are no weights.
-        operands: operands of multiplications that have sites.
-        all_operands: two for each multiplication.
         left_out: what is missing, in the order of execution.
         repeated: weights that at least 16 operations read, each with their number.
     """
@@ -47,8 +45,6 @@ class Coverage:
     all_macs: int
     weights: int
     all_weights: int
-    operands: int
-    all_operands: int
     left_out: tuple[LeftOut, ...] = ()
     repeated: tuple[tuple[str, int], ...] = ()
 

@@ -178,8 +178,6 @@ class Sites(Value):
             sum(op.macs for op in self.operations),
             weights,
             weights + sum(entry.weights for entry in self.left_out),
-            sum((op.left is not None) + (op.right is not None) for op in self.operations),
-            2 * len(self.operations),
             self.left_out,
             tuple(
                 (name, count) for name, count in reads.items() if count >= _MANY_READS and self[name].kind == "weight"
