@@ -20,10 +20,6 @@ _STALE_SECONDS = 3600.0
 def write_atomically(path: str | Path, data: bytes | str) -> Path:
     """Write ``data`` (text as UTF-8) so that a reader sees the old file or the new one, never a part.
 
-    Args:
-        path: the file; its folder is made when it is missing.
-        data: the whole content.
-
     Returns:
         The path that was written.
 

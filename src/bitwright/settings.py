@@ -224,13 +224,7 @@ _KINDS = {
 
 
 def fault(error: ValidationError, known: Iterable[str], source: Callable[[str], str] = lambda key: "") -> str:
-    """One line about the first fault; unknown settings first, since a typo may cause the others.
-
-    Args:
-        error: of validating settings.
-        known: the names of all settings.
-        source: setting -> where it was given, in brackets, or nothing.
-    """
+    """One line about the first fault; unknown settings first, since a typo may cause the others."""
     faults = error.errors()
     first = next((e for e in faults if e["type"] == "extra_forbidden"), faults[0])
     key, rest = str(first["loc"][0]), first["loc"][1:]

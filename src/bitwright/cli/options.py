@@ -68,12 +68,7 @@ def meaning(name: str) -> str:
 
 
 def option(name: str, default: str = "") -> Any:
-    """A setting as an annotated parameter for typer, whose text the settings check as they check the job file.
-
-    Args:
-        name: of the setting.
-        default: that the help shows instead of the setting's.
-    """
+    """A setting as an annotated parameter for typer, whose text the settings check as they check the job file."""
     field = fields()[name]
     flag = flag_of(field)
     names = [flag_name(name, field), *([flag.short] if flag.short else [])]

@@ -78,10 +78,6 @@ def load_data(spec: str) -> DataSets:
 def load_function(spec: str, what: str) -> Any:
     """The function ``package.module:function``, as it is.
 
-    Args:
-        spec: where it is, importable from the current folder too.
-        what: ``"loss"`` or ``"metric"``, for messages.
-
     Raises:
         InvalidInput: there is no such module or attribute, or it cannot be called with (outputs, targets).
     """

@@ -184,10 +184,6 @@ class BatchStream(Dataset):
 
     Every pass iterates over the source anew; only one of its batches and one of the result are held at a time.
     The number of samples and the fingerprint take one pass; `read` has to go through all batches before ``stop``.
-
-    Args:
-        name: what the data is called in messages.
-        source: gives batches (inputs, targets), the same ones each time.
     """
 
     def __init__(self, name: str, source: Iterable[Any]) -> None:

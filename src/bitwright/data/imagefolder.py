@@ -59,16 +59,7 @@ def load_imagefolder(folder: Path, preparation: Preparation, size: int = 224, re
 
 
 class ImageFolder(Dataset):
-    """The images of one folder of class folders.
-
-    Args:
-        name: what the data is called in messages.
-        folder: holds one folder for each class.
-        class_names: the names of those folders, in the order of the class numbers.
-        preparation: order, number and normalisation of the images.
-        size: height and width of the centre crop, in pixels.
-        resize: length of the shorter side before the crop, in pixels; at least ``size``.
-    """
+    """The images of one folder of class folders."""
 
     def __init__(
         self,

@@ -39,15 +39,7 @@ def mostly_linear(sites: Sites) -> bool:
 
 
 def measured(session: Session, kind: PlacementKind, weights: int, activations: int, on: str) -> list[Placed]:
-    """The placement of a plain session as it is, and with each way of what it does first.
-
-    Args:
-        session: placed by ``kind``.
-        kind: the placement.
-        weights: bits of all weights.
-        activations: bits of all activations.
-        on: the samples.
-    """
+    """The placement of a plain session as it is, and with each way of what it does first."""
     policy = Policy.uniform(session.sites, weights, activations)
     found = [Placed(session, session.measure(policy, on))]
     for actions in kind.first:

@@ -22,14 +22,6 @@ def placed(
     Placements are compared by the distance to float on held-out calibration samples, at 8 bits; another one than that
     of the settings is taken only where it is lower by a twentieth.
 
-    Args:
-        model: in evaluation mode, or an exported program.
-        data: calibration and evaluation data.
-        settings: of the job.
-        store: where everything that is measured is kept.
-        steps: told how far it is.
-        recipe: that is going to be applied; its graph decides.
-
     Returns:
         The session, under what its placement does first if that helps, and sentences on the choice.
     """

@@ -61,11 +61,6 @@ def check_repairs(begin: Sequence[Action], added: Sequence[Action]) -> None:
 def repair_policy(session: Session, begin: Recipe, added: Sequence[Action]) -> Repaired:
     """Apply repairs to the network under a policy, and measure what they bring.
 
-    Args:
-        session: the plain one.
-        begin: the policy, with what was done to it before.
-        added: the repairs, in their order.
-
     Raises:
         InvalidInput: a repair that refuses.
         PolicyMismatch: a recipe that was made for another graph.

@@ -62,13 +62,7 @@ class Observed:
 def operations_of(
     module: GraphModule, observed: Observed, batch: int
 ) -> tuple[tuple[Operation, ...], tuple[LeftOut, ...]]:
-    """The multiplications of a graph and what stays in float, in the order of execution.
-
-    Args:
-        module: the graph with its quantizers.
-        observed: on some batch.
-        batch: number of samples in that batch.
-    """
+    """The multiplications of a graph and what stays in float, in the order of execution."""
     names, operations, left_out = Names(), [], []
     varying, unread, shapes = varying_values(module), _float_parameters(module), observed.shapes
     for node in module.graph.nodes:

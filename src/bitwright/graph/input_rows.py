@@ -21,11 +21,6 @@ ROWS_WIDE = 1024  # for wider ones
 class InputRows:
     """Collects rows of input at random positions of random samples.
 
-    Args:
-        graph: the graph.
-        batches: how many batches will come.
-        seed: of the choice of positions.
-
     Attributes:
         hooks: for the walks over the batches.
     """

@@ -40,14 +40,7 @@ TYPES = "return tensors, or tuples, dictionaries or dataclasses of tensors"
 
 
 def capture_message(model: nn.Module, calling: Calling, inputs: tuple[Any, ...], error: BaseException) -> str:
-    """One line: where torch.export stopped, and the usual way out.
-
-    Args:
-        model: in evaluation mode.
-        calling: how it is called.
-        inputs: the example, in order; the model runs on it.
-        error: of torch.export.
-    """
+    """One line: where torch.export stopped, and the usual way out."""
     text, reason = str(error), first_line(error)
     where = _place(model, error)
     if _packed(error):

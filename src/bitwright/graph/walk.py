@@ -93,9 +93,6 @@ class Walk:
 
     What stands at the sites may change during a walk, nodes may not: make a new walk when they have.
 
-    Args:
-        module: the graph.
-
     Attributes:
         steps: the nodes that depend on the inputs, in the order of execution; the last one is the output.
         constants: all other nodes.
@@ -156,13 +153,7 @@ class Walk:
         return self.run(self.begin(inputs, hooks))
 
     def begin(self, inputs: Sequence[Any], hooks: Hooks | None = None, held: Iterable[Node] = ()) -> Values:
-        """The values at the start: the inputs, as the model takes them.
-
-        Args:
-            inputs: of one batch.
-            hooks: node -> hook.
-            held: nodes whose values shall be kept beyond their last use.
-        """
+        """The values at the start: the inputs, as the model takes them."""
         values = Values(self, {}, hooks or {}, held)
         for node, given in zip(self._inputs, self.module.graph.process_inputs(*inputs), strict=True):
             hook = values.hooks.get(node)

@@ -9,11 +9,7 @@ T = TypeVar("T")
 
 
 class Remembered(Generic[T]):
-    """What was made of some objects, by their identity: grids are never changed in place.
-
-    Args:
-        most: results that are kept.
-    """
+    """What was made of some objects, by their identity: grids are never changed in place."""
 
     def __init__(self, most: int = 64) -> None:
         self.most = most

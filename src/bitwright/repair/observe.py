@@ -25,13 +25,7 @@ def forget_ranges(graph: Graph, nodes: Iterable[Any]) -> list[Quantizer]:
 
 
 def refresh(graph: Graph, batches: list[tuple[Any, ...]] | None, weights: Iterable[Quantizer]) -> None:
-    """Calibrate a graph anew, each site by the method that it has; without data only forget what was seen.
-
-    Args:
-        graph: whose weights have changed.
-        batches: inputs of each batch, or None.
-        weights: the quantizers of the weights that have changed.
-    """
+    """Calibrate a graph anew, each site by the method that it has; without data only forget what was seen."""
     for quantizer in weights:
         quantizer.observe(None)
         quantizer.refit()

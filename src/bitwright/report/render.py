@@ -33,9 +33,6 @@ _NO_PLOTS: Mapping[str, Any] = {"sites": [], "overlay": [], "labels": []}
 def render(report: RunReport) -> str:
     """The report of one run as one HTML page that works offline.
 
-    Args:
-        report: what the run found; parts that are empty are said to be missing.
-
     Returns:
         The page's text, about 5 MB, nearly all of it the plotting library.
 
@@ -104,11 +101,6 @@ def render_compare(reports: Sequence[RunReport], names: Sequence[str] | None = N
 def render_debug(findings: Findings, title: str = "model", command: str = "") -> str:
     """The flow chart with the path taken, every step with its figures, and the recipe, as a page that works offline.
 
-    Args:
-        findings: of the flow.
-        title: of the page.
-        command: applies the recipe, to be shown beside it.
-
     Raises:
         MissingExtra: Jinja2 is not installed.
     """
@@ -122,11 +114,6 @@ def render_sweep(on: Sweep, off: Sweep, title: str = "model") -> str:
 
 def render_tensors(views: Sequence[TensorView], title: str = "tensors", note: str = "") -> str:
     """Each tensor with its histogram, its grid, and its slices by channel, token and embedding dimension.
-
-    Args:
-        views: from :func:`bitwright.debug.tensor_view`.
-        title: of the page.
-        note: a line under it, e.g. what the network was when they were looked at.
 
     Raises:
         MissingExtra: Jinja2 is not installed.

@@ -11,11 +11,7 @@ from bitwright.runtimes import engines
 
 
 class Builder:
-    """Adds nodes and constants under names that stay unique.
-
-    Args:
-        model: an ``onnx_ir.Model``.
-    """
+    """Adds nodes and constants under names that stay unique."""
 
     def __init__(self, model: Any) -> None:
         self.ir = engines.onnx_ir()

@@ -25,14 +25,6 @@ def first_drift(
 
     What comes behind it differs because of it; what runs beside it may have a cause of its own.
 
-    Args:
-        graph: under the policy of the file.
-        runtime: that the file was exported for.
-        path: of the file.
-        inputs: of one batch, of which a few samples are run.
-        optimised: whether with the runtime's graph optimisations.
-        threads: of the runtime.
-
     Returns:
         None where all sites agree, or where the runtime does not show them.
     """

@@ -21,12 +21,6 @@ def site_values(
     """The values at activation sites, float64: the integers that a file computes there, on their grids.
 
     The integers become outputs of a copy of the file, which leaves the kernels that make them as they are.
-
-    Args:
-        path: of the file.
-        inputs: of one batch.
-        names: of the sites; those that the file does not hold are left out.
-        load: loads a file, to be called with inputs.
     """
     onnx = engines.onnx()
     model = onnx.load(str(path))

@@ -36,12 +36,7 @@ _WEIGHTS = (1, 2)
 
 
 class Recurrence(nn.Module):
-    """Stands where a linear layer and its recurrence were, and becomes one node of Bitwright's own domain.
-
-    Args:
-        kind: name of the recurrence.
-        reverse: whether the last step comes first.
-    """
+    """Stands where a linear layer and its recurrence were, and becomes one node of Bitwright's own domain."""
 
     def __init__(self, kind: str, reverse: bool) -> None:
         super().__init__()

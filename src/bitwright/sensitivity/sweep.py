@@ -154,11 +154,7 @@ def expected_of(graph: Graph, task: Task, inputs: tuple[Any, ...], targets: Any)
 
 
 class Tally:
-    """The values of one variant's samples.
-
-    Args:
-        task: reads the outputs.
-    """
+    """The values of one variant's samples."""
 
     def __init__(self, task: Task) -> None:
         self._task = task

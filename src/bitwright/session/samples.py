@@ -78,10 +78,6 @@ def draw(data: DataSets, settings: Settings) -> Samples:
 
     Where the calibration data is too small for what was asked, a third of it is held out and the rest calibrates.
 
-    Args:
-        data: calibration and evaluation data.
-        settings: how many samples, and the seed of the draw.
-
     Raises:
         InvalidData: fewer than 8 samples.
     """

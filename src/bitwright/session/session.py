@@ -96,12 +96,7 @@ class Session:
         return cls(graph, task, samples, settings, store, steps)._calibrated()
 
     def placed_by(self, name: str, model: Any) -> Session:
-        """The plain session of the same model and samples with sites where another placement puts them.
-
-        Args:
-            name: of the placement.
-            model: that this session was opened with.
-        """
+        """The plain session of the same model and samples with sites where another placement puts them."""
         calling = self._source.calling
         settings = self.settings.model_copy(update={"quantizer": name, "returns": calling.returns})
         graph = _captured(model, self.samples, settings, self.steps, calling.again)

@@ -45,11 +45,6 @@ REPORT_DATA = "report.json"
 def read_output(folder: str | Path, name: str, made_by: str) -> str:
     """The text of a file that an earlier command wrote.
 
-    Args:
-        folder: the output folder.
-        name: one of the names above.
-        made_by: the command that writes it, for the message.
-
     Raises:
         StoreError: it is not there or cannot be read.
     """

@@ -28,11 +28,6 @@ def infer(outputs: Any, targets: Any, loss: Loss | None = None) -> Task:
     Float targets: regression. Class numbers: classification for logits (N, K), dense prediction for (N, K, ...).
     Without targets, vectors (N, D): embedding. Outputs without classes and a loss of the user's: regression.
 
-    Args:
-        outputs: of the network for a few samples.
-        targets: of these, or None.
-        loss: of the user.
-
     Raises:
         InvalidInput: nothing fits; says how to name the task.
     """
@@ -129,14 +124,6 @@ def task_for(
     purpose: str = "evaluation",
 ) -> Task:
     """The task that was given, by name or as it is, or the one that the first samples look like.
-
-    Args:
-        graph: captured.
-        batches: can be iterated over again.
-        task: what the user said.
-        loss: of the user, goes into the task.
-        metric: likewise.
-        purpose: what needs the data, for messages.
 
     Raises:
         InvalidInput: an unknown name, or nothing that fits.

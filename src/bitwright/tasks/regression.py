@@ -20,11 +20,7 @@ SQNR = Measure("sqnr", "SQNR", "dB")
 
 @TASKS.register
 class Regression(Vectors):
-    """Values of any shape; the loss is the squared error, or the user's.
-
-    Args:
-        options: see :class:`~bitwright.tasks.base.Task`.
-    """
+    """Values of any shape; the loss is the squared error, or the user's."""
 
     name, does, order = "regression", "values of any shape, by their squared error or a loss of yours", 40
     measures = (

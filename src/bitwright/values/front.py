@@ -53,10 +53,6 @@ class Candidate(Value):
     def proof_for(self, policy: Policy, predicted: float) -> tuple[bool, float]:
         """What the search under this candidate's budgets has proven of another policy that keeps them.
 
-        Args:
-            policy: within the same budgets.
-            predicted: its predicted harm, in the unit of this candidate's.
-
         Returns:
             ``optimal`` and ``gap`` of the policy.
         """
