@@ -20,9 +20,6 @@ _STALE_SECONDS = 3600.0
 def write_atomically(path: str | Path, data: bytes | str) -> Path:
     """Write ``data`` (text as UTF-8) so that a reader sees the old file or the new one, never a part.
 
-    Returns:
-        The path that was written.
-
     Raises:
         StoreError: the disk is full, or the folder cannot be written; what stood there before still does.
     """

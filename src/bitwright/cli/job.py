@@ -166,11 +166,7 @@ def made(written: Mapping[str, Any], flags: Mapping[str, Any], source: Callable[
 
 
 def parse_pins(texts: list[str]) -> dict[str, Any]:
-    """``["conv1.weight=8", "fc=float"]`` from the command line as a mapping.
-
-    Raises:
-        InvalidJob: one of them has no ``=``.
-    """
+    """``["conv1.weight=8", "fc=float"]`` from the command line as a mapping."""
     pins: dict[str, Any] = {}
     for text in texts:
         site, equals, width = (part.strip() for part in text.rpartition("="))

@@ -95,13 +95,7 @@ def work(job: Job) -> Iterator[Session]:
 
 
 def load_policy(text: str | None, folder: Path, sites: Sites) -> Policy:
-    """The policy that ``--policy`` names: a file, a uniform one such as ``W4A8``, ``float``, or the folder's own.
-
-    Raises:
-        InvalidPolicy: the file is no policy, names unknown sites, or holds bits out of range.
-        PolicyMismatch: it was made for another model.
-        StoreError: the folder has no policy.
-    """
+    """The policy that ``--policy`` names: a file, a uniform one such as ``W4A8``, ``float``, or the folder's own."""
     from bitwright.cost import uniform_policy
     from bitwright.store import folder as files
     from bitwright.values import Policy
@@ -118,11 +112,7 @@ def load_policy(text: str | None, folder: Path, sites: Sites) -> Policy:
 
 
 def load_recipe(path: str) -> Recipe:
-    """The recipe that ``--recipe`` names; one line on stderr says where it has to be fitted again, and why.
-
-    Raises:
-        InvalidInput: no recipe, or damaged fitted values.
-    """
+    """The recipe that ``--recipe`` names; one line on stderr says where it has to be fitted again, and why."""
     import warnings
 
     from bitwright.cli.guard import say
@@ -137,11 +127,7 @@ def load_recipe(path: str) -> Recipe:
 
 
 def begin_with(recipe: str | None, policy: str | None) -> Recipe | None:
-    """The recipe that a command goes on from; None where it begins with a policy.
-
-    Raises:
-        InvalidInput: both were given, or a file that is no recipe.
-    """
+    """The recipe that a command goes on from; None where it begins with a policy."""
     if recipe is not None and policy is not None:
         raise InvalidInput(f"a recipe has its own policy; leave out --policy, got {policy}")
     return None if recipe is None else load_recipe(recipe)
@@ -171,14 +157,7 @@ def tell_files(job: Job, fitted: Path | None, data: str, what: str = "fitted") -
 def load_target(
     session: Session, policy: str | None, recipe: str | None, folder: Path, default: str | None = None
 ) -> tuple[Policy, Session]:
-    """The policy that a command works on, and the plain session under the repairs that come with it.
-
-    Raises:
-        InvalidInput: both were given, a file that is no recipe, or a repair that refuses.
-        InvalidPolicy: as for :func:`load_policy`.
-        PolicyMismatch: made for another model.
-        StoreError: neither was given, and the folder has no policy.
-    """
+    """The policy that a command works on, and the plain session under the repairs that come with it."""
     wanted = begin_with(recipe, policy)
     if wanted is None:
         return load_policy(policy or default, folder, session.sites), session

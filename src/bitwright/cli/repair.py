@@ -83,11 +83,7 @@ def repair(
 
 
 def actions(names: str, settings: Sequence[str]) -> tuple[Action, ...]:
-    """``"cle,bias"`` and ``["bias.method=analytic"]`` as the actions of a recipe.
-
-    Raises:
-        InvalidInput: no names, or options that are not of this form or belong to a repair that is not named.
-    """
+    """``"cle,bias"`` and ``["bias.method=analytic"]`` as the actions of a recipe."""
     from bitwright.errors import InvalidInput
     from bitwright.values.recipe import Action
 

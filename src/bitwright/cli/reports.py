@@ -27,12 +27,7 @@ def figures_of(rows: Sequence[tuple[Policy, Verdict]], sites: Sites, runtime: st
 
 
 def read_report(folder: Path) -> RunReport:
-    """The report data of an output folder.
-
-    Raises:
-        StoreError: the folder has none.
-        InvalidInput: it is not a report, or is damaged.
-    """
+    """The report data of an output folder."""
     from bitwright.report import RunReport
     from bitwright.store import folder as files
 

@@ -76,11 +76,7 @@ def load_data(spec: str) -> DataSets:
 
 
 def load_function(spec: str, what: str) -> Any:
-    """The function ``package.module:function``, as it is.
-
-    Raises:
-        InvalidInput: there is no such module or attribute, or it cannot be called with (outputs, targets).
-    """
+    """The function ``package.module:function``, as it is."""
     found = _find(spec, what)
     if isinstance(found, type):
         raise InvalidInput(
@@ -97,9 +93,6 @@ def load_task(spec: str) -> Any:
     Args:
         spec: a name, with options as in ``"dense?ignore=255"``; or ``package.module:Class``, importable from the
             current folder too: a class of tasks, a task, or a function that gives one.
-
-    Raises:
-        InvalidInput: there is no such task.
     """
     from bitwright.tasks import Task, named_task
 

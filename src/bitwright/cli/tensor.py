@@ -85,11 +85,7 @@ def tensor(
 
 
 def matching(sites: Sites, names: list[str]) -> list[str]:
-    """Sites by names and patterns, each once, in the order of the network.
-
-    Raises:
-        InvalidInput: a name or pattern that fits no site, or too many sites for one page.
-    """
+    """Sites by names and patterns, each once, in the order of the network."""
     from bitwright.errors import InvalidInput
 
     wanted = set()

@@ -20,11 +20,7 @@ TRAIN_SIZE = 1297
 
 
 def load_digits(preparation: Preparation | None = None) -> DataSets:
-    """Return the training part as calibration data and the test part as evaluation data.
-
-    Raises:
-        MissingExtra: scikit-learn is not installed.
-    """
+    """Return the training part as calibration data and the test part as evaluation data."""
     x, y = _read()
     return DataSets(
         ArrayDataset("digits calibration", lambda: (x[:TRAIN_SIZE], y[:TRAIN_SIZE]), preparation, classes=10),

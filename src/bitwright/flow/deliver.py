@@ -47,12 +47,7 @@ class Delivery:
 
 
 def deliver(session: Session, policy: Policy, folder: Path) -> Delivery:
-    """Export the graph under a policy, run the file on the evaluation data, and time it against float.
-
-    Raises:
-        ExportError: the graph cannot be written for the runtime.
-        StoreError: the disk is full.
-    """
+    """Export the graph under a policy, run the file on the evaluation data, and time it against float."""
     if session.settings.runtime == "none":
         return Delivery()
     from bitwright.runtimes import RUNTIMES, export, latency, parity, scales_json

@@ -24,11 +24,7 @@ from bitwright.values import SensitivityTable
 
 
 def check_extras(settings: Settings) -> None:
-    """Check before the work, not after it, whether a package is missing.
-
-    Raises:
-        MissingExtra: with the command that installs it.
-    """
+    """Check before the work, not after it, whether a package is missing."""
     for package in ("jinja2", "plotly"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "report", "to write the HTML report")

@@ -44,11 +44,7 @@ class Repaired(Value, kind="repairs", version=2):
 
 
 def check_repairs(begin: Sequence[Action], added: Sequence[Action]) -> None:
-    """Refuse, before anything is computed, unknown repairs, unknown options, and orders that make no sense.
-
-    Raises:
-        InvalidInput: with the reason.
-    """
+    """Refuse, before anything is computed, unknown repairs, unknown options, and orders that make no sense."""
     names = [str(action.options["name"]) for action in added]
     for action, name in zip(added, names, strict=True):
         REPAIRS[name].check_options("repair", [option for option in action.options if option != "name"])
@@ -59,12 +55,7 @@ def check_repairs(begin: Sequence[Action], added: Sequence[Action]) -> None:
 
 
 def repair_policy(session: Session, begin: Recipe, added: Sequence[Action]) -> Repaired:
-    """Apply repairs to the network under a policy, and measure what they bring.
-
-    Raises:
-        InvalidInput: a repair that refuses.
-        PolicyMismatch: a recipe that was made for another graph.
-    """
+    """Apply repairs to the network under a policy, and measure what they bring."""
     check_repairs(begin.actions, added)
     first = session.under(begin)
     recipe = begin

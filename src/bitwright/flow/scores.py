@@ -25,10 +25,6 @@ def score(session: Session, methods: tuple[str, ...]) -> tuple[SensitivityTable,
         session: the plain one.
         methods: see :data:`bitwright.sensitivity.METHODS`. FIT takes the place of Margin-FIT where the task has no
             margin; :func:`gave_way` says so.
-
-    Raises:
-        InvalidInput: an unknown method.
-        InvalidData: targets outside the classes, or gradients that are not finite.
     """
     batches, bits, store = session.samples.scores, session.settings.bits, session.store
     for method in methods:

@@ -44,10 +44,6 @@ def train_policy(session: Session, begin: Recipe, checkpoint: Path | None = None
         begin: the policy, with the repairs to start from.
         checkpoint: a file for the state after each epoch.
         settings: of :func:`bitwright.train.qat`: epochs, learning_rate, labels, augment.
-
-    Raises:
-        InvalidInput: settings that cannot be used, or a repair that refuses.
-        InvalidData: too little data, or data without the targets that are asked for.
     """
     first = session.under(begin)
     plain_options = {key: value for key, value in settings.items() if isinstance(value, (int, float, str))}

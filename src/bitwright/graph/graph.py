@@ -75,11 +75,7 @@ class Graph:
             return copy.deepcopy(self)
 
     def arranged(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The inputs of a batch in the graph's order, on its device.
-
-        Raises:
-            InvalidData: they have names, and not those of the graph's inputs.
-        """
+        """The inputs of a batch in the graph's order, on its device."""
         device = self.device
         return tuple(value.to(device) for value in self.calling.arranged(inputs))
 

@@ -84,9 +84,6 @@ def layer_quantizer(activations: str = "static", group_size: int | None = None) 
         activations: of what linear layers read: ``"static"``: ranges come from calibration; ``"dynamic"``: from each
             tensor that passes; ``"float"``: they are not quantized.
         group_size: inputs of a weight that share a step; None: all inputs of an output channel.
-
-    Raises:
-        InvalidInput: other values.
     """
     if activations not in ("static", "dynamic", "float"):
         raise InvalidInput(f"activations must be static, dynamic or float, got '{activations}'")

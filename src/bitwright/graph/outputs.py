@@ -74,9 +74,6 @@ def keep_outputs(module: GraphModule, returns: tuple[str, ...]) -> tuple[str, ..
         module: the graph as torch.export gives it.
         returns: the names; none: all but single numbers beside other outputs, such as the loss of a whole batch.
 
-    Returns:
-        The names of those that are left.
-
     Raises:
         InvalidInput: there is no output of such a name.
         CaptureError: the size of an output depends on values.

@@ -96,9 +96,6 @@ def shortfall(tensor: Tensor, affine: Affine, out: Tensor) -> Tensor:
         tensor: any float tensor.
         affine: the grid.
         out: memory for the result, in the shape of ``tensor``.
-
-    Returns:
-        ``out``.
     """
     if affine.scale.numel() != 1 or affine.group_size is not None:
         return torch.sub(tensor, _rounded(tensor, affine), out=out)

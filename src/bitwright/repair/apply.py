@@ -76,14 +76,7 @@ def keep_fitted(graph: Graph, recipe: Recipe) -> Recipe:
 
 
 def apply_action(graph: Graph, action: Action, batches: Any, task: Task | str | None = None) -> RepairReport | None:
-    """Do what one line of a recipe says, to a calibrated graph with a current policy.
-
-    Returns:
-        What the repair reports, else None.
-
-    Raises:
-        InvalidInput: options that are missing or cannot be used, or a repair that refuses.
-    """
+    """Do what one line of a recipe says, to a calibrated graph with a current policy."""
     try:
         if action.kind == "repair":
             own = {key: value for key, value in action.options.items() if key != "name"}

@@ -30,9 +30,6 @@ def fold(graph: Graph, batches: Any = None) -> RepairReport:
     Args:
         graph: from :func:`~bitwright.graph.capture`.
         batches: not needed.
-
-    Returns:
-        Notes with the names of the batch norms.
     """
     left = [layer_name(node) for node in graph.module.graph.nodes if entry_of(node).kind == "batch_norm"]
     folded = [name for name in graph.module.meta.get(BATCH_NORMS, ()) if name not in left]

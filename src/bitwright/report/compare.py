@@ -152,11 +152,7 @@ def _headings(measures: Mapping[str, Measure]) -> tuple[str, ...]:
 
 
 def compare_panel(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> ComparePanel:
-    """Two or more runs side by side; differences are against the first.
-
-    Raises:
-        InvalidInput: fewer than two runs, or another number of names than runs.
-    """
+    """Two or more runs side by side; differences are against the first."""
     if len(reports) < 2:
         raise InvalidInput(f"compare needs at least 2 runs, got {len(reports)}")
     titles = labels(reports, names)

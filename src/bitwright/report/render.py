@@ -31,14 +31,7 @@ _NO_PLOTS: Mapping[str, Any] = {"sites": [], "overlay": [], "labels": []}
 
 
 def render(report: RunReport) -> str:
-    """The report of one run as one HTML page that works offline.
-
-    Returns:
-        The page's text, about 5 MB, nearly all of it the plotting library.
-
-    Raises:
-        MissingExtra: Jinja2 or Plotly is not installed.
-    """
+    """The report of one run as one HTML page that works offline."""
     chosen = report.chosen
     front = report.front
     front_data = front_panel(front, report.sites, report.baselines, chosen) if front is not None and front else None
@@ -79,12 +72,7 @@ def render(report: RunReport) -> str:
 
 
 def render_compare(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> str:
-    """Two or more runs side by side as one HTML page that works offline.
-
-    Raises:
-        InvalidInput: fewer than two runs, or another number of names than runs.
-        MissingExtra: Jinja2 or Plotly is not installed.
-    """
+    """Two or more runs side by side as one HTML page that works offline."""
     panel = compare_panel(reports, names)
     fronts: list[Front] = [r.front for r in reports if r.front is not None and len(r.front)]
     overlay = []
@@ -99,11 +87,7 @@ def render_compare(reports: Sequence[RunReport], names: Sequence[str] | None = N
 
 
 def render_debug(findings: Findings, title: str = "model", command: str = "") -> str:
-    """The flow chart with the path taken, every step with its figures, and the recipe, as a page that works offline.
-
-    Raises:
-        MissingExtra: Jinja2 is not installed.
-    """
+    """The flow chart with the path taken, every step with its figures, and the recipe, as a page that works offline."""
     return _page("debug.html", _NO_PLOTS, plots=False, title=title, panel=debug_panel(findings), command=command)
 
 
@@ -113,11 +97,7 @@ def render_sweep(on: Sweep, off: Sweep, title: str = "model") -> str:
 
 
 def render_tensors(views: Sequence[TensorView], title: str = "tensors", note: str = "") -> str:
-    """Each tensor with its histogram, its grid, and its slices by channel, token and embedding dimension.
-
-    Raises:
-        MissingExtra: Jinja2 is not installed.
-    """
+    """Each tensor with its histogram, its grid, and its slices by channel, token and embedding dimension."""
     panels = [tensor_panel(view) for view in views]
     return _page("tensors.html", _NO_PLOTS, plots=False, title=title, note=note, tensors=panels)
 

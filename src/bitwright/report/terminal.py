@@ -139,9 +139,6 @@ def sensitivity_table(
         bits: the width; by default 4 where the table has it, otherwise the middle one.
         top: how many sites to list; None for all.
         sites: tells weights from activations when given.
-
-    Raises:
-        InvalidInput: the table does not have this width.
     """
     width = start_width(table.bits) if bits is None else bits
     ranked, column = table.ranking(width), table.column(width)
@@ -206,11 +203,7 @@ def summary(report: RunReport) -> RenderableType:
 
 
 def compare_table(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> RenderableType:
-    """Two or more runs side by side: figures, differences against the first, sites whose bits differ.
-
-    Raises:
-        InvalidInput: fewer than two runs, or another number of names than runs.
-    """
+    """Two or more runs side by side: figures, differences against the first, sites whose bits differ."""
     panel = compare_panel(reports, names)
     figures = plain_table("Figures of the chosen policies")
     figures.add_column("", no_wrap=True)

@@ -27,11 +27,7 @@ def onnx() -> Any:
 
 
 def onnx_ir() -> Any:
-    """The ``onnx_ir`` package.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
+    """The ``onnx_ir`` package."""
     return _load("onnx_ir", "to write ONNX files")
 
 

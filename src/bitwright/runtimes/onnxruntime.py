@@ -146,10 +146,6 @@ def _unfused(path: str | Path) -> tuple[str, ...]:
     """The operations of a file that ONNX Runtime computes in float: ``"layer1.0.conv1 (Conv)"``.
 
     They are read from the graph that it makes of the file when all optimisations are on.
-
-    Raises:
-        MissingExtra: a package is not installed.
-        ExportError: ONNX Runtime cannot load the file.
     """
     onnx = engines.onnx()
     with tempfile.TemporaryDirectory() as folder:

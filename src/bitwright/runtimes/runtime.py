@@ -104,11 +104,7 @@ class Runtime(ABC):
         """Bytes that it stores for a quantized weight: integers, scales and zero points."""
 
     def require(self) -> None:
-        """Find out before the work that a package is missing.
-
-        Raises:
-            MissingExtra: with the command that installs it.
-        """
+        """Find out before the work that a package is missing."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 purpose = f"to export for {self.called} (or take the runtime 'none')"

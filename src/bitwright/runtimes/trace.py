@@ -99,11 +99,7 @@ def mark(graph: Graph) -> Marked:
 
 
 def _note(marked: Marked, label: str, quantizer: Quantizer, source: Any) -> Node | None:
-    """Remember what stands at a marker; its input where that passes it unchanged.
-
-    Raises:
-        ExportError: a mixture of widths stands there.
-    """
+    """Remember what stands at a marker; its input where that passes it unchanged."""
     if quantizer.bits is None:
         return source  # type: ignore[no-any-return]
     with torch.no_grad():

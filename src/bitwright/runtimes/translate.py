@@ -21,12 +21,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def translate(marked: Marked, example_inputs: tuple[Any, ...], calling: Calling) -> Any:
-    """An ``onnx_ir.Model`` with free batch size; sites are nodes of the domain ``bitwright``.
-
-    Raises:
-        MissingExtra: a package is not installed.
-        ExportError: an operation has no translation to ONNX.
-    """
+    """An ``onnx_ir.Model`` with free batch size; sites are nodes of the domain ``bitwright``."""
     engines.require_exporter()
     batch = torch.export.Dim("batch", min=1)
     try:

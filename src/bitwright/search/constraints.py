@@ -82,11 +82,7 @@ class Constraints:
         return [group for group in linked(together, sites.names) if len(group) > 1]
 
     def pairs_for(self, name: str, kind: str) -> frozenset[tuple[int, int]] | None:
-        """The allowed (weight bits, activation bits) of an operation; None allows all.
-
-        Raises:
-            InvalidInput: an entry is not a pair of bits.
-        """
+        """The allowed (weight bits, activation bits) of an operation; None allows all."""
         if not isinstance(self.pairs, Mapping):
             entries = list(self.pairs)
             return _pairs(entries) if entries else None
@@ -108,11 +104,7 @@ class Constraints:
 
 
 def matching(key: str, sites: Sites) -> list[str]:
-    """The sites that a name or pattern stands for.
-
-    Raises:
-        InvalidInput: none.
-    """
+    """The sites that a name or pattern stands for."""
     if key in sites:
         return [key]
     found = [name for name in sites.names if fnmatchcase(name, key)] if "*" in key or "?" in key else []

@@ -146,11 +146,7 @@ def build_problem(
     metrics: Sequence[CostModel],
     constraints: Constraints,
 ) -> Problem:
-    """Put sites, costs and constraints together.
-
-    Raises:
-        InvalidInput: constraints that contradict each other, or widths that the table does not have.
-    """
+    """Put sites, costs and constraints together."""
     constraints.check(sites)
     widths = constraints.widths(sites, table.bits, table.sites)
     for allowed in widths.values():

@@ -80,12 +80,7 @@ class Leaf:
         return best if best is not None and degree[best] > most else None
 
     def lists(self, objective: Objective) -> list[tuple[tuple[int, ...], Options]]:
-        """Variables and options of each component.
-
-        Raises:
-            TooManyOptions: there are too many to list.
-            InvalidInput: the constraints leave none.
-        """
+        """Variables and options of each component."""
         if self.hub() is not None:
             raise TooManyOptions
         found = [(g.variables, g.options(objective)) for g in self.grids]

@@ -77,9 +77,6 @@ def draw(data: DataSets, settings: Settings) -> Samples:
     """Draw the samples that choices are made on.
 
     Where the calibration data is too small for what was asked, a third of it is held out and the rest calibrates.
-
-    Raises:
-        InvalidData: fewer than 8 samples.
     """
     dataset = data.calibration
     size = len(dataset)

@@ -93,11 +93,7 @@ def search(
 
 
 def measuring(graph: Sites | HasSites, batches: Any, task: Task | str | None, loss: Loss | None) -> Measure:
-    """Policy -> its verdict on some batches; the float model runs once.
-
-    Raises:
-        InvalidInput: sites without a graph.
-    """
+    """Policy -> its verdict on some batches; the float model runs once."""
     if not isinstance(graph, Graph):
         raise InvalidInput(
             "measure can be batches only with a captured graph, got its sites; give the graph, or a function from a "

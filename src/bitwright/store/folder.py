@@ -43,11 +43,7 @@ REPORT_DATA = "report.json"
 
 
 def read_output(folder: str | Path, name: str, made_by: str) -> str:
-    """The text of a file that an earlier command wrote.
-
-    Raises:
-        StoreError: it is not there or cannot be read.
-    """
+    """The text of a file that an earlier command wrote."""
     path = Path(folder) / name
     try:
         return path.read_text(encoding="utf-8")

@@ -27,9 +27,6 @@ def infer(outputs: Any, targets: Any, loss: Loss | None = None) -> Task:
 
     Float targets: regression. Class numbers: classification for logits (N, K), dense prediction for (N, K, ...).
     Without targets, vectors (N, D): embedding. Outputs without classes and a loss of the user's: regression.
-
-    Raises:
-        InvalidInput: nothing fits; says how to name the task.
     """
     named = flatten(outputs)
     first = targets[next(iter(targets))] if isinstance(targets, Mapping) and targets else targets
@@ -77,9 +74,6 @@ def named_task(text: str, load: Callable[[str, str], Any] | None = None) -> Task
     Args:
         text: of the user.
         load: (``"module:function"``, name of the option) -> what it names.
-
-    Raises:
-        InvalidInput: an unknown name or option.
     """
     name, _, query = text.partition("?")
     kind = TASKS[name]
@@ -123,12 +117,7 @@ def task_for(
     metric: Metric | Mapping[str, Metric] | None = None,
     purpose: str = "evaluation",
 ) -> Task:
-    """The task that was given, by name or as it is, or the one that the first samples look like.
-
-    Raises:
-        InvalidInput: an unknown name, or nothing that fits.
-        InvalidData: no data.
-    """
+    """The task that was given, by name or as it is, or the one that the first samples look like."""
     if isinstance(task, str):
         task = named_task(task)
     elif isinstance(task, type):

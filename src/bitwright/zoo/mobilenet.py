@@ -42,9 +42,6 @@ class MobileNetV2(nn.Module):
         num_classes: the number of outputs.
         width_mult: factor on all channel counts, which are then rounded to multiples of 8.
         dropout: probability of zeroing a feature before the classifier, in training.
-
-    Raises:
-        InvalidInput: ``width_mult`` is not positive.
     """
 
     def __init__(self, num_classes: int = 10, width_mult: float = 1.0, dropout: float = 0.2) -> None:

@@ -101,18 +101,10 @@ def resnet56(num_classes: int = 10, weights: str | Path | None = None) -> CifarR
 
 
 def resnet20_cifar10() -> CifarResNet:
-    """ResNet-20 with ``resnet20_cifar10.safetensors`` from the folder that ``BITWRIGHT_WEIGHTS`` names.
-
-    Raises:
-        InvalidInput: the variable is not set, or the file is missing or does not fit.
-    """
+    """ResNet-20 with ``resnet20_cifar10.safetensors`` from the folder that ``BITWRIGHT_WEIGHTS`` names."""
     return resnet20(weights=weights_from_environment("resnet20_cifar10.safetensors"))
 
 
 def resnet56_cifar10() -> CifarResNet:
-    """ResNet-56 with ``resnet56_cifar10.safetensors`` from the folder that ``BITWRIGHT_WEIGHTS`` names.
-
-    Raises:
-        InvalidInput: the variable is not set, or the file is missing or does not fit.
-    """
+    """ResNet-56 with ``resnet56_cifar10.safetensors`` from the folder that ``BITWRIGHT_WEIGHTS`` names."""
     return resnet56(weights=weights_from_environment("resnet56_cifar10.safetensors"))

@@ -38,9 +38,6 @@ class UNet(nn.Module):
         num_classes: classes of a pixel.
         width: channels at full resolution; they double with each of the ``depth`` halvings.
         depth: how often the resolution is halved.
-
-    Raises:
-        InvalidInput: ``depth`` or ``width`` is below 1.
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 2, width: int = 16, depth: int = 3) -> None:

@@ -72,11 +72,7 @@ def trained(model: Network, weights: str | Path | None) -> Network:
 
 
 def weights_from_environment(name: str) -> Path:
-    """Return the path of the weight file ``name`` in the folder that ``BITWRIGHT_WEIGHTS`` names.
-
-    Raises:
-        InvalidInput: the variable is not set, or the folder has no such file.
-    """
+    """Return the path of the weight file ``name`` in the folder that ``BITWRIGHT_WEIGHTS`` names."""
     folder = os.environ.get(WEIGHTS_VARIABLE, "")
     if not folder:
         raise InvalidInput(f"{WEIGHTS_VARIABLE} is not set: set it to the folder that holds {name}")
