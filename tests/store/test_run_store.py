@@ -238,12 +238,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         RunStore(tmp_path / "out")
 
 
-def test_a_folder_without_a_run_is_refused_when_asked_to(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no run in .*run `bitwright run`"):
-        RunStore(tmp_path / "nothing", create=False)
-    assert not (tmp_path / "nothing").exists()
-
-
 def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.close()

@@ -8,7 +8,7 @@ from bitwright.cli.options import AsJson, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
-    from bitwright.values import Site, Sites
+    from bitwright.values import Sites
 
 
 @takes_job("model", "weights", "trust", "data", "inputs", "quantizer", "returns")
@@ -40,7 +40,7 @@ def as_text(found: Sites) -> str:
 
     rows = [("site", "kind", "shape", "operation", "scheme", "elements")]
     rows += [
-        (s.name, s.kind, "x".join(str(n) for n in s.shape), s.operation, _scheme(s), f"{s.numel:,}") for s in found
+        (s.name, s.kind, "x".join(str(n) for n in s.shape), s.operation, s.scheme.words, f"{s.numel:,}") for s in found
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -53,11 +53,3 @@ def as_text(found: Sites) -> str:
             f"W8A8 {human(cost.of(eight, found), cost.unit)}"
         )
     return "\n".join(lines)
-
-
-def _scheme(site: Site) -> str:
-    scheme = site.scheme
-    sign = "signed" if scheme.signed else "unsigned"
-    symmetry = "symmetric" if scheme.symmetric else "asymmetric"
-    group = f" of {scheme.group_size}" if scheme.granularity == "group" else ""
-    return f"{symmetry} {sign} per {scheme.granularity}{group}"

@@ -76,12 +76,12 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
 
 def table(panel: SweepPanel, top: int | None) -> RenderableType:
     """The worst sites as a table for the terminal."""
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    from bitwright.report.terminal import plain_table
+
+    drawn = plain_table("")
     drawn.add_column("Site", overflow="fold", min_width=16)
     for name in ("Bits", "Alone on", *panel.headings[:1], "Falls by"):
         drawn.add_column(name, justify="right", no_wrap=True)
@@ -89,10 +89,6 @@ def table(panel: SweepPanel, top: int | None) -> RenderableType:
         drawn.add_row(*(Text(cell) for cell in (row.site, row.width, row.distance, *row.figures[:1], row.gain)))
     rest = len(panel.rows) - len(panel.rows[:top])
     more = [Text(f"... {rest} more", style="dim")] if rest else []
-    more.append(
-        Text(
-            f"{panel.distance}. Alone on: this one quantized. Falls by: this one in float, all others quantized.",
-            style="dim",
-        )
-    )
+    said = f"{panel.distance}. Alone on: this one quantized. Falls by: this one in float, all others quantized."
+    more.append(Text(said, style="dim"))
     return Group(Text(panel.sentence, style="bold"), drawn, *more, *(Text(note, style="dim") for note in panel.notes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,14 +83,11 @@ def tensor(
     print(f"{job.output / files.TENSORS_PAGE}: the same with drawings; open it in a browser")
 
 
-def matching(sites: Sites, names: list[str]) -> list[str]:
-    """Sites by names and patterns, each once, in the order of the network."""
+def matching(sites: Sites, patterns: list[str]) -> list[str]:
+    """Sites by names and patterns, each once, in the order of the network, and no more than one page holds."""
     from bitwright.errors import InvalidInput
 
-    wanted = set()
-    for name in names:
-        fitting = [site for site in sites.names if fnmatchcase(site, name)]
-        wanted |= set(fitting) if fitting else {sites[name].name}  # raises for an unknown one
+    wanted = {site for pattern in patterns for site in sites.matching(pattern)}
     if len(wanted) > MOST_SITES:
         raise InvalidInput(
             f"{len(wanted)} sites are too many for one page, which shows at most {MOST_SITES}; narrow the pattern"

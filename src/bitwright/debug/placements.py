@@ -17,12 +17,7 @@ placements are measured."""
 
 @dataclass(frozen=True)
 class Placed:
-    """A placement, perhaps after what it does first, as it was measured.
-
-    Attributes:
-        session: of it.
-        verdict: at some widths.
-    """
+    """A placement, perhaps after what it does first, as it was measured."""
 
     session: Session
     verdict: Verdict

@@ -12,12 +12,7 @@ from bitwright.values import Budget, Candidate, Front, Policy, Sites
 
 @dataclass(frozen=True)
 class Choice:
-    """A chosen policy.
-
-    Attributes:
-        candidate: the policy with its costs and what was measured on held-out calibration samples.
-        reason: why this one, in one or two sentences.
-    """
+    """A chosen policy."""
 
     candidate: Candidate
     reason: str

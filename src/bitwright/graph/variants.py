@@ -26,12 +26,7 @@ HELD_BYTES = 1 << 28  # values of all batches that walk together: 256 MiB
 
 @dataclass(frozen=True)
 class Variant:
-    """A policy that differs from the base policy at some sites.
-
-    Attributes:
-        sites: every site at which it may differ.
-        policy: the whole policy.
-    """
+    """A policy that differs from the base policy at some sites."""
 
     sites: tuple[str, ...]
     policy: Policy

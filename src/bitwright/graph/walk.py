@@ -27,14 +27,7 @@ from bitwright.graph.places import bias_at, quantizer_at, site_calls
 
 @dataclass(frozen=True)
 class Call:
-    """What a node is about to compute.
-
-    Attributes:
-        node: the node.
-        function: what it calls.
-        args: the values of its positional arguments.
-        kwargs: those of the others.
-    """
+    """What a node is about to compute."""
 
     node: Node
     function: Callable[..., Any]
@@ -52,12 +45,7 @@ Hooks = Mapping[Node, Hook]
 
 @dataclass(frozen=True)
 class Step:
-    """One node that depends on the inputs.
-
-    Attributes:
-        node: the node.
-        done_with: the nodes whose values nobody needs afterwards.
-    """
+    """One node that depends on the inputs."""
 
     node: Node
     done_with: tuple[Node, ...]

@@ -72,15 +72,7 @@ Weights = dict[Node, tuple[Tensor, Tensor | None]]
 
 @dataclass(frozen=True)
 class Present:
-    """How a layer rounds before its block is learned.
-
-    Attributes:
-        layer: the layer.
-        grid: of its weight.
-        state: of what stands at its weight.
-        weight: its rounded weight.
-        bias: the current one, not rounded, or None.
-    """
+    """How a layer rounds before its block is learned."""
 
     layer: Layer
     grid: Affine

@@ -236,14 +236,6 @@ def runtime_name(runtime: str) -> str:
     return re.sub(r" [0-9][^ ]*$", "", runtime) or "the runtime"
 
 
-def _scheme(site: Site) -> str:
-    scheme = site.scheme
-    each = {"tensor": "one scale", "channel": "scale per channel"}.get(
-        scheme.granularity, f"scale per group of {scheme.group_size}"
-    )
-    return f"{'symmetric' if scheme.symmetric else 'asymmetric'}, {'signed' if scheme.signed else 'unsigned'}, {each}"
-
-
 def stages(names: Sequence[str], positions: Sequence[int] | None = None) -> tuple[Stage, ...]:
     """Group consecutive names by their first module levels: the fewest levels that give three groups or more.
 
@@ -276,7 +268,7 @@ def mean_bits(sites: Iterable[Site], policy: Policy) -> float | None:
 def sites_panel(sites: Sites, policy: Policy = FLOAT) -> SitesPanel:
     """Bits per site along the network under a policy."""
     rows = tuple(
-        SiteRow(i, s.name, s.kind, s.operation, s.shape, s.numel, _scheme(s), policy[s.name])
+        SiteRow(i, s.name, s.kind, s.operation, s.shape, s.numel, s.scheme.words, policy[s.name])
         for i, s in enumerate(sites)
     )
     kinds: dict[str, list[SiteRow]] = {"weight": [], "activation": []}

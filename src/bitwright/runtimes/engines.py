@@ -8,31 +8,26 @@ from typing import Any
 from bitwright.errors import MissingExtra
 
 
-def _load(package: str, purpose: str) -> Any:
+def _load(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
         if error.name is not None and error.name.partition(".")[0] != package:
             raise  # the package is there, and something inside it is broken
-        raise MissingExtra(package.replace("_", "-"), "onnx", purpose) from None
+        raise MissingExtra(package.replace("_", "-"), "onnx", "to write ONNX files") from None
 
 
 def onnx() -> Any:
-    """The ``onnx`` package.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    return _load("onnx", "to write ONNX files")
+    """The ``onnx`` package, or :class:`MissingExtra`."""
+    return _load("onnx")
 
 
 def onnx_ir() -> Any:
-    """The ``onnx_ir`` package."""
-    return _load("onnx_ir", "to write ONNX files")
+    """The ``onnx_ir`` package, or :class:`MissingExtra`."""
+    return _load("onnx_ir")
 
 
 def require_exporter() -> None:
     """Raise :class:`MissingExtra` unless everything that ``torch.onnx.export`` needs is installed."""
-    onnx()
-    onnx_ir()
-    _load("onnxscript", "to write ONNX files")
+    for package in ("onnx", "onnx_ir", "onnxscript"):
+        _load(package)

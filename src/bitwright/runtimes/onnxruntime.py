@@ -142,27 +142,6 @@ def _array(value: Any) -> Array:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
-def _unfused(path: str | Path) -> tuple[str, ...]:
-    """The operations of a file that ONNX Runtime computes in float: ``"layer1.0.conv1 (Conv)"``.
-
-    They are read from the graph that it makes of the file when all optimisations are on.
-    """
-    onnx = engines.onnx()
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "optimised.onnx"
-        Session(path, optimised_path=target)
-        graph = onnx.load(str(target)).graph
-    integers = {t.name for t in graph.initializer if t.data_type != onnx.TensorProto.FLOAT}
-    found: dict[str, None] = {}
-    for node in graph.node:
-        if node.op_type in _INTEGER or node.op_type in _MOVING or node.op_type.startswith("QLinear"):
-            continue
-        if node.op_type == "Clip" and integers.intersection(node.input):
-            continue
-        found[_readable(node)] = None
-    return tuple(found)
-
-
 def _readable(node: Any) -> str:
     """``"module (operation)"`` from a node's name, which the export gave it and the runtime may have decorated."""
     module, slash, _ = str(node.name).removeprefix("fused ").strip().partition("/")
@@ -208,7 +187,19 @@ class OnnxRuntime(Runtime):
 
     def unfused(self, path: str | Path) -> tuple[str, ...]:
         """Read from the graph that it makes of the file when all optimisations are on."""
-        return _unfused(path)
+        onnx = engines.onnx()
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "optimised.onnx"
+            Session(path, optimised_path=target)
+            graph = onnx.load(str(target)).graph
+        integers = {t.name for t in graph.initializer if t.data_type != onnx.TensorProto.FLOAT}
+        found: dict[str, None] = {}
+        for node in graph.node:
+            if node.op_type in _INTEGER or node.op_type in _MOVING or node.op_type.startswith("QLinear"):
+                continue
+            if node.op_type != "Clip" or not integers.intersection(node.input):
+                found[_readable(node)] = None
+        return tuple(found)
 
 
 RUNTIMES.register(OnnxRuntime())

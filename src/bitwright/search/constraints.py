@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.values import Sites, check_bits
@@ -59,7 +58,7 @@ class Constraints:
             if isinstance(self.bits.get(key), str):
                 raise InvalidInput(f"constraint bits for '{key}' must be a list of widths, got {self.bits[key]!r}")
             wanted = {_width(value, key) for value in values}
-            for name in matching(key, sites):
+            for name in sites.matching(key):
                 before = allowed[name]
                 kept = wanted & set(before) if name in named or name not in covered else wanted
                 if not kept:
@@ -78,7 +77,7 @@ class Constraints:
         for group in self.together:
             if isinstance(group, str):
                 raise InvalidInput(f"constraint together takes lists of sites, got the text {group!r}; write [[...]]")
-            together.append([name for key in group for name in matching(key, sites)])
+            together.append([name for key in group for name in sites.matching(key)])
         return [group for group in linked(together, sites.names) if len(group) > 1]
 
     def pairs_for(self, name: str, kind: str) -> frozenset[tuple[int, int]] | None:
@@ -101,16 +100,6 @@ class Constraints:
                         f"constraint pairs names operation '{key}', which this graph does not have"
                         f"{nearest(key, known)}; name an operation, a kind such as conv2d, or '*'"
                     )
-
-
-def matching(key: str, sites: Sites) -> list[str]:
-    """The sites that a name or pattern stands for."""
-    if key in sites:
-        return [key]
-    found = [name for name in sites.names if fnmatchcase(name, key)] if "*" in key or "?" in key else []
-    if not found:
-        raise InvalidInput(f"the constraint '{key}' matches none of the {len(sites)} sites{nearest(key, sites.names)}")
-    return found
 
 
 def _width(value: object, key: str) -> Width:

@@ -154,10 +154,6 @@ class Session:
             watch = recalled.fitted is None or recalled.fitted.rescales
             return apply_recipe(start, recalled, batches if watch else None, told, calibrated=True, task=self.task)
 
-    @property
-    def _plain_ranges(self) -> bool:
-        return self.recipe.ranges == self.plain.recipe.ranges
-
     def under(self, recipe: Recipe) -> Session:
         """The session of the same network under another recipe; those used last are held in memory."""
         if recipe == self.recipe:
@@ -237,7 +233,8 @@ class Session:
             StoreError: the store cannot be written.
         """
         chosen = self.recipe.policy if policy is None else policy
-        if self is not self.plain and not self.recipe.actions and not self._given and self._plain_ranges:
+        same = not self.recipe.actions and not self._given and self.recipe.ranges == self.plain.recipe.ranges
+        if self is not self.plain and same:
             return self.plain.measure(chosen, on)
         chosen.check(self._source.sites)
         key = content_key(

@@ -45,18 +45,15 @@ class RunStore(Store):
 
     Args:
         folder: the output folder, made when it is missing.
-        create: False to refuse a folder without a store.
 
     Raises:
         StoreError: the file is not a run store, is damaged, comes from a newer Bitwright, or cannot be written.
     """
 
-    def __init__(self, folder: str | Path, create: bool = True) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.path = self.folder / STORE_NAME
         self._lock = threading.RLock()
-        if not create and not self.path.is_file():
-            raise StoreError(f"there is no run in '{self.folder}' (no {STORE_NAME}); run `bitwright run` there first")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

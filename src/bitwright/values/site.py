@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from bitwright.errors import InvalidInput, nearest
@@ -42,6 +43,13 @@ class Scheme(Value):
     narrow: bool = False
     dynamic: bool = False
     native_bits: int = 8
+
+    @property
+    def words(self) -> str:
+        """For people, e.g. ``symmetric, signed, scale per channel``."""
+        each = {"tensor": "one scale", "channel": "scale per channel"}
+        scales = each.get(self.granularity, f"scale per group of {self.group_size}")
+        return f"{'symmetric' if self.symmetric else 'asymmetric'}, {'signed' if self.signed else 'unsigned'}, {scales}"
 
     def integer_range(self, bits: int) -> tuple[int, int]:
         """The smallest and the largest integer of the grid at this width."""
@@ -151,6 +159,19 @@ class Sites(Value):
         if key not in index:
             raise InvalidInput(f"site '{key}' is not in this graph of {len(self)} sites{nearest(key, index)}")
         return self.sites[index[key]]
+
+    def matching(self, pattern: str) -> list[str]:
+        """The names that a name, or a pattern with ``*`` and ``?``, stands for.
+
+        Raises:
+            InvalidInput: none.
+        """
+        if pattern in self:
+            return [pattern]
+        found = [name for name in self.names if fnmatchcase(name, pattern)] if set("*?") & set(pattern) else []
+        if not found:
+            raise InvalidInput(f"'{pattern}' matches none of the {len(self)} sites{nearest(pattern, self.names)}")
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:
