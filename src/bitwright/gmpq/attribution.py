@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
-from bitwright.graph.names import activation_name
+from bitwright.graph.names import layer_name
 from bitwright.graph.operations import entry_of
 from bitwright.graph.walk import Hooks, Walk, unrounded
 
@@ -104,7 +104,7 @@ def _name(node: Node) -> str:
     """For people: of the value itself, not of what rounds it."""
     while node.op == "call_module" and node.args and isinstance(node.args[0], Node):
         node = node.args[0]
-    return activation_name(node)
+    return layer_name(node)
 
 
 Score = Callable[[Any], Tensor]
