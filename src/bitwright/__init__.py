@@ -25,6 +25,8 @@ from bitwright.version import VERSION
 
 if TYPE_CHECKING:
     from bitwright import tasks as tasks
+    from bitwright.behavior import Guarded as Guarded
+    from bitwright.behavior import add_guard as add_guard
     from bitwright.behavior import behavior as behavior
     from bitwright.debug import debug as debug
     from bitwright.debug import tensor_view as tensor_view
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _ROOMS = {
-    "behavior": ("behavior",),
+    "behavior": ("Guarded", "add_guard", "behavior"),
     "debug": ("debug", "tensor_view"),
     "errors": ("BitwrightError",),
     "gmpq": ("gmpq",),

@@ -35,6 +35,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
     {
         "cost": "bitwright.cost.model:COSTS",
         "data": "bitwright.data.source:DATA",
+        "indicator": "bitwright.behavior.indicators:INDICATORS",
         "method": "bitwright.sensitivity.method:METHODS",
         "quantizer": "bitwright.graph.pt2e:PLACEMENTS",
         "repair": "bitwright.repair.descriptor:REPAIRS",

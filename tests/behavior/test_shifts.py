@@ -13,8 +13,8 @@ from bitwright.errors import InvalidData, InvalidInput
 
 IMAGES = [name for name, shift in SHIFTS.items() if shift.kind == "images"]
 WORDS = [name for name, shift in SHIFTS.items() if shift.kind == "words"]
-OTHER_WAY = {"saturate": (1, 2)}
-"""Severities that go the other way than the rest."""
+OTHER_WAY = {"saturate": (1, 2), "canny-edges": (2, 3, 4, 5)}
+"""Severities that go the other way than the rest, or as far."""
 
 
 def pictures(count=6, channels=3, size=32):
@@ -26,16 +26,71 @@ def pictures(count=6, channels=3, size=32):
     return images.clamp(0, 1)
 
 
-def test_all_kinds_of_the_published_set_are_there():
-    assert len(IMAGES) == 19
+MNIST_C = {"shot-noise", "impulse-noise", "glass-blur", "motion-blur", "brightness", "fog", "spatter"} | {
+    *("shear", "scale", "rotate", "translate", "stripe", "dotted-line", "zigzag", "canny-edges")
+}
+DIGITS = [name for name in IMAGES if SHIFTS[name].channels == (1,)]
+
+
+def test_all_kinds_of_the_published_sets_are_there():
+    assert len(IMAGES) - len(DIGITS) == 19  # CIFAR-10-C
+    assert set(DIGITS) < MNIST_C < set(IMAGES)
     assert len(WORDS) == 3
+    assert sum(Scale.of([(pictures(channels=3), None)]).suits(shift) for shift in SHIFTS.values()) == 19
+    assert sum(Scale.of([(pictures(channels=1), None)]).suits(shift) for shift in SHIFTS.values()) == 27
+
+
+def dot(row, column, size=29):
+    image = torch.zeros(1, 1, size, size)
+    image[0, 0, row, column] = 1
+    return image
+
+
+def middle(image):
+    """Row and column of the centre of mass."""
+    rows, columns = torch.meshgrid(*(torch.arange(float(size)) for size in image.shape[2:]), indexing="ij")
+    return [float((image[0, 0] * axis).sum() / image.sum()) for axis in (rows, columns)]
+
+
+def test_digits_are_moved_by_what_is_said():
+    for severity in SEVERITIES:
+        for seed in range(3):
+            row, column = middle(SHIFTS["rotate"](dot(14, 20), severity, seed))
+            assert math.hypot(row - 14, column - 14) == pytest.approx(6, abs=0.2)
+            assert abs(math.degrees(math.atan2(row - 14, column - 14))) == pytest.approx(10 * severity, abs=1.5)
+            row, column = middle(SHIFTS["translate"](dot(14, 14), severity, seed))
+            assert math.hypot(row - 14, column - 14) == pytest.approx(0.06 * severity * 29, abs=0.05)
+            row, column = middle(SHIFTS["shear"](dot(18, 14), severity, seed))
+            assert (row, abs(column - 14)) == pytest.approx((18, 0.2 * severity * 4), abs=0.1)
+    row, column = middle(SHIFTS["scale"](dot(14, 24), 4))
+    assert (row, column) == pytest.approx((14, 14 + 10 * 0.5), abs=0.3)
+    flipped = SHIFTS["stripe"](torch.zeros(1, 1, 28, 28), 3)
+    assert float(flipped.sum()) == 28 * 2 * round(28 * 0.075)
+
+
+def test_lines_go_from_edge_to_edge():
+    for name in ("zigzag", "dotted-line"):
+        drawn = SHIFTS[name](torch.zeros(20, 1, 28, 28), 5)
+        columns = drawn.amax((1, 2)).mean(1)  # share of the columns that hold some of the line
+        assert float(columns.mean()) > (0.8 if name == "zigzag" else 0.45)
+        assert float(columns.mean()) < (1.01 if name == "zigzag" else 0.6)
+
+
+def test_outlines_are_thin():
+    pytest.importorskip("skimage")
+    square = torch.zeros(1, 1, 28, 28)
+    square[..., 8:20, 8:20] = 1
+    found = SHIFTS["canny-edges"](square, 3)
+    assert set(found.unique().tolist()) == {0.0, 1.0}
+    assert float(found[..., 11:17, 11:17].sum()) == 0
+    assert 30 < float(found.sum()) < 80
 
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_stay_images_and_move_further_with_severity(name, channels):
-    if name == "jpeg":
-        pytest.importorskip("PIL")
+    if name in ("jpeg", "canny-edges"):
+        pytest.importorskip("PIL" if name == "jpeg" else "skimage")
     images, shift = pictures(channels=channels), SHIFTS[name]
     moved = []
     for severity in SEVERITIES:
@@ -46,10 +101,10 @@ def test_images_stay_images_and_move_further_with_severity(name, channels):
         assert 0 <= float(found.min()) <= float(found.max()) <= 1
         assert torch.equal(found, shift(images, severity, seed=1))
         moved.append(float((found - images).square().mean().sqrt()))
-    assert 0.003 < moved[-1] < 0.6
+    assert 0.003 < moved[-1] < 0.8
     skipped = OTHER_WAY.get(name, ())
     kept = [value for severity, value in zip(SEVERITIES, moved, strict=True) if severity not in skipped]
-    assert kept[-1] > kept[0]
+    assert kept[-1] > kept[0] or len(kept) == 1
 
 
 @pytest.mark.parametrize(
@@ -58,7 +113,9 @@ def test_images_stay_images_and_move_further_with_severity(name, channels):
 def test_each_seed_draws_anew_where_something_is_drawn(name):
     images, shift = pictures(), SHIFTS[name]
     same = torch.equal(shift(images, 3, seed=1), shift(images, 3, seed=2))
-    assert same == (name in ("gaussian-blur", "defocus-blur", "zoom-blur", "pixelate"))
+    assert same == (
+        name in ("gaussian-blur", "defocus-blur", "zoom-blur", "pixelate", "scale", "stripe", "canny-edges")
+    )
 
 
 @pytest.mark.parametrize(("name", "strength"), [("gaussian-noise", 0.10), ("speckle-noise", 0.20 * 0.5)])

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +14,11 @@ from torch import nn
 
 import bitwright as bw
 from bitwright.behavior.indicators import INDICATORS, guard, half, judged, tnr_at
+from bitwright.behavior.pictures import pictures
 from bitwright.behavior.shift import SHIFTS, Scale, Under
-from bitwright.behavior.study import behavior
+from bitwright.behavior.study import EXAMPLES, behavior
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.runtimes.parity import predict
 from bitwright.values.behavior import Behavior
 
 
@@ -68,7 +75,7 @@ def test_indicators_tell_disagreements_and_the_guard_catches_them(digits_graph, 
     assert rule.caught.value > 0.8
     assert rule.sent_back.value < 0.95
     assert rule.figure < rule.pair
-    assert rule.below == (rule.indicator == "margin")
+    assert rule.below == INDICATORS[rule.indicator].small
 
 
 def test_indicators_are_what_their_formulas_say():
@@ -80,8 +87,9 @@ def test_indicators_are_what_their_formulas_say():
         "gini": (1 - (rows**2).sum(1)).tolist(),
         "least confidence": [0.3, 0.6],
     }
-    for name, function in INDICATORS.items():
-        assert function(p).tolist() == pytest.approx(expected[name])
+    expected["logit margin"] = np.log([0.7 / 0.2, 0.4 / 0.35]).tolist()
+    for name, indicator in INDICATORS.items():
+        assert indicator.function(p).tolist() == pytest.approx(expected[name])
 
 
 def test_areas_and_rates_are_those_of_brute_force():
@@ -109,13 +117,113 @@ def test_a_guard_is_chosen_on_one_half_and_measured_on_the_other():
     differs = generator.rand(1000) < 0.2
     margins = np.where(differs, 0.3, 0.8) + 0.2 * generator.randn(1000)
     right, exact = (~differs).astype(float), np.ones(1000)
-    rule = guard("margin", margins, differs, inputs, right, exact, 0.9, 5)
+    rule = guard("classification", "margin", margins, differs, inputs, right, exact, 0.9, 5)
     fit = half(inputs, 5)
     assert (margins[fit & differs] <= rule.threshold).mean() == pytest.approx(0.9, abs=0.01)
     sent = margins[~fit] <= rule.threshold
     assert rule.sent_back.value == pytest.approx(sent.mean())
     assert rule.caught.value == pytest.approx(sent[differs[~fit]].mean())
     assert rule.pair == pytest.approx(np.where(sent, exact[~fit], right[~fit]).mean())
+
+
+def test_other_data_and_a_stopped_study(digits_graph, batches):
+    policy = bw.Policy.uniform(digits_graph.sites, 3, 3)
+    darker = [(inputs * 0.5, targets) for inputs, targets in batches]
+    others = {"darker": darker, "mist": {2: darker, 4: batches}}
+    kept, made = {}, []
+
+    def remember(name, severity, compute):
+        if (name, severity) not in kept:
+            made.append((name, severity))
+            kept[name, severity] = compute()
+        return json.loads(json.dumps(kept[name, severity]))
+
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    options = {"severities": (5,), "others": others, "remember": remember}
+    with pytest.raises(KeyboardInterrupt):
+        behavior(digits_graph, policy, batches, ["snow"], **options, progress=stop)
+    found = behavior(digits_graph, policy, batches, ["snow"], **options)
+    assert made == [("", 0), ("snow", 5), ("darker", 0), ("mist", 2), ("mist", 4)]  # each once
+    rows = {(one.shift, one.severity): one for one in found.shifted}
+    assert rows["darker", 0].disagreements == rows["mist", 2].disagreements
+    assert rows["mist", 4].disagreements == found.clean.disagreements
+    assert found == behavior(digits_graph, policy, batches, ["snow"], severities=(5,), others=others)
+    with pytest.raises(InvalidInput, match="the name 'snow' is empty or that of a shift"):
+        behavior(digits_graph, policy, batches, ["snow"], others={"snow": batches})
+
+
+def test_examples_are_disagreements_with_pictures(digits_graph, batches):
+    policy = bw.Policy.uniform(digits_graph.sites, 3, 3)
+    found = behavior(digits_graph, policy, batches, ["snow", "contrast"], severities=(3, 5), seed=2)
+    assert 0 < len(found.examples) <= EXAMPLES
+    scale = Scale.of(batches)
+    for one in found.examples:
+        under = list(Under(batches, SHIFTS[one.shift] if one.shift else None, one.severity, scale, 2))
+        exact, ours = (decisions(digits_graph, p, under) for p in (bw.FLOAT, policy))
+        assert (int(exact[one.sample]), int(ours[one.sample])) == (one.before, one.after)
+        assert one.before != one.after
+    image = pytest.importorskip("PIL.Image")
+    shown = pictures(found.examples, batches, None, 2)
+    for one, address in zip(found.examples, shown, strict=True):
+        under = list(Under(batches, SHIFTS[one.shift] if one.shift else None, one.severity, scale, 2))
+        value = torch.cat([inputs[0] for inputs, _ in under])[one.sample, 0]
+        pixels = np.array(image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
+        wanted = ((value - scale.low[0, 0]) / scale.span[0, 0]).clamp(0, 1) * 255
+        np.testing.assert_allclose(pixels, wanted.numpy(), atol=0.5001)
+
+
+def test_a_file_runs_in_its_runtime_and_carries_its_guard(digits_graph, batches, tmp_path):
+    pytest.importorskip("onnxruntime")
+    policy = bw.Policy.uniform(digits_graph.sites, 3, 3)
+    path = tmp_path / "model.onnx"
+    bw.export(digits_graph, path, policy=policy)
+    names = ["gaussian-noise", "snow"]
+    found = behavior(digits_graph, path, batches, names, severities=(3, 5))
+    assert found.runtime.startswith("ONNX Runtime")
+    simulated = behavior(digits_graph, policy, batches, names, severities=(3, 5))
+    assert simulated.runtime == "simulation"
+    for one, other in zip(found.shifted, simulated.shifted, strict=True):
+        assert abs(one.disagreements - other.disagreements) <= 4  # fused kernels round otherwise now and then
+    with pytest.raises(InvalidInput, match="carries no guard"):
+        bw.Guarded(path, lambda x: x)
+    bw.add_guard(path, found.guard)
+    calls = []
+
+    def exact(inputs):
+        calls.append(len(inputs))
+        with digits_graph.applied(bw.FLOAT), torch.no_grad():
+            return digits_graph(inputs)
+
+    guarded = bw.Guarded(path, exact)
+    assert guarded.guard == found.guard
+    inputs = torch.cat([inputs for inputs, _ in batches])
+    (outputs,), sent = guarded(inputs)
+    assert calls == [sent.sum()]
+    assert 0 < sent.sum() < len(inputs)
+    alone = predict(path, [inputs])
+    values = INDICATORS[found.guard.indicator].function(alone.softmax(1).double()).numpy()
+    limit = found.guard.threshold
+    assert (sent == (values <= limit if found.guard.below else values >= limit)).all()
+    torch.testing.assert_close(torch.from_numpy(outputs[~sent]), alone[~sent], rtol=0, atol=0)
+    torch.testing.assert_close(torch.from_numpy(outputs[sent]), exact(inputs[sent]))
+    assert bw.parity(digits_graph, path, batches).exact_agreement == 1  # the network is as it was
+
+
+def test_margin_fit_predicts_disagreements_of_each_shift(digits_graph, batches):
+    policy = bw.Policy.uniform(digits_graph.sites, 4, 4)
+    table = bw.sensitivity(digits_graph, batches, method="margin-fit", bits=(4,))
+    found = behavior(digits_graph, policy, batches, ["contrast"], severities=(5,), table=table)
+    assert found.clean.predicted == pytest.approx(table.predict(policy), rel=0.3)  # the mean variance for each sample's
+    with digits_graph.applied(bw.FLOAT), torch.no_grad():
+        top = torch.cat([digits_graph(x).double().topk(2).values for x, _ in batches])
+    rows = table.margin.variance(range(len(table.sites)), [0] * len(table.sites))
+    wanted = torch.special.ndtr(-(top[:, 0] - top[:, 1]) / math.sqrt(rows.mean())).mean()
+    assert found.clean.predicted == pytest.approx(float(wanted), rel=1e-5)
+    assert found.shifted[0].predicted < found.clean.predicted  # margins are larger there,
+    assert found.shifted[0].disagreements < found.clean.disagreements  # and this is what it comes to
 
 
 class Words(nn.Module):
@@ -154,6 +262,13 @@ def test_tasks_that_decide_nothing_are_compared_by_distance():
     assert found.guard is None
     assert any("decides nothing" in note for note in found.notes)
     assert any("Indicators need probabilities" in note for note in found.notes)
+    policy, middle = bw.Policy.uniform(graph.sites, 3, 3), found.clean.distance.value
+    counted = behavior(graph, policy, numbers, severities=(5,), task="regression", tolerance=middle)
+    assert 0 < counted.clean.disagreements < 80
+    assert counted.tolerance == middle
+    assert counted.examples[0].distance > middle
+    with pytest.raises(InvalidInput, match="tolerance is for tasks that decide nothing"):
+        behavior(graph, policy, data, task="classification", tolerance=1.0)
 
 
 def test_what_cannot_be_studied_is_refused(digits_graph, batches):
@@ -162,6 +277,7 @@ def test_what_cannot_be_studied_is_refused(digits_graph, batches):
         ({"severities": (0,)}, "severities must be some of 1, 2, 3, 4, 5"),
         ({"caught": 0}, "caught must be a share above 0"),
         ({"shifts": ["rain"]}, "shift must be one of"),
+        ({"tolerance": -1.0}, "tolerance must be a distance above 0"),
     ):
         with pytest.raises(InvalidInput, match=message):
             behavior(digits_graph, policy, batches, **options)

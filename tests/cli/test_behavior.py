@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import bitwright as bw
 from bitwright.behavior import SHIFTS
 from bitwright.values.behavior import Behavior
 
@@ -17,9 +18,13 @@ def test_a_policy_is_studied_under_shifts(run, digits_flags, tmp_path: Path, cap
     assert [(one.shift, one.severity) for one in found.shifted] == [
         (n, s) for n in ("contrast", "snow") for s in (1, 5)
     ]
-    for word in ("as they are", "contrast 5", "snow 1", "AUROC", "Guard: where the "):
+    for word in ("As they are: ", "contrast", "snow", "AUROC", "Guard: where the "):
         assert word in out
-    assert max(len(line) for line in out.splitlines() if "Guard" not in line and "two decide" not in line) <= 80
+    table, _, _ = out.partition("The two decide")
+    assert max(map(len, table.splitlines())) <= 80
+    page = (tmp_path / "out" / "behavior.html").read_text()
+    assert "contrast 5" in page
+    assert page.count("data:image/png;base64,") == len(found.examples) > 0
     assert run(*words, "-o", "out") == 0  # from the store
     assert capsys.readouterr().out == out
 
@@ -32,3 +37,24 @@ def test_shifts_are_listed_and_unknown_ones_refused(run, digits_flags, capsys):
     assert "shift must be one of" in capsys.readouterr().err
     assert run("behavior", *digits_flags, "--policy", "W4A4", "--severities", "6") == 2
     assert "--severities must be some of 1,2,3,4,5, got '6'" in capsys.readouterr().err
+
+
+def test_an_exported_file_is_studied_beside_other_data_and_gets_its_guard(run, digits_flags, tmp_path: Path, capsys):
+    assert run("export", *digits_flags, *QUICK, "--policy", "W2A3", "-o", "out") == 0
+    words = ("behavior", *digits_flags, *QUICK, "--shifts", "snow", "--severities", "3,5", "-o", "out", "--predict")
+    assert run(*words, "--file", "out/model.onnx", "--also", "again=digits?limit=300", "--write-guard") == 0
+    assert "out/model.onnx: holds the guard now" in capsys.readouterr().out
+    found = Behavior.load(tmp_path / "out" / "behavior.json")
+    assert found.runtime.startswith("ONNX Runtime")
+    assert [one.shift for one in found.shifted] == ["snow", "snow", "again"]
+    assert all(one.predicted is not None for one in (found.clean, *found.shifted))
+    guarded = bw.Guarded(tmp_path / "out" / "model.onnx", lambda x: x)
+    assert guarded.guard == found.guard
+    for more, message in (
+        (("--write-guard",), "--write-guard writes into an exported file"),
+        (("--file", "none.onnx"), "there is no file 'none.onnx'"),
+        (("--also", "digits"), "--also must be NAME=DATA"),
+        (("--file", "out/model.onnx", "--policy", "W4A4"), "--file has its own policy"),
+    ):
+        assert run(*words, *more) == 2
+        assert message in capsys.readouterr().err

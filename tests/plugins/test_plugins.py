@@ -67,7 +67,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_there_is_one_short_file_for_each_kind() -> None:
-    kinds = {"method", "repair", "cost", "runtime", "data", "quantizer", "placement", "shift", "task"}
+    kinds = {"method", "repair", "cost", "runtime", "data", "quantizer", "placement", "indicator", "shift", "task"}
     assert {project.parent.name for project in PLUGINS} == kinds
     for project in PLUGINS:
         (module,) = project.parent.glob("*.py")
@@ -78,7 +78,16 @@ def test_each_keeps_the_contract_of_its_kind(used: dict[str, Any]) -> None:
     counts = used["contracts"]
     assert counts.pop("task") >= 4
     assert counts.pop("quantizer") >= 8
-    assert counts == {"method": 6, "repair": 6, "cost": 5, "runtime": 5, "data": 4, "placement": 4, "shift": 5}
+    assert counts == {
+        "method": 6,
+        "repair": 6,
+        "cost": 5,
+        "runtime": 5,
+        "data": 4,
+        "placement": 4,
+        "indicator": 3,
+        "shift": 5,
+    }
 
 
 def test_each_works_in_python(used: dict[str, Any]) -> None:
@@ -105,7 +114,8 @@ def test_each_works_on_the_command_line(used: dict[str, Any]) -> None:
     seen = used["commands"]
     codes = {name: found[0] for name, found in seen.items() if isinstance(found, list)}
     assert codes.pop("debug") in (0, 3, 4), seen["debug"]  # of a target that holds, is undecided, or fails
-    assert codes == {"settings": 0, "list": 0, "shifts": 0, "refused": 2, "run": 0, "repair": 0, "export": 0}, seen
+    commands = ("settings", "list", "shifts", "run", "repair", "behavior", "export")
+    assert codes == {**dict.fromkeys(commands, 0), "refused": 2}, seen
     words = seen["settings"][1]
     for name in ("relative-error", "traffic", "edge-signed", "onnx-reference", "csv:FILE", "ordinal"):
         assert name in words, words
@@ -113,6 +123,7 @@ def test_each_works_on_the_command_line(used: dict[str, Any]) -> None:
     assert "shrink: Ranges of activations lose a share at both ends." in listed
     assert "options   share=0.05" in listed
     assert "Something in front of the camera." in seen["shifts"][1]
+    assert "runner-up" in seen["behavior"][1]
     assert seen["refused"] == [
         2,
         f"error: method must be one of {', '.join(METHODS)}, relative-error, got 'relative-eror' (--method); did you "

@@ -17,7 +17,7 @@ from torch import nn
 
 import bitwright as bw
 from bitwright import testing
-from bitwright.behavior import SHIFTS
+from bitwright.behavior import INDICATORS, SHIFTS
 from bitwright.cli.main import main
 from bitwright.cost import costs_for
 from bitwright.data import load_data
@@ -105,6 +105,7 @@ def contracts() -> dict[str, int]:
         "data": kept(testing.DataContract, make=lambda _: load_data("csv:digits.csv?limit=50")),
         "placement": kept(testing.PlacementContract, make=lambda _: PLACEMENTS["edge-signed"]),
         "quantizer": kept(testing.QuantizerContract, make=power_of_two),
+        "indicator": kept(testing.IndicatorContract, make=lambda _: INDICATORS["runner-up"]),
         "shift": kept(testing.ShiftContract, make=lambda _: SHIFTS["occlusion"]),
         "task": kept(testing.TaskContract, make=lambda _: TASKS["ordinal"](), answers=answers),
     }
@@ -167,6 +168,7 @@ def commands() -> dict[str, Any]:
         "refused": command("run", *model, "--method", "relative-eror"),
         "run": command("run", *model, *ours, *asked),
         "repair": command("repair", "shrink,put", *model, "--set", "put.quantizer=power-of-two", "--policy", "W4A6"),
+        "behavior": command("behavior", *model, "--policy", "W2A2", "--shifts", "none", "--output", "behavior"),
         "export": command("export", *model, "--recipe", "out/recipe.json", "--runtime", "onnx-reference"),
         "debug": command("debug", *model, *target),
     }

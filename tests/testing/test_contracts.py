@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitwright import testing
-from bitwright.behavior import SHIFTS
+from bitwright.behavior import INDICATORS, SHIFTS
 from bitwright.cost import COSTS, costs_for
 from bitwright.data import load_data
 from bitwright.errors import MissingExtra
@@ -35,6 +35,9 @@ def contracts(base: type, makes: dict[str, Any], **more: dict[str, Any]) -> dict
     return found
 
 
+globals().update(
+    contracts(testing.IndicatorContract, {name: (lambda name=name: INDICATORS[name]) for name in INDICATORS})
+)
 globals().update(contracts(testing.ShiftContract, {name: (lambda name=name: SHIFTS[name]) for name in SHIFTS}))
 globals().update(contracts(testing.MethodContract, {name: (lambda name=name: METHODS[name]) for name in METHODS}))
 globals().update(

@@ -1,6 +1,8 @@
 """How a quantized network behaves on inputs that nobody tuned it on (Hu et al. 2022)."""
 
+from bitwright.behavior.guarded import Guarded, add_guard
+from bitwright.behavior.indicators import INDICATORS, Indicator
 from bitwright.behavior.shift import SHIFTS, Shift
 from bitwright.behavior.study import behavior
 
-__all__ = ["SHIFTS", "Shift", "behavior"]
+__all__ = ["INDICATORS", "SHIFTS", "Guarded", "Indicator", "Shift", "add_guard", "behavior"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,48 +12,72 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import MissingExtra
+from bitwright.registry import Descriptor, Registry
 from bitwright.tasks.intervals import wilson
 from bitwright.values import Interval
-from bitwright.values.behavior import Guard, Indicator
+from bitwright.values.behavior import Guard, Judged
 
 Array = npt.NDArray[np.float64]
 LEAST = 5
 """Disagreements, and agreements, that each half must have for an indicator to be measured."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Indicator(Descriptor):
+    """A function ``(probabilities) -> values``: (N, K) of the quantized network's classes, float64, to (N,).
+
+    Attributes:
+        small: whether a small value, not a large one, makes a disagreement likely.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    given: tuple[str, ...] = ("probabilities",)
+    small: bool = False
+
+    def risk(self, values: Array) -> Array:
+        """Values with the sign that makes them larger where a disagreement is likelier."""
+        return -values if self.small else values
+
+
+INDICATORS: Registry[Indicator] = Registry("indicator", "bitwright.behavior")
+"""Every indicator by name."""
+
+
+def _registered(**about: Any) -> Callable[[Callable[[Tensor], Tensor]], Indicator]:
+    return lambda function: INDICATORS.register(Indicator(function=function, **about))
+
+
+@_registered(name="margin", order=10, small=True, does="Largest minus second largest probability (Hu et al. 2022).")
 def margin(probabilities: Tensor) -> Tensor:
-    """(N,) largest minus second largest probability (Hu et al. 2022)."""
+    """(N,) p1 - p2."""
     top = probabilities.topk(2, dim=1).values
     return top[:, 0] - top[:, 1]
 
 
+@_registered(name="logit margin", order=11, small=True, does="Largest minus second largest logit, log p1 / p2.")
+def logit_margin(probabilities: Tensor) -> Tensor:
+    """(N,) log p1 - log p2, in nats; what quantization noise is added to."""
+    top = probabilities.topk(2, dim=1).values.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+    return top[:, 0] - top[:, 1]
+
+
+@_registered(name="entropy", order=20, does="-sum p log p, in nats.")
 def entropy(probabilities: Tensor) -> Tensor:
     """(N,) -sum p log p, in nats."""
     found: Tensor = torch.special.entr(probabilities).sum(1)
     return found
 
 
+@_registered(name="gini", order=30, does="Gini impurity, 1 - sum p^2.")
 def gini(probabilities: Tensor) -> Tensor:
     """(N,) 1 - sum p^2."""
     return 1 - probabilities.square().sum(1)
 
 
+@_registered(name="least confidence", order=40, does="1 minus the largest probability.")
 def least_confidence(probabilities: Tensor) -> Tensor:
     """(N,) 1 - the largest probability."""
     return 1 - probabilities.amax(1)
-
-
-INDICATORS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {"margin": margin, "entropy": entropy, "gini": gini, "least confidence": least_confidence}
-)
-"""Name -> (N, K) probabilities -> (N,)."""
-SMALL_IS_RISKY = frozenset({"margin"})
-"""Indicators that are small, not large, where a disagreement is likely."""
-
-
-def risk(name: str, values: Array) -> Array:
-    """An indicator with the sign that makes it larger where a disagreement is likelier."""
-    return -values if name in SMALL_IS_RISKY else values
 
 
 def half(inputs: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.bool_]:
@@ -71,7 +94,7 @@ def judged(
     inputs: npt.NDArray[np.int64],
     seed: int,
     resamples: int = 200,
-) -> Indicator:
+) -> Judged:
     """How well an indicator tells disagreements.
 
     Args:
@@ -108,7 +131,7 @@ def judged(
         Interval(value, min(float(a), value), max(float(b), value), 0.95, "bootstrap")
         for value, a, b in zip(whole, low, high, strict=True)
     )
-    return Indicator(name, auroc, aupr, tnr, float(truth.mean()))
+    return Judged(name, auroc, aupr, tnr, float(truth.mean()))
 
 
 def tnr_at(scores: Array, truth: npt.NDArray[np.bool_], weights: Array, tpr: float = 0.95) -> float:
@@ -121,6 +144,7 @@ def tnr_at(scores: Array, truth: npt.NDArray[np.bool_], weights: Array, tpr: flo
 
 
 def guard(
+    task: str,
     name: str,
     values: Array,
     differs: npt.NDArray[np.bool_],
@@ -133,6 +157,7 @@ def guard(
     """The threshold that catches a share of the disagreements on one half, and what it does on the other.
 
     Args:
+        task: what the network is for.
         name: of the indicator.
         values: (N,) of it.
         differs: (N,) whether the decisions differ.
@@ -143,15 +168,17 @@ def guard(
         seed: of the halves.
     """
     fit = half(inputs, seed)
-    risks, test = risk(name, values), ~fit
+    small = INDICATORS[name].small
+    risks, test = INDICATORS[name].risk(values), ~fit
     risky = np.sort(risks[fit & differs])[::-1]
     edge = float(risky[int(np.ceil(wanted * len(risky))) - 1])
     sent, differ = risks[test] >= edge, differs[test]
     caught = wilson(int((sent & differ).sum()), int(differ.sum()))
     found = Guard(
+        task,
         name,
-        abs(edge) if name in SMALL_IS_RISKY else edge,
-        name in SMALL_IS_RISKY,
+        -edge if small else edge,
+        small,
         wanted,
         caught,
         wilson(int(sent.sum()), int(test.sum())),

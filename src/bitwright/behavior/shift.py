@@ -27,11 +27,13 @@ class Shift(Descriptor):
 
     Attributes:
         kind: what it works on.
+        channels: of the images for which it is taken unless shifts are named.
     """
 
     function: Callable[..., Tensor]
     given: tuple[str, ...] = ("inputs", "severity", "generator", "largest")
     kind: Kind = "images"
+    channels: tuple[int, ...] = (1, 3)
 
     def __call__(self, inputs: Tensor, severity: int, seed: int = 0, largest: int = 0) -> Tensor:
         """The inputs under the shift; the same for the same seed.
@@ -86,6 +88,10 @@ class Scale:
     low: Tensor
     span: Tensor
     largest: int
+
+    def suits(self, shift: Shift) -> bool:
+        """Whether a shift is taken for these data unless shifts are named."""
+        return shift.kind == self.kind and (self.kind == "words" or self.low.shape[1] in shift.channels)
 
     @classmethod
     def of(cls, batches: Any) -> Scale:

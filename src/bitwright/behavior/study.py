@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from bitwright.behavior.indicators import INDICATORS, LEAST, guard, half, judged
-from bitwright.behavior.shift import SEVERITIES, SHIFTS, Scale, Shift, Under
-from bitwright.errors import InvalidData, InvalidInput
+from bitwright.behavior.cases import Case, cases_of, compared
+from bitwright.behavior.indicators import LEAST, guard, half, judged
+from bitwright.behavior.shift import SEVERITIES
+from bitwright.errors import InvalidInput
 from bitwright.graph.batches import Checked
 from bitwright.graph.graph import Graph
+from bitwright.runtimes.parity import written_policy
+from bitwright.runtimes.runtime import RUNTIMES
+from bitwright.settings import DEFAULTS
 from bitwright.tasks.base import Task
-from bitwright.tasks.columns import Columns, FloatSide
-from bitwright.tasks.evaluate import pairs
 from bitwright.tasks.infer import task_for
 from bitwright.tasks.intervals import bootstrap_mean, paired_bootstrap, wilson
 from bitwright.values import Policy
-from bitwright.values.behavior import Behavior, Flip, Guard, Indicator, Shifted
+from bitwright.values.behavior import Behavior, Example, Flip, Guard, Judged, Seen, Shifted
+from bitwright.values.table import SensitivityTable
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
+Remember = Callable[[str, int, Callable[[], dict[str, Any]]], dict[str, Any]]
+"""(shift, severity, what makes the record of a case) -> the record."""
 FLIPS = 5
 """Changes of decisions that are kept, the most frequent ones."""
+EXAMPLES, OF_EACH = 24, 2
+"""Inputs that are kept to be looked at, and how many of one case."""
 
 
 def behavior(
     graph: Graph,
-    policy: Policy,
+    target: Policy | str | Path,
     batches: Any,
     shifts: Iterable[str] | None = None,
     *,
     severities: Sequence[int] = SEVERITIES,
+    others: Mapping[str, Any] | None = None,
     task: Task | str | None = None,
     caught: float = 0.95,
+    tolerance: float | None = None,
+    table: SensitivityTable | None = None,
+    runtime: str = DEFAULTS.runtime,
     seed: int = 0,
+    remember: Remember | None = None,
     progress: Progress | None = None,
 ) -> Behavior:
     """Compare a quantized network with the float one on inputs that nobody tuned it on.
@@ -52,177 +63,180 @@ def behavior(
 
     Args:
         graph: calibrated; its policy is left as it was.
-        policy: what to look at.
+        target: a policy, which is simulated; or the path of an exported file, which runs in its runtime.
         batches: evaluation data, (inputs, targets), in the same order whenever it is iterated over. For images the
             smallest and the largest value of each channel are taken for black and white; words are whole numbers, 0
             being padding. Further inputs stay as they are.
         shifts: some of :data:`~bitwright.behavior.SHIFTS`; None: all that work on the first input.
         severities: some of 1 to 5.
+        others: name -> batches of other data, such as another domain; or name -> severity -> batches of data that were
+            shifted elsewhere, all of them made from the same inputs in the same order.
         task: what the outputs mean; None: inferred.
         caught: share of the disagreements that the guard is to catch.
+        tolerance: for tasks that decide nothing: outputs disagree from this distance on, in the unit of the task's.
+        table: from Margin-FIT, to predict disagreements of a policy; its variances are taken for those of all inputs.
+        runtime: of an exported file.
         seed: of whatever is drawn at random.
+        remember: keeps the record of each case, so that a study that was stopped goes on.
         progress: called with (passes done, passes in all).
 
     Raises:
-        InvalidInput: unknown shifts or severities, or a share that cannot be caught.
+        InvalidInput: unknown shifts or severities, a share that cannot be caught, or a file that cannot be used.
         InvalidData: no data, or inputs that no shift works on.
-        MissingExtra: a package that a shift, or judging indicators, needs.
+        PolicyMismatch: a file of another graph.
+        MissingExtra: a package that a shift, a runtime, or judging indicators, needs.
     """
     if not 0 < caught <= 1:
         raise InvalidInput(f"caught must be a share above 0 and at most 1, got {caught!r}")
+    if tolerance is not None and not 0 < tolerance < math.inf:
+        raise InvalidInput(f"tolerance must be a distance above 0, got {tolerance!r}")
     wrong = [severity for severity in severities if severity not in SEVERITIES]
     if wrong or not severities:
         raise InvalidInput(f"severities must be some of {', '.join(map(str, SEVERITIES))}, got {wrong or 'none'}")
-    policy.check(graph.sites)
+    policy, run, ran = _subject(graph, target, runtime)
     data = Checked(batches, purpose="behavior")
     meant = task_for(graph, data, task)
-    scale = Scale.of(data)
-    chosen = _chosen(shifts, scale)
-    cases: list[tuple[Shift | None, int]] = [
-        (None, 0),
-        *((shift, s) for shift in chosen for s in sorted(set(severities))),
-    ]
-    seen = []
-    for number, (shift, severity) in enumerate(cases):
-        seen.append(_compared(graph, policy, Under(data, shift, severity, scale, seed), meant))
+    if meant.agreement and tolerance is not None:
+        raise InvalidInput(f"tolerance is for tasks that decide nothing; leave it out for the task '{meant.name}'")
+    cases = list(cases_of(data, shifts, sorted(set(severities)), others or {}, seed))
+    seen: list[Seen] = []
+    for number, case in enumerate(cases):
+
+        def compute(case: Case = case) -> dict[str, Any]:
+            return compared(graph, policy, case.batches, meant, tolerance, run).to_dict()
+
+        kept = compute() if remember is None else remember(case.name, case.severity, compute)
+        seen.append(Seen.from_dict(kept))
         if progress is not None:
             progress(number + 1, len(cases))
-    rows = [
-        one.row("" if shift is None else shift.name, severity, seed)
-        for one, (shift, severity) in zip(seen, cases, strict=True)
-    ]
-    indicators, rule, notes = _indicators(seen, caught, seed)
-    primary, distance = meant.measure(meant.primary), meant.measure(meant.distance)
+    predict = None if table is None or table.margin is None else _spread(table, policy)
+    rows = [_row(one, case, seed, predict) for one, case in zip(seen, cases, strict=True)]
+    indicators, rule, notes = _indicators(seen, cases, meant, caught, seed)
     return Behavior(
         policy.name,
+        ran,
         meant.name,
-        primary,
-        distance,
+        meant.measure(meant.primary),
+        meant.measure(meant.distance),
         rows[0],
         tuple(rows[1:]),
         indicators,
         rule,
-        (*notes, *_left_out(meant)),
+        _examples(seen, cases),
+        tolerance,
+        (*notes, *_left_out(meant, tolerance)),
     )
 
 
-def _chosen(names: Iterable[str] | None, scale: Scale) -> list[Shift]:
-    if names is not None:
-        return [SHIFTS[name] for name in dict.fromkeys(names)]
-    found = [shift for shift in SHIFTS.values() if shift.kind == scale.kind]
-    if not found:
-        raise InvalidData(
-            "no shift works on these inputs: the first one must be images (N, 1 or 3, H, W) or words, whole numbers "
-            "(N, T); register a shift of your own (bitwright.behavior.SHIFTS)"
-        )
-    return found
+def _subject(graph: Graph, target: Any, runtime: str) -> tuple[Policy, Callable[..., list[Any]] | None, str]:
+    """The policy, what answers in its place, and what that is called."""
+    if isinstance(target, Policy):
+        target.check(graph.sites)
+        return target, None, "simulation"
+    if not isinstance(target, (str, Path)):
+        raise InvalidInput(f"target must be a policy or the path of an exported file, got {type(target).__name__}")
+    chosen = RUNTIMES[runtime]
+    session = chosen.load(target)
+    return written_policy(session.metadata, graph, target), session, chosen.version()
 
 
-def _left_out(task: Task) -> tuple[str, ...]:
-    if not task.agreement:
-        return (f"The task '{task.name}' decides nothing, so networks are compared by {task.distance} alone.",)
-    return ()
-
-
-@dataclass
-class _Seen:
-    """What was seen under one shift: (N,) values of each sample."""
-
-    task: Task
-    ours: dict[str, Array]
-    floats: dict[str, Array]
-    pair: dict[str, Array]
-    spread: dict[str, float]
-    probabilities: Tensor | None
-    decisions: tuple[Array, Array] | None
-
-    differs: npt.NDArray[np.bool_] | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        agreement = self.pair.get(self.task.agreement) if self.task.agreement else None
-        self.differs = None if agreement is None else agreement < 1
-
-    @property
-    def samples(self) -> int:
-        return len(next(iter(self.pair.values())))
-
-    @property
-    def primary(self) -> tuple[Array, Array] | None:
-        """The primary figure of each sample, of the quantized and of the float network."""
-        name = self.task.primary
-        return (self.ours[name], self.floats[name]) if name in self.ours and name in self.floats else None
-
-    def row(self, shift: str, severity: int, seed: int) -> Shifted:
-        distance = bootstrap_mean(self.task.distances(self.pair, self.spread), seed=seed)
-        differs, figures, more = self.differs, self.primary, dict[str, Any]()
-        if figures is not None:
-            ours, exact = figures
-            change = paired_bootstrap(ours, exact, seed=seed)
-            more = {"float_figure": float(exact.mean()), "figure": float(ours.mean()), "change": change}
-            if differs is not None:
-                more["lost"] = int((differs & (exact > ours)).sum())
-                more["gained"] = int((differs & (ours > exact)).sum())
-        count = None if differs is None else int(differs.sum())
-        rate = None if count is None else wilson(count, self.samples)
-        return Shifted(shift, severity, self.samples, count, rate, distance, flips=self._flips(), **more)
-
-    def _flips(self) -> tuple[Flip, ...]:
-        if self.decisions is None:
-            return ()
-        before, after = self.decisions
-        changed = before != after
-        pairs = Counter(zip(before[changed].astype(int).tolist(), after[changed].astype(int).tolist(), strict=True))
-        return tuple(Flip(a, b, count) for (a, b), count in pairs.most_common(FLIPS))
-
-
-def _compared(graph: Graph, policy: Policy, batches: Iterable[Any], task: Task) -> _Seen:
-    """Both networks on some data."""
-    ours, pair, floats = Columns(), Columns(), FloatSide(task)
-    probabilities: list[Tensor] = []
-    decisions: tuple[list[Tensor], list[Tensor]] = [], []
-    for answer, expected in pairs(graph, policy, batches, task):
-        ours.add(answer.own if answer.targets is not None else {}, answer.count)
-        pair.add(task.against(answer, expected), answer.count)
-        floats.add(expected)
-        exact, share = task.probabilities(expected.raw), task.probabilities(answer.raw)
-        if exact is not None and share is not None:
-            probabilities.append(share.double().cpu())
-            decisions[0].append(exact.argmax(1).cpu())
-            decisions[1].append(share.argmax(1).cpu())
-    decided = tuple(torch.cat(kept).numpy() for kept in decisions) if probabilities else None
-    return _Seen(
-        task,
-        ours.all(),
-        floats.columns.all(),
-        pair.all(),
-        floats.spread,
-        torch.cat(probabilities) if probabilities else None,
-        None if decided is None else (decided[0], decided[1]),
+def _left_out(task: Task, tolerance: float | None) -> tuple[str, ...]:
+    if task.agreement or tolerance is not None:
+        return ()
+    return (
+        f"The task '{task.name}' decides nothing, so networks are compared by {task.distance} alone; with a tolerance, "
+        "inputs on which that is larger count as disagreements.",
     )
+
+
+def _spread(table: SensitivityTable, policy: Policy) -> Callable[[Array], float]:
+    """Margins of float -> the share of disagreements that Margin-FIT predicts for a policy."""
+    margin = table.margin
+    assert margin is not None
+    chosen = [(table.row(site), table.column(bits)) for site, bits in policy.bits.items()]
+    variances = margin.variance([row for row, _ in chosen], [column for _, column in chosen])
+
+    def predicted(margins: Array) -> float:
+        from scipy.special import ndtr
+
+        return float(ndtr(-margins / math.sqrt(max(float(variances.mean()), 1e-300))).mean())
+
+    return predicted
+
+
+def _row(one: Seen, case: Case, seed: int, predict: Callable[[Array], float] | None) -> Shifted:
+    more: dict[str, Any] = {}
+    differs = None if one.differs is None else one.differs > 0
+    if one.ours is not None and one.floats is not None:
+        change = paired_bootstrap(one.ours, one.floats, seed=seed)
+        more = {"float_figure": float(one.floats.mean()), "figure": float(one.ours.mean()), "change": change}
+        if differs is not None:
+            more["lost"] = int((differs & (one.floats > one.ours)).sum())
+            more["gained"] = int((differs & (one.ours > one.floats)).sum())
+    if predict is not None and one.margins is not None:
+        more["predicted"] = predict(one.margins)
+    count = None if differs is None else int(differs.sum())
+    rate = None if count is None else wilson(count, one.samples)
+    distance = bootstrap_mean(one.distances, seed=seed)
+    return Shifted(case.name, case.severity, one.samples, count, rate, distance, flips=_flips(one), **more)
+
+
+def _flips(one: Seen) -> tuple[Flip, ...]:
+    if one.before is None or one.after is None:
+        return ()
+    changed = one.before != one.after
+    found = Counter(zip(one.before[changed].astype(int).tolist(), one.after[changed].astype(int).tolist(), strict=True))
+    return tuple(Flip(a, b, count) for (a, b), count in found.most_common(FLIPS))
+
+
+def _examples(seen: Sequence[Seen], cases: Sequence[Case]) -> tuple[Example, ...]:
+    """Of each case the disagreements with the largest distance: of the data as they are, then where there are most."""
+    counts = [0.0 if one.differs is None else float(one.differs.mean()) for one in seen]
+    order = [0, *sorted(range(1, len(seen)), key=lambda i: -counts[i])]
+    found: list[Example] = []
+    for i in order:
+        one, differs = seen[i], seen[i].differs
+        if differs is None:
+            continue
+        places = np.flatnonzero(differs > 0)
+        for place in places[np.argsort(-one.distances[places], kind="stable")][:OF_EACH].tolist():
+            before, after = (None if v is None else int(v[place]) for v in (one.before, one.after))
+            found.append(Example(cases[i].name, cases[i].severity, place, before, after, float(one.distances[place])))
+    return tuple(found[:EXAMPLES])
 
 
 def _indicators(
-    seen: list[_Seen], caught: float, seed: int
-) -> tuple[tuple[Indicator, ...], Guard | None, tuple[str, ...]]:
+    seen: Sequence[Seen], cases: Sequence[Case], task: Task, caught: float, seed: int
+) -> tuple[tuple[Judged, ...], Guard | None, tuple[str, ...]]:
     """The indicators on all samples together, the best one first, and the guard that it makes."""
-    known = [one for one in seen if one.probabilities is not None and one.differs is not None]
+    known = [(one, case) for one, case in zip(seen, cases, strict=True) if one.indicators and one.differs is not None]
     if not known:
         return (), None, ("Indicators need probabilities of classes, one decision for each input; this task has none.",)
-    probabilities = torch.cat([one.probabilities for one in known if one.probabilities is not None])
-    differs = np.concatenate([one.differs for one in known if one.differs is not None])
-    count = int(differs.sum())
-    inputs = np.concatenate([np.arange(one.samples) for one in known])
+    differs = np.concatenate([one.differs > 0 for one, _ in known if one.differs is not None])
+    inputs = _origins(known)
     sides = [differs[side] for fit in [half(inputs, seed)] for side in (fit, ~fit)]
     if any(min(side.sum(), (~side).sum()) < LEAST for side in sides):
         few = f"at least {LEAST} disagreements in each half of the inputs"
-        return (), None, (f"Indicators need {few} to be judged; there are {count} in all.",)
-    values = {name: function(probabilities).numpy() for name, function in INDICATORS.items()}
+        return (), None, (f"Indicators need {few} to be judged; there are {int(differs.sum())} in all.",)
+    values = {name: np.concatenate([one.indicators[name] for one, _ in known]) for name in known[0][0].indicators}
     found = sorted(
         (judged(name, each, differs, inputs, seed) for name, each in values.items()), key=lambda i: -i.auroc.value
     )
-    figures = [one.primary for one in known]
     right = float_right = None
-    if all(pair is not None for pair in figures):
-        right, float_right = (np.concatenate([pair[side] for pair in figures if pair is not None]) for side in (0, 1))
+    if all(one.ours is not None for one, _ in known):
+        right = np.concatenate([one.ours for one, _ in known if one.ours is not None])
+        float_right = np.concatenate([one.floats for one, _ in known if one.floats is not None])
     best = found[0].name
-    return tuple(found), guard(best, values[best], differs, inputs, right, float_right, caught, seed), ()
+    return tuple(found), guard(task.name, best, values[best], differs, inputs, right, float_right, caught, seed), ()
+
+
+def _origins(known: Iterable[tuple[Seen, Case]]) -> npt.NDArray[np.int64]:
+    """A number for each sample, the same for the same input under all shifts."""
+    first: dict[str, int] = {}
+    numbers, used = [], 0
+    for one, case in known:
+        if case.origin not in first:
+            first[case.origin] = used
+            used += 1 << 32
+        numbers.append(first[case.origin] + np.arange(one.samples, dtype=np.int64))
+    return np.concatenate(numbers)

@@ -11,7 +11,7 @@ _SHARES = (0.03, 0.06, 0.10, 0.15, 0.20)
 
 
 @registered(
-    name="unknown-words", order=60, does="Words that are misspelt or unknown: others in their place.", kind="words"
+    name="unknown-words", order=80, does="Words that are misspelt or unknown: others in their place.", kind="words"
 )
 def unknown_words(inputs: Tensor, severity: int, generator: Generator, largest: int) -> Tensor:
     """3 to 20 % of the words are replaced by any other."""
@@ -19,7 +19,7 @@ def unknown_words(inputs: Tensor, severity: int, generator: Generator, largest: 
     return torch.where(_chosen(inputs, severity, generator), others, inputs)
 
 
-@registered(name="dropped-words", order=61, does="Words that are missing.", kind="words")
+@registered(name="dropped-words", order=81, does="Words that are missing.", kind="words")
 def dropped_words(inputs: Tensor, severity: int, generator: Generator, largest: int) -> Tensor:
     """3 to 20 % of the words go, those behind them move up, and the end is padded."""
     gone = _chosen(inputs, severity, generator)
@@ -28,7 +28,7 @@ def dropped_words(inputs: Tensor, severity: int, generator: Generator, largest: 
     return torch.where(gone.gather(1, order), 0, kept)
 
 
-@registered(name="swapped-words", order=62, does="Neighbouring words in the wrong order.", kind="words")
+@registered(name="swapped-words", order=82, does="Neighbouring words in the wrong order.", kind="words")
 def swapped_words(inputs: Tensor, severity: int, generator: Generator, largest: int) -> Tensor:
     """3 to 20 % of the words change places with the next one."""
     chosen = _chosen(inputs, severity, generator)

@@ -46,10 +46,10 @@ def load_imagefolder(folder: Path, preparation: Preparation, size: int = 224, re
     test = next((place for place in (folder / "test", folder / "val") if place.is_dir()), None)
     if not train.is_dir() or test is None:
         raise InvalidData(f"{folder} must hold a folder 'train' and a folder 'test' or 'val'")
-    classes = _class_names(train)
+    classes = class_names(train)
     if not classes:
         raise InvalidData(f"{train} must hold one folder of images for each class, and it has none")
-    unknown = sorted(set(_class_names(test)) - set(classes))
+    unknown = sorted(set(class_names(test)) - set(classes))
     if unknown:
         raise InvalidData(f"{test / unknown[0]} is a class that {train} does not have")
     return DataSets(
@@ -133,7 +133,8 @@ class ImageFolder(Dataset):
         return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def _class_names(folder: Path) -> list[str]:
+def class_names(folder: Path) -> list[str]:
+    """The names of its folders, sorted."""
     return sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
 
 

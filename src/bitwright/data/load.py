@@ -34,7 +34,7 @@ from bitwright.data.dataset import DataSets
 from bitwright.data.source import DATA
 from bitwright.errors import InvalidInput, nearest
 
-_COMMON = ("limit", "shuffle", "mean", "std")
+COMMON = ("limit", "shuffle", "mean", "std")
 
 
 def load_data(spec: str) -> DataSets:
@@ -52,7 +52,7 @@ def load_data(spec: str) -> DataSets:
         forms = ", ".join(source.form for source in DATA.values())
         raise InvalidInput(f"unknown data '{kind}'{nearest(kind, DATA)} (there are: {forms})")
     source = DATA[kind]
-    options = _Options.parse(spec, query, (*_COMMON, *source.options))
+    options = Options.parse(spec, query, (*COMMON, *source.options))
     if not source.path and colon:
         raise InvalidInput(f"{kind} takes no path, got '{text}'")
     if source.path and not path:
@@ -65,14 +65,15 @@ def load_data(spec: str) -> DataSets:
 
 
 @dataclass(frozen=True)
-class _Options:
+class Options:
     """The options of a spec, as text; each method reads one kind of value."""
 
     spec: str
     values: dict[str, str]
 
     @classmethod
-    def parse(cls, spec: str, query: str, known: tuple[str, ...]) -> _Options:
+    def parse(cls, spec: str, query: str, known: tuple[str, ...]) -> Options:
+        """The options of a spec, each of them known and given once."""
         values: dict[str, str] = {}
         for part in query.split("&") if query else ():
             key, equals, value = part.partition("=")
@@ -87,6 +88,7 @@ class _Options:
         return cls(spec, values)
 
     def whole(self, key: str, default: int, least: int) -> int:
+        """A whole number."""
         text = self.values.get(key)
         if text is None:
             return default
@@ -95,6 +97,7 @@ class _Options:
         return int(text)
 
     def numbers(self, key: str) -> tuple[float, ...] | None:
+        """Numbers with commas between; None where not given."""
         text = self.values.get(key)
         if text is None:
             return None
@@ -108,6 +111,7 @@ class _Options:
         return numbers
 
     def preparation(self, shuffle: int | None) -> Preparation:
+        """Order, number and normalisation of the samples."""
         if "shuffle" in self.values:
             unshuffled = self.values["shuffle"] == "none"
             shuffle = None if unshuffled else self.whole("shuffle", default=0, least=0)

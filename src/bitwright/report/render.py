@@ -14,6 +14,7 @@ from bitwright.errors import MissingExtra
 from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
 from bitwright.report.panels import figures_panel, headline, sensitivity_panel, sites_panel, target_line
+from bitwright.report.panels_behavior import behavior_panel
 from bitwright.report.panels_debug import debug_panel
 from bitwright.report.panels_front import front_panel, point_figures
 from bitwright.report.panels_runtime import latency_panel, parity_panel
@@ -21,6 +22,7 @@ from bitwright.report.panels_sweep import sweep_panel
 from bitwright.report.panels_tensor import tensor_panel
 from bitwright.report.run_report import RunReport
 from bitwright.values import FLOAT, Front
+from bitwright.values.behavior import Behavior
 from bitwright.values.findings import Findings
 from bitwright.values.sweep import Sweep
 from bitwright.values.tensors import TensorView
@@ -94,6 +96,18 @@ def render_debug(findings: Findings, title: str = "model", command: str = "") ->
 def render_sweep(on: Sweep, off: Sweep, title: str = "model") -> str:
     """Each quantizer alone on and alone off, in one table, worst first; errors as for :func:`render_debug`."""
     return _page("sweep.html", _NO_PLOTS, plots=False, title=title, panel=sweep_panel(on, off))
+
+
+def render_behavior(found: Behavior, title: str = "model", pictures: Sequence[str] = ()) -> str:
+    """Disagreements under shifts, examples, indicators and the guard; errors as for :func:`render_debug`.
+
+    Args:
+        found: by the study.
+        title: of the page.
+        pictures: addresses of images, one for each example, or none at all.
+    """
+    panel = behavior_panel(found, pictures)
+    return _page("behavior.html", _NO_PLOTS, plots=False, title=title, panel=panel)
 
 
 def render_tensors(views: Sequence[TensorView], title: str = "tensors", note: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from bitwright.errors import ExportError, InvalidData, InvalidInput, MissingExtra, first_line
+from bitwright.files import atomic_files
 from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
 from bitwright.runtimes.export import native_bits, write
@@ -184,6 +185,25 @@ class OnnxRuntime(Runtime):
     ) -> dict[str, Array]:
         """See :func:`~bitwright.runtimes.inside.site_values`."""
         return site_values(path, inputs, names, lambda copied: Session(copied, optimised, threads))
+
+    def annotate(self, path: str | Path, entries: Mapping[str, str]) -> None:
+        """Into the model's metadata, in place of entries of the same names.
+
+        Raises:
+            InvalidInput: there is no such file.
+            ExportError: it is no ONNX file.
+            StoreError: it cannot be written.
+        """
+        onnx = engines.onnx()
+        if not Path(path).is_file():
+            raise InvalidInput(f"there is no file '{path}'; export the graph first")
+        try:
+            model = onnx.load(str(path))
+        except Exception as error:
+            raise ExportError(f"'{path}' is no ONNX file: {first_line(error)}") from error
+        onnx.helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, **entries})
+        with atomic_files(path) as target:
+            target.write_bytes(model.SerializeToString())
 
     def unfused(self, path: str | Path) -> tuple[str, ...]:
         """Read from the graph that it makes of the file when all optimisations are on."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.graph.batches import as_batches, iterate
@@ -28,7 +28,7 @@ from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.infer import task_for
 from bitwright.tasks.intervals import Draws, Metered
 from bitwright.tasks.metrics import metered
-from bitwright.tasks.outputs import on_cpu
+from bitwright.tasks.outputs import like, on_cpu
 from bitwright.values import Closeness, Figure, Parity, Policy
 
 
@@ -66,7 +66,7 @@ def parity(
     """
     chosen = RUNTIMES[runtime]
     sessions = [chosen.load(path, optimised, threads) for optimised in (False, True)]
-    policy = _policy(sessions[0].metadata, graph, path)
+    policy = written_policy(sessions[0].metadata, graph, path)
     data = as_batches(batches)
     meant = _task(graph, data, task)
     with graph.applied(policy), torch.no_grad():
@@ -149,7 +149,13 @@ def output_steps(graph: Graph) -> list[float | None]:
     ]
 
 
-def _policy(metadata: Mapping[str, str], graph: Graph, path: str | Path) -> Policy:
+def written_policy(metadata: Mapping[str, str], graph: Graph, path: str | Path) -> Policy:
+    """The policy that a file was exported under.
+
+    Raises:
+        InvalidInput: Bitwright did not export it.
+        PolicyMismatch: it was made from another graph.
+    """
     if "bitwright.policy" not in metadata:
         raise InvalidInput(f"the file '{path}' was not exported by Bitwright: it holds no policy")
     if metadata.get("bitwright.graph") != graph.graph_hash:
@@ -172,7 +178,7 @@ class _Tally:
         self._outputs: dict[str, _Apart] = {}
 
     def add(self, simulated: Any, found: list[Tensor], targets: Any, count: int) -> None:
-        raw = _like(simulated, found)
+        raw = like(simulated, found)
         wanted = flatten(simulated)
         in_steps = None not in self._steps and len(self._steps) == len(wanted)
         for i, (name, other) in enumerate(zip(wanted, flatten(raw).values(), strict=True)):
@@ -264,10 +270,3 @@ class _Apart:
             return Closeness(0.0, 0.0)
         relative = math.sqrt(self._apart / (self._whole or self._apart))
         return Closeness(self._largest / step, relative, -20 * math.log10(relative))
-
-
-def _like(structure: Any, values: list[Tensor]) -> Any:
-    """The values in the place of the tensors of a structure, in their order."""
-    leaves, spec = tree_flatten(structure)
-    left = iter(values)
-    return tree_unflatten([next(left) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)

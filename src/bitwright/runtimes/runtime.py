@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
-from bitwright.errors import MissingExtra
+from bitwright.errors import ExportError, MissingExtra
 from bitwright.files import atomic_files
 from bitwright.graph.graph import Graph
 from bitwright.registry import Registry, check_options, options_of
@@ -115,6 +115,14 @@ class Runtime(ABC):
     ) -> dict[str, Array]:
         """The values that a file computes at these activation sites; none by default."""
         return {}
+
+    def annotate(self, path: str | Path, entries: Mapping[str, str]) -> None:
+        """Write further metadata into a file.
+
+        Raises:
+            ExportError: its files hold none; so by default.
+        """
+        raise ExportError(f"files for {self.called} hold no metadata; keep it beside '{path}'")
 
     def unfused(self, path: str | Path) -> tuple[str, ...]:
         """The operations of a file that it computes in float, ``"layer1.0.conv1 (Conv)"``; none by default."""

@@ -17,7 +17,7 @@ from bitwright.tasks.columns import Columns, FloatSide, joined
 from bitwright.tasks.infer import task_for
 from bitwright.tasks.intervals import Array, Draws, Metered
 from bitwright.tasks.metrics import metered
-from bitwright.tasks.outputs import on_cpu, same_targets
+from bitwright.tasks.outputs import like, on_cpu, same_targets
 from bitwright.values import FLOAT, Figure, Policy, Verdict
 
 Progress = Callable[[int, int | None], None]
@@ -178,9 +178,17 @@ def _metrics(task: Task, outputs: Any, targets: Any) -> dict[str, Metered]:
 
 
 def pairs(
-    graph: Graph, policy: Policy, batches: Any, task: Task, reference: Reference | None = None
+    graph: Graph,
+    policy: Policy,
+    batches: Any,
+    task: Task,
+    reference: Reference | None = None,
+    run: Callable[..., list[Any]] | None = None,
 ) -> Iterator[tuple[Answer, Answer]]:
-    """Quantized and float answers of each batch; weights are rounded once for several of them."""
+    """Quantized and float answers of each batch; weights are rounded once for several of them.
+
+    ``run``, inputs to flat outputs, answers in place of the graph under the policy: an exported file in its runtime.
+    """
     count = 0
     outputs = reference.outputs if reference is not None else None
     for group in _groups(iterate(batches, graph, "evaluation"), alone=outputs is not None):
@@ -191,7 +199,8 @@ def pairs(
             expected = _run(graph, FLOAT, group)
         else:
             expected = [_on(graph, outputs[count + i]) for i in range(len(group))]
-        for one, other, (inputs, targets) in zip(_run(graph, policy, group), expected, group, strict=True):
+        ours = _run(graph, policy, group) if run is None else _asked(graph, run, expected, group)
+        for one, other, (inputs, targets) in zip(ours, expected, group, strict=True):
             samples = len(inputs[0])
             yield Answer(task, one, targets, samples), Answer(task, other, targets, samples)
         count += len(group)
@@ -217,6 +226,12 @@ def _run(graph: Graph, policy: Policy, group: list[Batch]) -> list[Any]:
     """The outputs of each batch under a policy."""
     with graph.applied(policy), torch.no_grad():
         return [graph(*inputs) for inputs, _ in group]
+
+
+def _asked(graph: Graph, run: Callable[..., list[Any]], expected: list[Any], group: list[Batch]) -> list[Any]:
+    """The outputs that a file gives for each batch, in the structure of the graph's."""
+    found = [[torch.as_tensor(value) for value in run(*inputs)] for inputs, _ in group]
+    return [_on(graph, like(other, values)) for other, values in zip(expected, found, strict=True)]
 
 
 def _on(graph: Graph, outputs: Any) -> Any:

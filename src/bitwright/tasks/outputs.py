@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.outputs import flatten
@@ -62,3 +63,10 @@ def same_targets(one: Any, other: Any) -> bool:
 def on_cpu(value: Any) -> Any:
     """A structure of tensors, moved to the CPU."""
     return torch.utils._pytree.tree_map(lambda v: v.cpu() if isinstance(v, Tensor) else v, value)
+
+
+def like(structure: Any, values: list[Tensor]) -> Any:
+    """The values in the place of the tensors of a structure, in their order."""
+    leaves, spec = tree_flatten(structure)
+    left = iter(values)
+    return tree_unflatten([next(left) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)

@@ -2,6 +2,7 @@
 
 from bitwright.testing.costs import CostContract
 from bitwright.testing.datasets import DataContract
+from bitwright.testing.indicators import IndicatorContract
 from bitwright.testing.methods import MethodContract
 from bitwright.testing.placements import PlacementContract
 from bitwright.testing.quantizers import QuantizerContract
@@ -13,6 +14,7 @@ from bitwright.testing.tasks import TaskContract
 __all__ = [
     "CostContract",
     "DataContract",
+    "IndicatorContract",
     "MethodContract",
     "PlacementContract",
     "QuantizerContract",

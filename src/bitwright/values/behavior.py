@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from bitwright.values.json import Value
+from bitwright.values.table import Packed, packed
 from bitwright.values.verdict import Interval, Measure
 
 
@@ -40,6 +42,7 @@ class Shifted(Value):
         change: of the one against the other on the same inputs.
         lost: disagreements in which only the float network is right.
         gained: in which only the quantized one is right; accuracy hides both where they are equal.
+        predicted: share of disagreements that Margin-FIT predicts, where its table was given.
         flips: the most frequent changes of decisions, for classes.
     """
 
@@ -54,11 +57,33 @@ class Shifted(Value):
     change: Interval | None = None
     lost: int | None = None
     gained: int | None = None
+    predicted: float | None = None
     flips: tuple[Flip, ...] = ()
 
 
 @dataclass(frozen=True)
-class Indicator(Value):
+class Example(Value):
+    """An input on which the two networks disagree.
+
+    Attributes:
+        shift: name of its case; empty for the data as they are.
+        severity: 1 to 5, or 0.
+        sample: its number in the data, from 0.
+        before: what the float network decides; None for tasks without classes.
+        after: what the quantized one decides.
+        distance: of its outputs to float's.
+    """
+
+    shift: str
+    severity: int
+    sample: int
+    before: int | None
+    after: int | None
+    distance: float
+
+
+@dataclass(frozen=True)
+class Judged(Value):
     """How well a number tells inputs on which the two networks disagree from all others.
 
     By a logistic regression on half of the samples, measured on the other half.
@@ -79,12 +104,13 @@ class Indicator(Value):
 
 
 @dataclass(frozen=True)
-class Guard(Value):
+class Guard(Value, kind="guard"):
     """A rule for use: inputs whose indicator is beyond a threshold go to the float network instead.
 
     The threshold is chosen on half of the samples; the figures are of the other half.
 
     Attributes:
+        task: what the network is for.
         indicator: name of the number.
         threshold: from which on an input is sent back.
         below: whether that is from there down, as for the margin, and not up.
@@ -96,6 +122,7 @@ class Guard(Value):
         pair: of the two together under this rule.
     """
 
+    task: str
     indicator: str
     threshold: float
     below: bool
@@ -113,6 +140,7 @@ class Behavior(Value, kind="behavior"):
 
     Attributes:
         policy_name: the policy.
+        runtime: what ran the quantized network: a runtime with its version, or "simulation".
         task: what the network is for.
         primary: the figure that decides.
         distance: how outputs are compared with float's.
@@ -120,15 +148,59 @@ class Behavior(Value, kind="behavior"):
         shifted: one entry for each shift and severity.
         indicators: the best one first; empty for tasks without probabilities.
         guard: None without indicators, or without disagreements.
+        examples: some inputs on which the two disagree.
+        tolerance: the distance from which on outputs disagree, for tasks that decide nothing; None where it was not
+            given, or is not needed.
         notes: what was left out, and why.
     """
 
     policy_name: str
+    runtime: str
     task: str
     primary: Measure
     distance: Measure
     clean: Shifted
     shifted: tuple[Shifted, ...]
-    indicators: tuple[Indicator, ...] = ()
+    indicators: tuple[Judged, ...] = ()
     guard: Guard | None = None
+    examples: tuple[Example, ...] = ()
+    tolerance: float | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen(Value):
+    """The two networks on the inputs of one case, sample by sample; arrays are (N,).
+
+    Attributes:
+        distances: of the outputs to float's.
+        differs: 1 where they decide differently; None for tasks that decide nothing.
+        ours: the quantized network's primary figure, where it is a mean over samples and there are targets.
+        floats: the float network's.
+        before: the float network's classes.
+        after: the quantized network's classes.
+        margins: the float network's margins.
+        indicators: name -> of the quantized network's probabilities.
+    """
+
+    distances: Packed
+    differs: Packed | None = None
+    ours: Packed | None = None
+    floats: Packed | None = None
+    before: Packed | None = None
+    after: Packed | None = None
+    margins: Packed | None = None
+    indicators: dict[str, Packed] = field(default_factory=dict)
+
+    def _written(self) -> dict[str, Any]:
+        found = {
+            name: value if value is None else packed(value)
+            for name, value in super()._written().items()
+            if name != "indicators"
+        }
+        return {**found, "indicators": {name: packed(value) for name, value in self.indicators.items()}}
+
+    @property
+    def samples(self) -> int:
+        """How many inputs there are."""
+        return len(self.distances)

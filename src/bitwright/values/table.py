@@ -27,7 +27,7 @@ def _phi(x: Array) -> Array:
     return np.asarray(ndtr(x))
 
 
-def _packed(values: Array) -> dict[str, Any]:
+def packed(values: Array) -> dict[str, Any]:
     """A large array for JSON: base64 of little-endian float32."""
     data = np.ascontiguousarray(values, dtype="<f4")
     return {"shape": list(data.shape), "float32": base64.b64encode(data.tobytes()).decode("ascii")}
@@ -63,7 +63,7 @@ class MarginModel(Value):
     shares: Packed
 
     def _written(self) -> dict[str, Any]:
-        return {**super()._written(), "margins": _packed(self.margins), "shares": _packed(self.shares)}
+        return {**super()._written(), "margins": packed(self.margins), "shares": packed(self.shares)}
 
     def variance(self, rows: Sequence[int], columns: Sequence[int]) -> Array:
         """(N,) variance of each sample's margin with these sites at these widths, the rest in float."""

@@ -1,0 +1,63 @@
+"""Pictures of the inputs on which the two networks disagree, for the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitwright.behavior.cases import cases_of
+from bitwright.behavior.shift import Scale
+from bitwright.graph.batches import Checked, iterate
+from bitwright.values.behavior import Example
+
+LARGEST = 224
+"""Pixels of a picture's longer side, at most."""
+
+
+def pictures(examples: Sequence[Example], batches: Any, others: Mapping[str, Any] | None, seed: int) -> tuple[str, ...]:
+    """An address of a PNG image for each example, its data within; "" where an input is no image, or without Pillow.
+
+    Args:
+        examples: of a study.
+        batches: of the study, in the same order.
+        others: likewise.
+        seed: likewise.
+    """
+    data = Checked(batches, purpose="behavior")
+    names, given = dict.fromkeys(one.shift for one in examples), others or {}
+    shifts = [name for name in names if name and name not in given]
+    severities = sorted({one.severity for one in examples if one.severity}) or [1]
+    scale = Scale.of(data)
+    found = {}
+    for case in cases_of(data, shifts, severities, given, seed):
+        wanted = {one.sample for one in examples if (one.shift, one.severity) == (case.name, case.severity)}
+        start = 0
+        for inputs, _ in iterate(case.batches, purpose="behavior") if wanted else ():
+            for sample in sorted(wanted):
+                if start <= sample < start + len(inputs[0]):
+                    found[case.name, case.severity, sample] = _address(inputs[0][sample - start], scale)
+            start += len(inputs[0])
+            if start > max(wanted):
+                break
+    return tuple(found.get((one.shift, one.severity, one.sample), "") for one in examples)
+
+
+def _address(value: Tensor, scale: Scale) -> str:
+    try:
+        from PIL import Image
+    except ImportError:
+        return ""
+    if scale.kind != "images" or value.dim() != 3:
+        return ""
+    pixels = ((value.detach().float().cpu() - scale.low[0]) / scale.span[0]).clamp(0, 1) * 255
+    array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
+    image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
+    image.thumbnail((LARGEST, LARGEST))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,156 @@
+"""A quantized network beside the float one under shifts, as plain data for terminal and page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitwright.report import format as text
+from bitwright.values.behavior import Behavior, Example, Guard, Shifted
+
+
+@dataclass(frozen=True)
+class ShiftRow:
+    """One shift: the share of disagreements by severity, with its part of the largest for a shade.
+
+    Attributes:
+        name: of the shift.
+        cells: (text, 0 to 1) for each severity; a dash where that was not measured.
+    """
+
+    name: str
+    cells: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class BehaviorPanel:
+    """The whole study.
+
+    Attributes:
+        sentences: what stands out, the guard last.
+        notes: what was left out, and why.
+        measured: the heading of what the grid shows.
+        severities: headings of the grid's columns.
+        grid: a row for each shift.
+        headings: of the rows.
+        rows: every case with its figures.
+        judged: indicator, AUROC, AUPR with that of a guess, TNR.
+        flips: the most frequent changes of classes over all cases: (from, to, how often).
+        examples: where, what was decided, and the address of a picture or "".
+    """
+
+    sentences: tuple[str, ...]
+    notes: tuple[str, ...]
+    measured: str
+    severities: tuple[str, ...]
+    grid: tuple[ShiftRow, ...]
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    judged: tuple[tuple[str, str, str, str], ...]
+    flips: tuple[tuple[int, int, int], ...]
+    examples: tuple[tuple[str, str, str], ...]
+
+
+def behavior_panel(found: Behavior, pictures: Sequence[str] = ()) -> BehaviorPanel:
+    """The study as text; pictures are addresses of images, one for each example or none at all."""
+    cases = (found.clean, *found.shifted)
+    severities = sorted({one.severity for one in found.shifted if one.severity})
+    counted = found.clean.rate is not None
+    values = {(one.shift, one.severity): one.rate.value if one.rate else one.distance.value for one in found.shifted}
+    largest = max(values.values(), default=0.0) or 1.0
+    columns = severities or [0]
+
+    def cell(name: str, severity: int) -> tuple[str, float]:
+        value = values.get((name, severity), values.get((name, 0)) if severity == columns[-1] else None)
+        if value is None:
+            return "–", 0.0
+        return (text.percent(value) if counted else text.significant(value)), value / largest
+
+    names = dict.fromkeys(one.shift for one in found.shifted)
+    predicted = any(one.predicted is not None for one in cases)
+    headings = [f"{found.primary.label}, float", "quantized", found.distance.label]
+    if counted:
+        headings = ["Disagree", *(["Predicted"] if predicted else []), *headings[:2], "Lost", "Gained", headings[2]]
+    changes: dict[tuple[int, int], int] = {}
+    for one in cases:
+        for flip in one.flips:
+            changes[flip.before, flip.after] = changes.get((flip.before, flip.after), 0) + flip.count
+    most = sorted(changes.items(), key=lambda item: -item[1])[:10]
+    shown = list(pictures) or [""] * len(found.examples)
+    return BehaviorPanel(
+        (*_sentences(found), *([guard_sentence(found, found.guard)] if found.guard else [])),
+        found.notes,
+        "Inputs on which the two decide differently" if counted else text.heading(found.distance),
+        tuple(str(severity) for severity in severities) or ("",),
+        tuple(ShiftRow(name, tuple(cell(name, severity) for severity in columns)) for name in names),
+        tuple(headings),
+        tuple((case_name(one), *_figures(found, one, counted, predicted)) for one in cases),
+        tuple(
+            (
+                each.name,
+                text.percent_interval(each.auroc),
+                f"{text.percent_interval(each.aupr)} ({text.percent(each.guess)})",
+                text.percent_interval(each.tnr),
+            )
+            for each in found.indicators
+        ),
+        tuple((before, after, count) for (before, after), count in most),
+        tuple((case_name(one), _decided(one), picture) for one, picture in zip(found.examples, shown, strict=True)),
+    )
+
+
+def case_name(one: Shifted | Example) -> str:
+    """``"fog 3"``, ``"as they are"``."""
+    if not one.shift:
+        return "as they are"
+    return f"{one.shift} {one.severity}" if one.severity else one.shift
+
+
+def _decided(one: Example) -> str:
+    if one.before is None:
+        return f"distance {text.significant(one.distance)}"
+    return f"float {one.before}, quantized {one.after}"
+
+
+def _figures(found: Behavior, one: Shifted, counted: bool, predicted: bool) -> list[str]:
+    shown = ["–" if v is None else text.value(found.primary, v) for v in (one.float_figure, one.figure)]
+    distance = text.number_interval(one.distance)
+    if not counted:
+        return [*shown, distance]
+    rate = "–" if one.rate is None else text.percent_interval(one.rate)
+    guess = ["–" if one.predicted is None else text.percent(one.predicted)] if predicted else []
+    harm = ["–" if v is None else f"{v:,}" for v in (one.lost, one.gained)]
+    return [rate, *guess, *shown, *harm, distance]
+
+
+def _sentences(found: Behavior) -> list[str]:
+    """How many disagreements there are, and where most."""
+    rated = [one for one in found.shifted if one.rate is not None]
+    if not rated or found.clean.rate is None:
+        return []
+    worst = max(rated, key=lambda one: one.rate.value if one.rate else 0.0)
+    assert worst.rate is not None
+    lines = [
+        f"The two decide differently on {text.percent(found.clean.rate.value)} of the inputs as they are, and on "
+        f"{text.percent(worst.rate.value)} under {case_name(worst)}."
+    ]
+    if worst.lost is not None and worst.gained is not None and worst.figure is not None:
+        lines.append(
+            f"Of these, {worst.lost:,} lose a right decision and {worst.gained:,} gain one, so {found.primary.words} "
+            f"shows a change of only {abs(worst.gained - worst.lost):,} of {worst.samples:,}."
+        )
+    return lines
+
+
+def guard_sentence(found: Behavior, guard: Guard) -> str:
+    """The rule, and what it does."""
+    edge = f"at {'most' if guard.below else 'least'} {text.significant(guard.threshold)}"
+    said = (
+        f"Guard: where the {guard.indicator} is {edge}, the input goes to the float network. That catches "
+        f"{text.percent(guard.caught.value)} of the disagreements (asked for: {text.percent(guard.wanted)}) and "
+        f"sends {text.percent(guard.sent_back.value)} of the inputs."
+    )
+    if guard.pair is not None and guard.figure is not None and guard.float_figure is not None:
+        shown = (text.value(found.primary, v) for v in (guard.pair, guard.figure, guard.float_figure))
+        said += " {}: {} together, {} alone, {} in float.".format(found.primary.label, *shown)
+    return said
