@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.arguments import checked
 from bitwright.behavior.cases import Case, cases_of, compared
 from bitwright.behavior.indicators import LEAST, guard, half, judged
 from bitwright.behavior.shift import SEVERITIES
@@ -37,6 +38,7 @@ EXAMPLES, OF_EACH = 24, 2
 """Inputs that are kept to be looked at, and how many of one case."""
 
 
+@checked
 def behavior(
     graph: Graph,
     target: Policy | str | Path,

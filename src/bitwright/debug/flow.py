@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import nn
 
+from bitwright.arguments import checked
 from bitwright.debug.case import Case
 from bitwright.debug.state import State
 from bitwright.debug.steps_fix import fix_quantizers
@@ -51,6 +52,7 @@ LAST_FREE = 4
 was measured is within it."""
 
 
+@checked
 def debug(
     subject: Graph | Session,
     task: Task | None = None,

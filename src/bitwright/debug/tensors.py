@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from bitwright.arguments import checked
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
@@ -27,6 +28,7 @@ BINS = 128
 Axes = list[tuple[str, int]]
 
 
+@checked
 def tensor_view(graph: Graph, site: str, batches: Any = None, bits: int = 8, *, samples: int = 64) -> TensorView:
     """Look at the tensor at a site: how its values are spread, and what the grid at a width does to them.
 

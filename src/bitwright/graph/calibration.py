@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from bitwright.arguments import checked
 from bitwright.errors import InvalidData
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
@@ -65,6 +66,7 @@ class _ChannelErrors:
         return self  # a copied graph has layers of the same geometry and inputs; nodes cannot be copied one by one
 
 
+@checked
 def calibrate(
     graph: Graph,
     batches: Any,

@@ -7,7 +7,7 @@ import hashlib
 import operator
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_flatten
 
+from bitwright.arguments import checked
 from bitwright.errors import CaptureError
 from bitwright.graph import pt2e
 from bitwright.graph.calling import Calling, free_axes, in_order
@@ -43,12 +44,13 @@ from bitwright.values import Site, Sites
 Inputs = tuple[Any, ...]
 
 
+@checked
 def capture(
     model: nn.Module,
     example_inputs: Any,
     quantizer: Any = None,
     returns: str | Iterable[str] = (),
-    others: Iterable[Any] = (),
+    others: Iterable[Tensor | Sequence[Any] | Mapping[str, Any]] = (),
 ) -> Graph:
     """Trace a model and put a quantizer, for now in float, at each of its sites.
 

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class Graph:
         calling: how the model is called, and the names of its inputs.
         repairs: names of the repairs that were applied, in their order.
     """
+
+    made_by: ClassVar[str] = "bw.capture(model, example_inputs)"
 
     def __init__(
         self,

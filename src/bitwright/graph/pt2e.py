@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from bitwright.arguments import checked
 from bitwright.errors import CaptureError, InvalidInput, MissingExtra, first_line
 from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_layers
 from bitwright.graph.names import layer_name
@@ -42,6 +43,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@checked
 def edge_quantizer(
     weight_granularity: str = "channel", group_size: int | None = None, symmetric_activations: bool = False
 ) -> Any:

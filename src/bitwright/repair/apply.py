@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from bitwright.arguments import checked
 from bitwright.errors import InvalidInput
 from bitwright.graph.calibration import calibrate
 from bitwright.graph.graph import Graph
@@ -20,6 +21,7 @@ Told = Callable[[Action, RepairReport | None], None]
 """Called with each action of a recipe when it is done, and what the repair reports."""
 
 
+@checked
 def apply_recipe(
     graph: Graph,
     recipe: Recipe,

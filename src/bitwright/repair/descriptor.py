@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from bitwright.arguments import checked
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
 from bitwright.registry import Descriptor, Registry
@@ -155,6 +156,7 @@ def check_sequence(names: Sequence[str]) -> None:
         check_order(names[:position], name)
 
 
+@checked
 def repair(
     graph: Graph, name: str, batches: Any = None, *, task: Task | str | None = None, **options: Any
 ) -> RepairReport:

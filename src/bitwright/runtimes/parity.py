@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
+from bitwright.arguments import checked
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.calling import Calling
@@ -32,6 +33,7 @@ from bitwright.tasks.outputs import like, on_cpu
 from bitwright.values import Closeness, Figure, Parity, Policy
 
 
+@checked
 def parity(
     graph: Graph,
     path: str | Path,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
+from bitwright.arguments import checked
 from bitwright.errors import ExportError, MissingExtra
 from bitwright.files import atomic_files
 from bitwright.graph.graph import Graph
@@ -133,6 +134,7 @@ RUNTIMES: Registry[Runtime] = Registry("runtime", "bitwright.runtimes")
 """Every runtime by name."""
 
 
+@checked
 def export(
     graph: Graph,
     path: str | Path,

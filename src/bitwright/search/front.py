@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,12 +17,13 @@ from bitwright.search.solver import Leaf, Solution, Solver
 from bitwright.settings import DEFAULTS
 from bitwright.values import Budget, Candidate, Front, Policy, SensitivityTable, Sites
 
-Budgets = str | Budget | Sequence["str | Budget | Sequence[str | Budget]"]
+Budgets = str | Budget | Sequence[str | Budget | Sequence[str | Budget]]
 
 _ROUNDS = 10
 """Most linear programs in a sequence from one start."""
 
 
+@runtime_checkable
 class HasSites(Protocol):
     """A captured graph, as far as search looks at it."""
 

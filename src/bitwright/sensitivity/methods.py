@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bitwright.arguments import checked
 from bitwright.graph.batches import as_batches
 from bitwright.graph.graph import Graph
 from bitwright.sensitivity.evidence import Evidence, Progress
@@ -16,6 +17,7 @@ from bitwright.tasks.base import Loss
 from bitwright.values import SensitivityTable
 
 
+@checked
 def sensitivity(
     graph: Graph,
     batches: Any,

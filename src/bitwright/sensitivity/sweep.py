@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bitwright.arguments import checked
 from bitwright.errors import InvalidInput
 from bitwright.graph.batches import as_batches, iterate, limited
 from bitwright.graph.graph import Graph
@@ -24,6 +25,7 @@ Progress = Callable[[int, int | None], None]
 Blocks = Mapping[str, Sequence[str]]
 
 
+@checked
 def sweep(
     graph: Graph,
     batches: Any,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bitwright.arguments import checked
 from bitwright.cost import CostModel, costs_for
 from bitwright.errors import InvalidInput
 from bitwright.graph import Graph
@@ -20,6 +21,7 @@ from bitwright.values import Front, Policy, SensitivityTable, Sites, Verdict
 Measure = Callable[[Policy], "float | Verdict"]
 
 
+@checked
 def search(
     graph: Sites | HasSites,
     table: SensitivityTable,

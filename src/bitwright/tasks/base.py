@@ -127,6 +127,8 @@ class Task(ABC):
         InvalidInput: a loss or metric that cannot be called.
     """
 
+    made_by: ClassVar[str] = "bw.tasks.Classification()"
+
     name: ClassVar[str]
     does: ClassVar[str]
     order: ClassVar[int] = 100

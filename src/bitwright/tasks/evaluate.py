@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bitwright.arguments import checked
 from bitwright.errors import InvalidData, PolicyMismatch
 from bitwright.graph.batches import Batch, as_batches, iterate
 from bitwright.graph.graph import Graph
@@ -103,6 +104,7 @@ def reference(
     return Reference(meant, kept, tuple(targets), tuple(marks), columns, spread, figure, count, graph.graph_hash)
 
 
+@checked
 def evaluate(
     graph: Graph,
     policy: Policy,

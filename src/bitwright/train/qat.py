@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitwright.arguments import checked
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.files import write_atomically
 from bitwright.graph.graph import Graph
@@ -89,6 +90,7 @@ class Trained(Value, kind="training"):
         )
 
 
+@checked
 def qat(
     graph: Graph,
     batches: Any,

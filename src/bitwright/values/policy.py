@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from bitwright.errors import InvalidPolicy, PolicyMismatch, nearest
 from bitwright.values.json import As, Value
@@ -45,6 +45,7 @@ class Policy(Value, kind="policy", error=InvalidPolicy):
         InvalidPolicy: bits outside 2 to 16.
     """
 
+    made_by: ClassVar[str] = "bw.Policy.uniform(graph.sites, weights=4, activations=8)"
     bits: Annotated[Mapping[str, int], As(dict, _BITS)] = field(default_factory=dict)
     graph_hash: str = ""
     name: str = ""

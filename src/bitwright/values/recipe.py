@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.files import write_atomically
@@ -102,6 +102,7 @@ class Recipe(Value, kind="recipe"):
             equal whether or not they have it, and it goes when anything else is changed.
     """
 
+    made_by: ClassVar[str] = "bw.Recipe(policy)"
     target: Policy
     ranges: str = DEFAULTS.ranges
     actions: tuple[Action, ...] = ()

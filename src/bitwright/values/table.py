@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,7 @@ class SensitivityTable(Value, kind="sensitivity table", version=3):
         notes: sentences that qualify the numbers.
     """
 
+    made_by: ClassVar[str] = "bw.sensitivity(graph, batches)"
     method: str
     unit: str
     sites: tuple[str, ...]
