@@ -17,6 +17,7 @@ Nothing is imported before a name is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -117,6 +118,36 @@ def options_of(function: Callable[..., Any], given: Iterable[str]) -> dict[str, 
     parameters = inspect.signature(function).parameters.values()
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {p.name: p.default for p in parameters if p.name not in given and p.kind not in free}
+
+
+def parsed(text: str, load: Callable[[str, str], Any] | None = None) -> tuple[str, dict[str, Any]]:
+    """A name and its options: ``"dense?ignore=255"`` is ``("dense", {"ignore": 255})``.
+
+    Args:
+        text: of the user.
+        load: (``"module:function"``, name of the option) -> what it names.
+
+    Raises:
+        InvalidInput: an option without a value.
+    """
+    name, _, query = text.partition("?")
+    options: dict[str, Any] = {}
+    for part in query.split("&") if query else ():
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise InvalidInput(f"an option must have the form NAME=VALUE, got '{part}' in '{text}'")
+        options[key] = load(value, key) if load is not None and ":" in value else _plain(value)
+    return name, options
+
+
+def _plain(value: str) -> Any:
+    """``"255"``, ``"0.3"`` and ``"false"`` as what they are; the rest as text."""
+    if value in ("true", "false"):
+        return value == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def check_options(owner: str, known: Mapping[str, Any], options: Iterable[str]) -> None:

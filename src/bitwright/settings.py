@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from bitwright.errors import InvalidInput, nearest
-from bitwright.registry import registry_of
+from bitwright.registry import parsed, registry_of
 
 DEFAULT_DROP = 0.5
 """Points of the primary figure that a policy may lose where neither a budget nor a target is given."""
@@ -58,13 +58,21 @@ def refused(wanted: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("wanted", "{wanted}", {"wanted": f"must be {wanted}", "hint": hint})
 
 
-def one_of(setting: str) -> AfterValidator:
-    """Text, alone or in a list, must be one of the names of a setting; anything else passes."""
+def one_of(setting: str, options: bool = False) -> AfterValidator:
+    """Text, alone or in a list, must be one of the names of a setting, perhaps with options; anything else passes."""
 
     def check(value: Any) -> Any:
-        for name in [value] if isinstance(value, str) else value if isinstance(value, tuple) else ():
+        for text in [value] if isinstance(value, str) else value if isinstance(value, tuple) else ():
+            try:
+                name, given = parsed(text) if options else (text, {})
+            except InvalidInput:
+                raise refused("a name, or a name with options, NAME?OPTION=VALUE") from None
             if name not in (known := names_of(setting)):
                 raise refused(f"one of {', '.join(known)}", nearest(name, known))
+            has = registry_of(setting)[name].options if given else {}
+            for option in set(given) - set(has):
+                listed = f"with an option that it has, {', '.join(has)}" if has else "without options"
+                raise refused(f"given {listed}", nearest(option, has))
         return value
 
     return AfterValidator(check)
@@ -172,11 +180,11 @@ class Settings(BaseModel):
     batch_size: Annotated[Positive, Flag("N")] = 64
     """Samples that run at once."""
     quantizer: Annotated[
-        Any, one_of("quantizer"), with_attribute("annotate", "a name or a PT2E Quantizer"), Flag("NAME")
+        Any, one_of("quantizer", options=True), with_attribute("annotate", "a name or a PT2E Quantizer"), Flag("NAME")
     ] = "auto"
     """Where tensors are quantized: auto as edge, or as linear where run finds that better; edge-tensor has one step for
     each weight, linear leaves everything between linear layers in float, dynamic too, with the range of each tensor;
-    weight-only leaves all activations in float."""
+    weight-only leaves all activations in float. Options stand behind the name: weight-only?group_size=64."""
     returns: Annotated[tuple[str, ...], BeforeValidator(listed), Flag("LIST", empty="all")] = ()
     """Outputs of the model to keep, by name or position, e.g. logits; the others are left out."""
     runtime: Annotated[str, one_of("runtime"), Flag("NAME")] = "onnxruntime"

@@ -68,7 +68,7 @@ def test_a_norm_that_only_linear_layers_read_needs_no_scales():
 
 
 def test_groups_are_of_inputs(block, ids):
-    sites = capture(block, ids[:2], layer_quantizer("float", 8)).sites
+    sites = capture(block, ids[:2], "weight-only?group_size=8").sites
     assert {site.scheme.group_size for site in sites} == {8}
     assert sites["down.weight"].scales == 16 * 4
 

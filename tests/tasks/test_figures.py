@@ -223,7 +223,7 @@ def test_tasks_by_name_with_options() -> None:
     assert named_task("language?shifted=false&output=logits").shifted is False  # type: ignore[attr-defined]
     with pytest.raises(InvalidInput, match="did you mean 'dense'"):
         named_task("dence")
-    with pytest.raises(InvalidInput, match="has no option 'ignor=3'; did you mean 'ignore'"):
+    with pytest.raises(InvalidInput, match="has no option 'ignor'; did you mean 'ignore'"):
         named_task("dense?ignor=3")
     with pytest.raises(InvalidInput, match="needs decode"):
         named_task("detection")

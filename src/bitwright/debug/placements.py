@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bitwright.graph.pt2e import PLACEMENTS, PlacementKind
+from bitwright.graph.pt2e import PLACEMENTS, PlacementKind, placement_kind
 from bitwright.session import Session
 from bitwright.values import FLOAT, Policy, Sites, Verdict
 from bitwright.values.recipe import Recipe
@@ -47,7 +47,7 @@ def best_of_each(session: Session, model: Any, weights: int, activations: int, o
     """The placements made for such networks, each the way that brings it nearest to float."""
     found = []
     for name, kind in PLACEMENTS.items():
-        if kind.first and name != session.settings.quantizer:
+        if kind.first and kind is not placement_kind(session.settings.quantizer):
             each = measured(session.placed_by(name, model), kind, weights, activations, on)
             found.append(min(each, key=lambda placed: placed.verdict.distance.value))
     return found

@@ -7,7 +7,7 @@ from typing import Any
 from bitwright.data import DataSets
 from bitwright.debug.placements import measured, mostly_linear
 from bitwright.debug.state import IMPROVEMENT, better
-from bitwright.graph.pt2e import PLACEMENTS
+from bitwright.graph.pt2e import PLACEMENTS, placement_kind
 from bitwright.session import Session, Steps
 from bitwright.settings import Settings
 from bitwright.store import RunStore
@@ -26,7 +26,7 @@ def placed(
         The session, under what its placement does first if that helps, and sentences on the choice.
     """
     session = Session.open(model, data, settings, store, steps)
-    kind = PLACEMENTS.get(settings.quantizer) if isinstance(settings.quantizer, str) else None
+    kind = placement_kind(settings.quantizer)
     if kind is None:
         return session, ()
     others = kind.beside if mostly_linear(session.sites) else ()

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from bitwright.arguments import checked
 from bitwright.errors import InvalidInput
 from bitwright.graph.names import module_path
 from bitwright.graph.operations import aten, channel_constants, entry_of
@@ -28,7 +29,7 @@ from bitwright.values.recipe import Action
 SCALES = "input_scales"
 """Submodule that holds the constants."""
 GROUP = 32
-"""Inputs of a weight that share a step in the placement ``weight-only``."""
+"""Inputs of a weight that share a step in the placement ``weight-only``, if nothing else is asked for."""
 
 
 def place_layers(module: GraphModule, activations: bool = True) -> Placement:
@@ -93,13 +94,23 @@ def layer_quantizer(activations: str = "static", group_size: int | None = None) 
     return placed_by(placement, prepared_by=add_scales, groups=group_size, dynamic=activations == "dynamic")
 
 
+@checked
+def weight_only(group_size: int = GROUP) -> Any:
+    """Sites at weights alone.
+
+    Args:
+        group_size: inputs that share a step.
+    """
+    return layer_quantizer("float", group_size)
+
+
 _SMOOTH = Action("repair", {"name": "smooth", "strength": None})
 PLACEMENTS.register(
     PlacementKind(
         name="linear",
         order=12,
         does="Weights, and what linear layers read; everything between stays in float.",
-        function=layer_quantizer,
+        function=partial(layer_quantizer, "static", None),
         first=((_SMOOTH,), (Action("ranges", {"kind": "activation", "method": "minmax"}), _SMOOTH)),
     )
 )
@@ -108,7 +119,7 @@ PLACEMENTS.register(
         name="dynamic",
         order=13,
         does="As linear, with the range of each tensor that passes instead of one from calibration.",
-        function=partial(layer_quantizer, "dynamic"),
+        function=partial(layer_quantizer, "dynamic", None),
         first=((_SMOOTH,),),
     )
 )
@@ -116,8 +127,8 @@ PLACEMENTS.register(
     PlacementKind(
         name="weight-only",
         order=14,
-        does=f"Weights alone, with a step for {GROUP} inputs.",
-        function=partial(layer_quantizer, "float", GROUP),
+        does=f"Weights alone, with a step for {GROUP} inputs; weight-only?group_size=64: for 64.",
+        function=weight_only,
         first=((Action("repair", {"name": "smooth", "strength": None, "weights": 4}),),),
         judged_at=(4, 8),
     )

@@ -20,7 +20,7 @@ from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import entry_of
 from bitwright.graph.placement import Placement, place
-from bitwright.registry import Descriptor, Registry
+from bitwright.registry import Descriptor, Registry, parsed
 from bitwright.values import Scheme
 from bitwright.values.recipe import Action
 
@@ -135,7 +135,9 @@ def placed_by(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlacementKind(Descriptor):
-    """A function ``() -> PT2E Quantizer``, which says where the sites are and how they are quantized.
+    """A function that gives a PT2E ``Quantizer``, which says where the sites are and how they are quantized.
+
+    What the function takes are options, all with a default: ``"weight-only?group_size=64"``.
 
     Attributes:
         beside: placements that the main job measures beside this one on networks made of linear layers, of which it
@@ -144,7 +146,7 @@ class PlacementKind(Descriptor):
         judged_at: bits of weights and activations at which all this is measured.
     """
 
-    function: Callable[[], Any]
+    function: Callable[..., Any]
     beside: tuple[str, ...] = ()
     first: tuple[tuple[Action, ...], ...] = ()
     judged_at: tuple[int, int] = (8, 8)
@@ -156,16 +158,24 @@ PLACEMENTS: Registry[PlacementKind] = Registry(
 """What ``--quantizer`` names."""
 
 
+def placement_kind(quantizer: Any) -> PlacementKind | None:
+    """What a text of :func:`named_quantizer` names; None for a quantizer that is an object."""
+    found: PlacementKind | None = PLACEMENTS.get(parsed(quantizer)[0]) if isinstance(quantizer, str) else None
+    return found
+
+
 def named_quantizer(name: str) -> Any:
-    """A quantizer by the name that job files use, one of :data:`PLACEMENTS`.
+    """A quantizer by the name that job files use, one of :data:`PLACEMENTS`, or with options of its function.
 
     Raises:
-        InvalidInput: there is none of this name.
+        InvalidInput: there is none of this name, or it has no such option.
         MissingExtra: the backend's package is not installed.
     """
+    name, options = parsed(name)
     placement = PLACEMENTS[name]  # outside of quiet(): a package that cannot be used is reported
+    placement.check_options("quantizer", options)
     with quiet():
-        return placement.function()
+        return placement.function(**options)
 
 
 def _x86() -> Any:

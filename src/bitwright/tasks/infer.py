@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitwright.errors import InvalidInput, nearest
+from bitwright.errors import InvalidInput
 from bitwright.graph.batches import iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.outputs import flatten
+from bitwright.registry import check_options, parsed
 from bitwright.tasks.base import TASKS, Loss, Metric, Task
 from bitwright.tasks.classification import Classification, check_classes
 from bitwright.tasks.dense import Dense
@@ -75,28 +75,10 @@ def named_task(text: str, load: Callable[[str, str], Any] | None = None) -> Task
         text: of the user.
         load: (``"module:function"``, name of the option) -> what it names.
     """
-    name, _, query = text.partition("?")
+    name, options = parsed(text, load)
     kind = TASKS[name]
-    known = _options(kind)
-    options: dict[str, Any] = {}
-    for part in query.split("&") if query else ():
-        key, equals, value = part.partition("=")
-        if key not in known or not equals:
-            raise InvalidInput(
-                f"the task '{name}' has no option '{part}'{nearest(key, known)} (known: {', '.join(known) or 'none'})"
-            )
-        options[key] = load(value, key) if load is not None and ":" in value else _plain(value)
+    check_options(f"task '{name}'", dict.fromkeys(_options(kind)), options)
     return kind(**options)
-
-
-def _plain(value: str) -> Any:
-    """``"255"``, ``"0.3"`` and ``"false"`` as what they are; the rest as text."""
-    if value in ("true", "false"):
-        return value == "true"
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(value)
-    return value
 
 
 def _options(kind: type[Task]) -> list[str]:
