@@ -25,7 +25,7 @@ WORDS: dict[Any, str] = {
     Callable: "a function",
     Iterable: "a list",
     Sequence: "a list",
-    tuple: "a tuple",
+    tuple: "a list",
     list: "a list",
     Mapping: "a dictionary",
     dict: "a dictionary",

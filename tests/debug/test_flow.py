@@ -266,7 +266,7 @@ def test_bad_input_is_one_line(graph, digits_task):
         debug(graph, digits_task, -1)
     with pytest.raises(InvalidInput, match="got 'adarond'; did you mean 'adaround'"):
         debug(graph, digits_task, repairs=("adarond",))
-    with pytest.raises(InvalidInput, match="repairs must be a list of names, got the text 'cle'"):
+    with pytest.raises(InvalidInput, match="repairs must be a dictionary, a list or None, got the text 'cle'"):
         debug(graph, digits_task, repairs="cle")
     with pytest.raises(InvalidInput, match="the target is float everywhere"):
         debug(graph, digits_task, weights=None, activations=None)

@@ -156,8 +156,6 @@ def with_data(task: Task | None) -> Task:
 def _checked_repairs(
     repairs: Mapping[str, Mapping[str, Any]] | tuple[str, ...] | None,
 ) -> dict[str, Mapping[str, Any]]:
-    if isinstance(repairs, str):
-        raise InvalidInput(f"repairs must be a list of names, got the text '{repairs}'")
     known = [repair.name for repair in flow_repairs()]
     chosen = known if repairs is None else repairs
     found = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen, {})

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitwright.arguments import checked
 from bitwright.cost import costs_for, parse_budgets
 from bitwright.errors import InvalidData, InvalidInput, nearest
 from bitwright.files import write_atomically
@@ -37,6 +38,7 @@ SHOWN = 6
 Progress = Callable[[int, int], None]
 
 
+@checked
 def gmpq(
     graph: Graph,
     task: Task,
