@@ -83,7 +83,10 @@ def is_a(value: Any, kind: Any) -> bool:
         return False
     if isinstance(value, Mapping) and len(inner) == 2:
         return all(is_a(key, inner[0]) and is_a(entry, inner[1]) for key, entry in value.items())
-    return not (lists and inner and isinstance(value, Sized)) or all(is_a(entry, inner[0]) for entry in value)
+    if not (lists and inner and isinstance(value, Sized)):
+        return True
+    entries: Iterable[Any] = value  # type: ignore[assignment]
+    return all(is_a(entry, inner[0]) for entry in entries)
 
 
 def _is_protocol(kind: Any, which: str = "") -> bool:
