@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bitwright.arguments import checked
 from bitwright.behavior.indicators import INDICATORS
 from bitwright.errors import InvalidInput
 from bitwright.runtimes.runtime import RUNTIMES
@@ -23,6 +24,7 @@ METADATA = "bitwright.guard"
 """Under which a file holds its guard, as JSON."""
 
 
+@checked
 def add_guard(path: str | Path, guard: Guard, runtime: str = DEFAULTS.runtime) -> None:
     """Write a guard into the metadata of an exported file; its network stays as it is.
 
