@@ -101,6 +101,7 @@ def test_every_section_is_there_in_order(report: RunReport, without_plotly: None
         "88.0% [86.0, 90.0] top-1 (float 90.0%, −2.0 points [−3.0, −1.0]), 5 x smaller, 5 x fewer bit operations",
         "data.calibration digits",
         "slower than float: 1.20 x the float latency at batch 32",
+        "1 4.00 ms 2.00 ms 0.50 x the float latency 32 25.0 ms 30.0 ms 1.20 x the float latency",
         "3 sites at 3 bits are stored as 4-bit",
         "capture 500 ms search 1 min 15 s",
         "Calibrated on few inputs.",

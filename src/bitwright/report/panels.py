@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bitwright.cost import FLOAT_BITS, Cost, headline_costs
 from bitwright.report import format as text
@@ -86,7 +87,6 @@ class SitesPanel:
         weight_stages, activation_stages: the sites grouped by the part of the network that they belong to.
         mean_weight_bits: weighted by the number of elements, float counted as 32; None without weight sites.
         mean_activation_bits: the same for activations.
-        counts: (kind, bits, number of sites), kinds in order, most bits first.
     """
 
     policy: str
@@ -95,30 +95,6 @@ class SitesPanel:
     activation_stages: tuple[Stage, ...]
     mean_weight_bits: float | None
     mean_activation_bits: float | None
-    counts: tuple[tuple[str, int | None, int], ...]
-
-
-@dataclass(frozen=True)
-class SensitivityPanel:
-    """One method's table, ready to draw.
-
-    Attributes:
-        kinds: of each site, ``""`` for sites that the graph does not have.
-        start: the width that is shown first.
-        doubts: why each site is not trusted; ``""`` for the others.
-    """
-
-    method: str
-    unit: str
-    samples: int
-    notes: tuple[str, ...]
-    sites: tuple[str, ...]
-    kinds: tuple[str, ...]
-    bits: tuple[int, ...]
-    start: int
-    harm: tuple[tuple[float, ...], ...]
-    standard_error: tuple[tuple[float, ...], ...] | None
-    doubts: tuple[str, ...]
 
 
 def others(verdict: Verdict) -> list[Figure]:
@@ -271,15 +247,7 @@ def sites_panel(sites: Sites, policy: Policy = FLOAT) -> SitesPanel:
         SiteRow(i, s.name, s.kind, s.operation, s.shape, s.numel, s.scheme.words, policy[s.name])
         for i, s in enumerate(sites)
     )
-    kinds: dict[str, list[SiteRow]] = {"weight": [], "activation": []}
-    for row in rows:
-        kinds[row.kind].append(row)
-    counts = [
-        (kind, bits, sum(row.bits == bits for row in members))
-        for kind, members in kinds.items()
-        for bits in sorted({row.bits for row in members}, key=lambda b: -FLOAT_BITS if b is None else -b)
-    ]
-    weights, activations = kinds["weight"], kinds["activation"]
+    weights, activations = ([row for row in rows if row.kind == kind] for kind in ("weight", "activation"))
     return SitesPanel(
         policy.name or "chosen policy",
         rows,
@@ -287,7 +255,6 @@ def sites_panel(sites: Sites, policy: Policy = FLOAT) -> SitesPanel:
         stages([row.name for row in activations], [row.position for row in activations]),
         mean_bits(sites.weights, policy),
         mean_bits(sites.activations, policy),
-        tuple(counts),
     )
 
 
@@ -296,19 +263,14 @@ def start_width(bits: Sequence[int]) -> int:
     return 4 if 4 in bits else bits[(len(bits) - 1) // 2]
 
 
-def sensitivity_panel(table: SensitivityTable, sites: Sites | None = None) -> SensitivityPanel:
-    """A sensitivity table as plain tuples."""
+def sensitivity_panel(table: SensitivityTable, sites: Sites) -> dict[str, Any]:
+    """A sensitivity table as plain data; kinds and doubts are ``""`` for sites that have none."""
     errors = table.standard_error
-    return SensitivityPanel(
-        table.method,
-        table.unit,
-        table.samples,
-        table.notes,
-        table.sites,
-        tuple(sites[name].kind if sites is not None and name in sites else "" for name in table.sites),
-        table.bits,
-        start_width(table.bits),
-        tuple(tuple(float(v) for v in row) for row in table.harm),
-        None if errors is None else tuple(tuple(float(v) for v in row) for row in errors),
-        tuple(table.doubts.get(name, "") for name in table.sites),
-    )
+    return {
+        **{name: getattr(table, name) for name in ("method", "unit", "samples", "notes", "sites", "bits")},
+        "start": start_width(table.bits),
+        "harm": table.harm.tolist(),
+        "standard_error": None if errors is None else errors.tolist(),
+        "kinds": [sites[name].kind if name in sites else "" for name in table.sites],
+        "doubts": [table.doubts.get(name, "") for name in table.sites],
+    }

@@ -53,13 +53,10 @@ class MeasuredRow:
 
 @dataclass(frozen=True)
 class StepPanel:
-    """One step in words and figures."""
+    """One step with its figures as text."""
 
-    number: int
-    title: str
+    step: Step
     state: str
-    rule: str
-    conclusion: str
     cost: str
     distance: str
     rows: tuple[MeasuredRow, ...]
@@ -73,12 +70,8 @@ class StepPanel:
 class DebugPanel:
     """The whole flow."""
 
-    headline: str
-    notes: tuple[str, ...]
     boxes: tuple[Box, ...]
     steps: tuple[StepPanel, ...]
-    recipe: str
-    actions: tuple[str, ...]
     cost: str
 
 
@@ -86,15 +79,8 @@ def debug_panel(findings: Findings) -> DebugPanel:
     """What the page of a debugging flow shows."""
     taken = {step.number: step for step in findings.steps}
     boxes = tuple(_box(number, title, taken.get(number)) for number, title in enumerate(TITLES, start=1))
-    return DebugPanel(
-        findings.recommendation,
-        findings.notes,
-        boxes,
-        tuple(_step(step) for step in findings.steps),
-        findings.recipe.to_json(),
-        tuple(str(action) for action in findings.recipe.actions),
-        _cost(findings.seconds, sum(step.passes for step in findings.steps)),
-    )
+    passes = sum(step.passes for step in findings.steps)
+    return DebugPanel(boxes, tuple(_step(step) for step in findings.steps), _cost(findings.seconds, passes))
 
 
 def _state(step: Step) -> str:
@@ -135,11 +121,8 @@ def _step(step: Step) -> StepPanel:
             told.append(f"{decided.measure.word} {text.percent(decided.value.value)}")
         verdict = f"On the evaluation data: {', '.join(told)}."
     return StepPanel(
-        step.number,
-        step.title,
+        step,
         _state(step),
-        step.rule,
-        step.conclusion,
         _cost(step.seconds, step.passes),
         text.heading(step.measure),
         tuple(measured_row(row) for row in step.measured) if step.sweep is None or step.number != 5 else (),

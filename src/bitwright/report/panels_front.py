@@ -59,8 +59,7 @@ class FrontPanel:
 
     Attributes:
         points: ascending cost.
-        metric: the cost of the horizontal axis.
-        axis: its name with unit, e.g. ``"Size (KB)"``.
+        axis: the cost of the horizontal axis with its unit, e.g. ``"Size (KB)"``.
         divisor: what to divide costs by to be in that unit.
         logarithmic: the costs span more than a factor of 8.
         method, unit: of the predictions.
@@ -71,7 +70,6 @@ class FrontPanel:
     """
 
     points: tuple[FrontPoint, ...]
-    metric: str
     axis: str
     divisor: float
     logarithmic: bool
@@ -155,7 +153,6 @@ def front_panel(
     selected = next((i for i, p in enumerate(points) if p.role == "chosen"), len(points) // 2)
     return FrontPanel(
         points=tuple(points),
-        metric=front.cost,
         axis=f"{name} ({unit})" if unit else name,
         divisor=divisor,
         logarithmic=bool(costs) and max(costs) > 8 * min(costs),

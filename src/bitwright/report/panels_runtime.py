@@ -36,21 +36,10 @@ class ParityPanel:
 
 
 @dataclass(frozen=True)
-class LatencyRow:
-    """Median times of one batch size; ``ratio`` is quantized / float in the same runtime."""
-
-    batch: int
-    float_text: str
-    quantized_text: str
-    ratio: float
-    verdict: str
-
-
-@dataclass(frozen=True)
 class LatencyPanel:
     """Times against float, one plain sentence, and the operations that the runtime ran in float."""
 
-    rows: tuple[LatencyRow, ...]
+    rows: tuple[Latency, ...]
     sentence: str
     unfused: tuple[str, ...]
 
@@ -103,26 +92,16 @@ def _figure(figure: Figure) -> str:
 
 def latency_panel(latency: Sequence[Latency]) -> LatencyPanel:
     """Times against float; says plainly when the quantized file is slower."""
-    rows = tuple(
-        LatencyRow(
-            item.batch,
-            text.duration(item.float_seconds),
-            text.duration(item.seconds),
-            item.ratio,
-            f"{item.ratio:.2f} x the float latency",
-        )
-        for item in latency
-    )
-    slower = [row for row in rows if round(row.ratio, 2) > 1]
+    slower = [row for row in latency if round(row.ratio, 2) > 1]
     unfused = tuple(dict.fromkeys(name for item in latency for name in item.unfused))
-    told = " and ".join(f"{row.ratio:.2f} x the float latency at batch {row.batch}" for row in slower or rows)
-    if not rows:
+    told = " and ".join(f"{row.ratio:.2f} x the float latency at batch {row.batch}" for row in slower or latency)
+    if not latency:
         return LatencyPanel((), "", unfused)
     sentence = f"The quantized file is slower than float: {told}." if slower else f"The quantized file has {told}."
     if unfused:
         reason = ", which is the likely reason" if slower else ""
         sentence += f" {_operations(len(unfused))} not fused into integer kernels{reason}."
-    return LatencyPanel(rows, sentence, unfused)
+    return LatencyPanel(tuple(latency), sentence, unfused)
 
 
 def _operations(number: int) -> str:

@@ -90,7 +90,8 @@ def render_compare(reports: Sequence[RunReport], names: Sequence[str] | None = N
 
 def render_debug(findings: Findings, title: str = "model", command: str = "") -> str:
     """The flow chart with the path taken, every step with its figures, and the recipe, as a page that works offline."""
-    return _page("debug.html", _NO_PLOTS, plots=False, title=title, panel=debug_panel(findings), command=command)
+    panel = debug_panel(findings)
+    return _page("debug.html", _NO_PLOTS, plots=False, title=title, findings=findings, panel=panel, command=command)
 
 
 def render_sweep(on: Sweep, off: Sweep, title: str = "model") -> str:
@@ -166,6 +167,7 @@ def _page(template: str, data: Mapping[str, Any], *, plots: bool, **context: Any
         minus=_minus,
         unbroken=lambda sentence: re.sub(r"(\[[^],]*,) ", "\\1\N{NO-BREAK SPACE}", str(sentence)),
         percent=text.percent,
+        duration=text.duration,
         figure_value=lambda figure: text.interval(figure.measure, figure.value, unit=False),
         figure_change=lambda figure: text.change(figure, unit=False),
         significant=text.significant,

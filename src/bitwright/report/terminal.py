@@ -180,7 +180,9 @@ def latency_lines(latency: Sequence[Latency]) -> RenderableType:
         return Text("Latency was not measured.")
     lines = [panel.sentence]
     lines += [
-        f"Batch {row.batch}: median {row.float_text} in float, {row.quantized_text} quantized." for row in panel.rows
+        f"Batch {one.batch}: median {text.duration(one.float_seconds)} in float, "
+        f"{text.duration(one.seconds)} quantized."
+        for one in latency
     ]
     if panel.unfused:
         lines.append("Not in integers: " + ", ".join(panel.unfused))

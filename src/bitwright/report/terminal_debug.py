@@ -55,7 +55,7 @@ def findings_lines(findings: Findings) -> RenderableType:
     panel = debug_panel(findings)
     style = "bold green" if findings.outcome == "holds" else "bold dark_orange3"
     lines: list[RenderableType] = [Text(findings.recommendation, style=style)]
-    lines += [Text(f"  {i}. {action}") for i, action in enumerate(panel.actions, start=1)]
+    lines += [Text(f"  {i}. {action}") for i, action in enumerate(findings.recipe.actions, start=1)]
     lines += [Text(note, style="dim") for note in findings.notes]
     lines.append(Text(f"The whole flow: {panel.cost}.", style="dim"))
     return Group(*lines)
