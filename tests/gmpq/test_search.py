@@ -13,11 +13,12 @@ from torch import nn
 import bitwright as bw
 from bitwright.cost import costs_for
 from bitwright.errors import ImpossibleBudget, InvalidInput
-from bitwright.gmpq import Imitation, Searched, gmpq
+from bitwright.gmpq import Imitation, gmpq
 from bitwright.gmpq.search import _Work
 from bitwright.tasks import Classification
 from bitwright.train.feed import Feed
 from bitwright.values import Policy
+from bitwright.values.searched import Searched
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import typer
 
 from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
 
-_ORDER = (
-    "demo run sites sensitivity search evaluate debug repair qat sweep tensor behavior export report compare settings"
-)
+_ORDER = """
+    demo run sites sensitivity search evaluate debug repair qat gmpq
+    sweep tensor behavior export report compare settings
+"""
 COMMANDS: tuple[Callable[..., None], ...] = tuple(
     getattr(importlib.import_module(f"bitwright.cli.{name}"), name) for name in _ORDER.split()
 )

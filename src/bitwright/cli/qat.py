@@ -69,7 +69,7 @@ def qat(
     from bitwright.train.qat import check_settings
 
     check_settings(epochs, learning_rate, labels)
-    changes = _augmentation(augment)
+    changes = augmentation(augment)
     begin = begin_with(recipe, policy)
     added = actions(first, ()) if begin is None and split_names(first) else ()
     check_repairs((), added)
@@ -95,7 +95,7 @@ def qat(
     tell_files(job, fitted, files.TRAINING, "learned")
 
 
-def _augmentation(name: str) -> Any:
+def augmentation(name: str) -> Any:
     """What ``--augment`` names: None, ours for images, or a function of the user's."""
     from bitwright.cli.specs import load_function
     from bitwright.train.feed import mirrored_and_shifted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,22 @@ import torch
 from torch import Tensor
 
 from bitwright.arguments import checked
-from bitwright.cost import costs_for, parse_budgets
+from bitwright.cost import CostModel, costs_for, parse_budgets
 from bitwright.errors import InvalidData, InvalidInput, nearest
 from bitwright.files import write_atomically
 from bitwright.gmpq.attribution import Explainer, entropy, grouped, imitation_distance, normalized
 from bitwright.gmpq.capacity import SHAPES, ExpectedCost, lack_of_capacity
-from bitwright.gmpq.result import METHODS, Imitation, Round, Searched, Shown
+from bitwright.gmpq.head import with_head
+from bitwright.gmpq.imitation import METHODS, Imitation
 from bitwright.graph.graph import Graph
 from bitwright.quantizers.mixture import Mixture
 from bitwright.search import search
-from bitwright.search.front import Budgets
 from bitwright.store import content_key
 from bitwright.tasks.base import Answer, Task
 from bitwright.tasks.evaluate import evaluate, reference
 from bitwright.train.feed import Augment, Feed
-from bitwright.values import Policy, SensitivityTable
+from bitwright.values import Budget, Policy, SensitivityTable
+from bitwright.values.searched import Round, Searched, Shown
 
 WIDTHS = (2, 3, 4, 6)
 """The widths that GMPQ was published with."""
@@ -42,7 +43,7 @@ Progress = Callable[[int, int], None]
 def gmpq(
     graph: Graph,
     task: Task,
-    budget: Budgets = "bops=W4A4",
+    budget: str | Budget | Iterable[str | Budget] = "bops=W4A4",
     method: str | Imitation = "r-gmpq",
     *,
     widths: tuple[int, ...] = WIDTHS,
@@ -51,12 +52,14 @@ def gmpq(
     share_rate: float = 0.05,
     pressure: float = 3.0,
     labels: bool = True,
+    head: bool = False,
     augment: Augment | None = None,
     holdout: Any = None,
     measure_every: int = 1,
     checkpoint: str | Path | None = None,
     seed: int = 0,
     origin: str = "",
+    costs: Mapping[str, CostModel] | None = None,
     progress: Progress | None = None,
 ) -> Searched:
     """Search a policy by gradients: every site mixes several widths, and learns their shares.
@@ -80,6 +83,9 @@ def gmpq(
         share_rate: of the logarithms of the shares.
         pressure: weight of the expected cost above the budget, as a share of it.
         labels: bring down the loss against the targets; False: the distance to the float network's outputs.
+        head: the data is a proxy with classes of its own: a new last layer is learned for them first
+            (:func:`~bitwright.gmpq.head.with_head`), and ranges are set on this data. The policy is for the given
+            graph.
         augment: changes the inputs of a batch at random.
         holdout: batches that are not learned from, on which the policy is measured as the search goes on.
         measure_every: epochs from one such measurement to the next.
@@ -87,6 +93,7 @@ def gmpq(
             policy. It is removed at the end.
         seed: of everything that is drawn at random.
         origin: what the data is, for the policy's file.
+        costs: metric -> cost model, for those of another runtime than the default, and further ones.
         progress: called with (steps done, steps in all).
 
     Raises:
@@ -105,10 +112,11 @@ def gmpq(
     for name, count in (("epochs", epochs), ("measure_every", measure_every)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise InvalidInput(f"{name} must be a whole number of at least 1, got {count!r}")
+    if head:
+        graph = with_head(graph, task.calibration)
     feed = Feed(task.calibration, graph, seed, True, augment)
-    work = _Work(
-        graph, task, feed, budget, how, tuple(widths), epochs, (learning_rate, share_rate, pressure), labels, seed
-    )
+    rates = learning_rate, share_rate, pressure
+    work = _Work(graph, task, feed, budget, how, tuple(widths), epochs, rates, labels, seed, costs)
     name = method if isinstance(method, str) else "own"
     where = origin or f"{feed.samples:,} samples"
     work.policy(f"{work.name}", f"{name} on {where}, {epochs} epochs, seed {seed}")  # says at once if none fits
@@ -156,19 +164,20 @@ class _Work:
         graph: Graph,
         task: Task,
         feed: Feed,
-        budget: Budgets,
+        budget: str | Budget | Iterable[str | Budget],
         how: Imitation,
         widths: tuple[int, ...],
         epochs: int,
         rates: tuple[float, float, float],
         labels: bool,
         seed: int,
+        costs: Mapping[str, CostModel] | None = None,
     ) -> None:
         self.plain, self.task, self.feed, self.how = graph, task, feed, how
         self.widths, self.epochs, self.rates, self.seed = widths, epochs, rates, seed
         self.labels = labels and not feed.unlabelled
-        models = costs_for()
-        self.limits = parse_budgets(budget, graph.sites, models)  # type: ignore[arg-type]
+        self.models = models = {**costs_for(), **(costs or {})}
+        self.limits = parse_budgets(budget, graph.sites, models)
         self.name = ", ".join(limit.text for limit in self.limits)
         self.graph = graph.copy()
         self.mixtures = {name: Mixture(self.graph.quantizers[name], widths) for name in graph.sites.names}
@@ -200,7 +209,7 @@ class _Work:
         table = SensitivityTable(
             "gmpq", "-log share", tuple(self.mixtures), self.widths, harm, graph_hash=sites.graph_hash
         )
-        (found,) = search(sites, table, budgets=[self.limits])
+        (found,) = search(sites, table, budgets=[self.limits], costs=self.models)
         return replace(found.policy, name=name, origin=origin)
 
     def epoch(self, progress: Progress | None) -> None:
@@ -238,6 +247,7 @@ class _Work:
     def _step(self, inputs: tuple[Any, ...], targets: Any) -> tuple[float, float, float]:
         """One step; the means of loss, attribution and power."""
         count, task, pressure = len(inputs[0]), self.task, self.rates[2]
+        self.plain.check(inputs)
         compared, power = 0.0, 1.0
         if self.explainer is None:
             floats = self._float(inputs) if not self.labels else None

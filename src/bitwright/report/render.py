@@ -18,12 +18,14 @@ from bitwright.report.panels_behavior import behavior_panel
 from bitwright.report.panels_debug import debug_panel
 from bitwright.report.panels_front import front_panel, point_figures
 from bitwright.report.panels_runtime import latency_panel, parity_panel
+from bitwright.report.panels_searched import searched_panel
 from bitwright.report.panels_sweep import sweep_panel
 from bitwright.report.panels_tensor import tensor_panel
 from bitwright.report.run_report import RunReport
-from bitwright.values import FLOAT, Front
+from bitwright.values import FLOAT, Front, Sites, Verdict
 from bitwright.values.behavior import Behavior
 from bitwright.values.findings import Findings
+from bitwright.values.searched import Searched
 from bitwright.values.sweep import Sweep
 from bitwright.values.tensors import TensorView
 
@@ -109,6 +111,22 @@ def render_behavior(found: Behavior, title: str = "model", pictures: Sequence[st
     """
     panel = behavior_panel(found, pictures)
     return _page("behavior.html", _NO_PLOTS, plots=False, title=title, panel=panel)
+
+
+def render_searched(searched: Searched, sites: Sites, verdicts: Mapping[str, Verdict], title: str = "model") -> str:
+    """The course of a search by gradients, the bits of every site and attributions side by side.
+
+    Args:
+        searched: what was found.
+        sites: of the network.
+        verdicts: of policies on the evaluation data, by their names; the policy that was found last.
+        title: of the page.
+
+    Raises:
+        MissingExtra: Jinja2 is not installed.
+    """
+    panel = searched_panel(searched, sites, verdicts)
+    return _page("gmpq.html", _NO_PLOTS, plots=False, title=title, panel=panel)
 
 
 def render_tensors(views: Sequence[TensorView], title: str = "tensors", note: str = "") -> str:
