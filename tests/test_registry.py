@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bitwright.errors import InvalidInput
-from bitwright.registry import Descriptor, PluginWarning, Registry
+from bitwright.registry import Descriptor, PluginWarning, Registry, parsed
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,20 @@ def test_options_are_those_of_the_function() -> None:
     described.check_options("repair", ["amount"])
     with pytest.raises(InvalidInput, match=r"repair 'w' has no option 'amout'; did you mean 'amount'\? \(it has: amou"):
         described.check_options("repair", ["amout"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dense?ignore=1&ignore=2", r"option 'ignore' is given twice in 'dense\?ignore=1&ignore=2'"),
+        ("dense?ignore=", r"option 'ignore' in 'dense\?ignore=' needs a value: ignore=VALUE"),
+        ("dense?ignore", r"needs a value"),
+    ],
+)
+def test_an_option_has_one_value(text: str, message: str) -> None:
+    assert parsed("dense?ignore=255&label=x") == ("dense", {"ignore": 255, "label": "x"})
+    with pytest.raises(InvalidInput, match=message):
+        parsed(text)
 
 
 def test_the_registry_costs_no_import() -> None:

@@ -128,15 +128,23 @@ def parsed(text: str, load: Callable[[str, str], Any] | None = None) -> tuple[st
         load: (``"module:function"``, name of the option) -> what it names.
 
     Raises:
-        InvalidInput: an option without a value.
+        InvalidInput: an option without a value, or given twice.
     """
-    name, _, query = text.partition("?")
-    options: dict[str, Any] = {}
+    name, options = split_options(text)
+    return name, {key: load(value, key) if load and ":" in value else _plain(value) for key, value in options.items()}
+
+
+def split_options(text: str) -> tuple[str, dict[str, str]]:
+    """``"cifar10:DIR?limit=512"`` as ``("cifar10:DIR", {"limit": "512"})``; errors as for :func:`parsed`."""
+    name, _, query = text.strip().partition("?")
+    options: dict[str, str] = {}
     for part in query.split("&") if query else ():
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise InvalidInput(f"an option must have the form NAME=VALUE, got '{part}' in '{text}'")
-        options[key] = load(value, key) if load is not None and ":" in value else _plain(value)
+        key, _, value = part.partition("=")
+        if not value:
+            raise InvalidInput(f"option '{key}' in '{text}' needs a value: {key}=VALUE")
+        if key in options:
+            raise InvalidInput(f"option '{key}' is given twice in '{text}'")
+        options[key] = value
     return name, options
 
 

@@ -33,6 +33,7 @@ from bitwright.data.array_dataset import Preparation
 from bitwright.data.dataset import DataSets
 from bitwright.data.source import DATA
 from bitwright.errors import InvalidInput, nearest
+from bitwright.registry import split_options
 
 COMMON = ("limit", "shuffle", "mean", "std")
 
@@ -46,13 +47,13 @@ def load_data(spec: str) -> DataSets:
         InvalidData: the data itself is unusable.
         MissingExtra: the data needs a package that is not installed.
     """
-    text, _, query = spec.strip().partition("?")
+    text, given = split_options(spec)
     kind, colon, path = text.partition(":")
     if kind not in DATA:
         forms = ", ".join(source.form for source in DATA.values())
         raise InvalidInput(f"unknown data '{kind}'{nearest(kind, DATA)} (there are: {forms})")
     source = DATA[kind]
-    options = Options.parse(spec, query, (*COMMON, *source.options))
+    options = Options.of(spec, given, (*COMMON, *source.options))
     if not source.path and colon:
         raise InvalidInput(f"{kind} takes no path, got '{text}'")
     if source.path and not path:
@@ -72,20 +73,13 @@ class Options:
     values: dict[str, str]
 
     @classmethod
-    def parse(cls, spec: str, query: str, known: tuple[str, ...]) -> Options:
-        """The options of a spec, each of them known and given once."""
-        values: dict[str, str] = {}
-        for part in query.split("&") if query else ():
-            key, equals, value = part.partition("=")
+    def of(cls, spec: str, given: dict[str, str], known: tuple[str, ...]) -> Options:
+        """The options of a spec, each of them known."""
+        for key in given:
             if key not in known:
                 hint = nearest(key, known)
                 raise InvalidInput(f"unknown option '{key}' in '{spec}'{hint} (known: {', '.join(known)})")
-            if not equals or not value:
-                raise InvalidInput(f"option '{key}' in '{spec}' needs a value: {key}=VALUE")
-            if key in values:
-                raise InvalidInput(f"option '{key}' is given twice in '{spec}'")
-            values[key] = value
-        return cls(spec, values)
+        return cls(spec, given)
 
     def whole(self, key: str, default: int, least: int) -> int:
         """A whole number."""

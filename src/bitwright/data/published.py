@@ -25,6 +25,7 @@ from bitwright.data.dataset import Dataset
 from bitwright.data.imagefolder import ImageFolder, class_names
 from bitwright.data.load import COMMON, Options
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.registry import split_options
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Published = dict[str, dict[int, Dataset]]
@@ -39,11 +40,11 @@ def load_published(spec: str) -> Published:
         InvalidData: the folder holds something else.
         MissingExtra: Pillow is not installed, for image files.
     """
-    text, _, query = spec.strip().partition("?")
+    text, given = split_options(spec)
     kind, _, path = text.partition(":")
     if kind not in READERS:
         raise InvalidInput(f"published data must be one of {', '.join(f'{k}:DIR' for k in READERS)}, got '{spec}'")
-    options = Options.parse(spec, query, (*COMMON, "size", "resize"))
+    options = Options.of(spec, given, (*COMMON, "size", "resize"))
     folder = Path(path).expanduser()
     if not path or not folder.is_dir():
         raise InvalidInput(f"no folder at {path or 'the path'} (data '{spec}')")

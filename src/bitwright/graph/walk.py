@@ -227,10 +227,11 @@ def free(values: Values, step: Step) -> None:
 
 def unrounded(module: GraphModule) -> Hooks:
     """Hooks with which the float network runs, whatever the current policy is."""
-    return {node: _pass for node in module.graph.nodes if quantizer_at(module, node) or bias_at(module, node)}
+    return {node: let_through for node in module.graph.nodes if quantizer_at(module, node) or bias_at(module, node)}
 
 
-def _pass(call: Call) -> Any:
+def let_through(call: Call) -> Any:
+    """The hook with which a site, or a bias's quantizer, rounds nothing."""
     return call.args[0]
 
 

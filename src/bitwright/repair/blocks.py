@@ -17,7 +17,7 @@ from bitwright.graph.layers import Layer
 from bitwright.graph.operations import entry_of
 from bitwright.graph.places import activation_at
 from bitwright.graph.twins import Twins
-from bitwright.graph.walk import Call, Hook, Hooks, Walk
+from bitwright.graph.walk import Call, Hook, Hooks, Walk, let_through
 from bitwright.numerics.affine import Affine
 from bitwright.repair.rounding import OFFSET, STRETCH, Settings, regularizer_gradient, start_of
 from bitwright.repair.steps import full_step
@@ -221,17 +221,13 @@ def _distance(output: Tensor, target: Tensor, last: Layer) -> Tensor:
 def _runner(graph: Graph, twins: Twins, block: Block, round_inside: bool) -> Callable[[Tensor, Weights], Tensor]:
     """A function that runs the block with given weights and biases."""
     sites = () if round_inside else (node for node in block.nodes if activation_at(graph.module, node) is not None)
-    passed: Hooks = dict.fromkeys(sites, _unrounded)
+    passed: Hooks = dict.fromkeys(sites, let_through)
 
     def run(entering: Tensor, weights: Weights) -> Tensor:
         hooks = {**passed, **{node: _with_weight(*given) for node, given in weights.items()}}
         return twins.walk.between(block.start, block.end, entering, hooks)  # type: ignore[no-any-return]
 
     return run
-
-
-def _unrounded(call: Call) -> Any:
-    return call.args[0]
 
 
 def _with_weight(weight: Tensor, bias: Tensor | None) -> Hook:
