@@ -83,7 +83,8 @@ def keep_outputs(module: GraphModule, returns: tuple[str, ...]) -> tuple[str, ..
     marks = [torch.empty(0) if isinstance(value, Node) else None for value in last.args[0]]
     structure = tree_unflatten(marks, info.out_spec)
     nodes = {id(mark): value for mark, value in zip(marks, last.args[0], strict=True)}
-    known = {name: nodes[id(mark)] for name, mark in flatten(structure).items()}
+    named = {name: nodes[id(mark)] for name, mark in flatten(structure).items()}
+    known = {name: node for name, node in named.items() if value_of(node) is not None}  # the rest are sizes
     for name in returns:
         if name not in known:
             raise InvalidInput(
