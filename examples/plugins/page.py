@@ -18,10 +18,10 @@ HERE = Path(__file__).parent
 
 INTRODUCTION = """# Extending Bitwright
 
-A sensitivity method, a repair, a cost, a runtime, a data set, a placement, a quantizer, an indicator, a shift or a task
-of your own is one object in one file. Once it is registered, you can use it wherever you use Bitwright's own: in the
-Python functions, on the command line, in the search, in the debugging flow, in reports, recipes and the run store.
-Nothing in Bitwright has to be changed.
+A sensitivity method, a repair, a cost, a runtime, a data set, a placement, a quantizer, an indicator, a shift, a
+strategy of training or a task of your own is one object in one file. Once it is registered, you can use it wherever you
+use Bitwright's own: in the Python functions, on the command line, in the search, in the debugging flow, in reports,
+recipes and the run store. Nothing in Bitwright has to be changed.
 
 There are two ways to register one:
 
@@ -36,7 +36,7 @@ file `pyproject.toml` is much the same for all of them; this is the repair's:
 {project}```
 
 `bitwright.testing` has a contract for each kind: a base class whose tests pytest runs on your object. Bitwright's own
-methods, repairs, costs, runtimes, data sets, placements, indicators and shifts pass the same contracts:
+methods, repairs, costs, runtimes, data sets, placements, indicators, shifts and strategies pass the same contracts:
 
 ```py
 from bitwright.testing import RepairContract
@@ -49,8 +49,8 @@ class TestShrink(RepairContract):
 ```
 
 {kinds}
-Methods, repairs, costs, data sets, placements, quantizers, indicators and shifts have these fields; those that a kind
-has beside them follow its example:
+Methods, repairs, costs, data sets, placements, quantizers, indicators, shifts and strategies have these fields; those
+that a kind has beside them follow its example:
 
 {fields}
 """
@@ -109,6 +109,12 @@ KINDS = {
         "bitwright.behavior.SHIFTS",
         "bitwright.behavior.shift:Shift",
         "bitwright behavior --shifts occlusion ...",
+    ),
+    "strategy": (
+        "strategies",
+        "bitwright.train.STRATEGIES",
+        "bitwright.train.strategy:Strategy",
+        "bitwright qat --strategy noisy?share=0.2 ...",
     ),
     "task": ("tasks", "bitwright.tasks.TASKS", "bitwright.tasks.base:Task", "bitwright run --task ordinal ..."),
 }

@@ -42,6 +42,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "repair": "bitwright.repair.descriptor:REPAIRS",
         "runtime": "bitwright.runtimes.runtime:RUNTIMES",
         "shift": "bitwright.behavior.shift:SHIFTS",
+        "strategy": "bitwright.train.strategy:STRATEGIES",
         "task": "bitwright.tasks.base:TASKS",
     }
 )

@@ -67,7 +67,19 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_there_is_one_short_file_for_each_kind() -> None:
-    kinds = {"method", "repair", "cost", "runtime", "data", "quantizer", "placement", "indicator", "shift", "task"}
+    kinds = {
+        "method",
+        "repair",
+        "cost",
+        "runtime",
+        "data",
+        "quantizer",
+        "placement",
+        "indicator",
+        "shift",
+        "strategy",
+        "task",
+    }
     assert {project.parent.name for project in PLUGINS} == kinds
     for project in PLUGINS:
         (module,) = project.parent.glob("*.py")
@@ -87,6 +99,7 @@ def test_each_keeps_the_contract_of_its_kind(used: dict[str, Any]) -> None:
         "placement": 4,
         "indicator": 3,
         "shift": 5,
+        "strategy": 5,
     }
 
 
@@ -114,7 +127,7 @@ def test_each_works_on_the_command_line(used: dict[str, Any]) -> None:
     seen = used["commands"]
     codes = {name: found[0] for name, found in seen.items() if isinstance(found, list)}
     assert codes.pop("debug") in (0, 3, 4), seen["debug"]  # of a target that holds, is undecided, or fails
-    commands = ("settings", "list", "shifts", "run", "repair", "behavior", "export")
+    commands = ("settings", "list", "shifts", "run", "repair", "behavior", "qat", "export")
     assert codes == {**dict.fromkeys(commands, 0), "refused": 2}, seen
     words = seen["settings"][1]
     for name in ("relative-error", "traffic", "edge-signed", "onnx-reference", "csv:FILE", "ordinal"):

@@ -27,6 +27,7 @@ from bitwright.repair import REPAIRS
 from bitwright.runtimes import RUNTIMES
 from bitwright.sensitivity import METHODS
 from bitwright.tasks import TASKS
+from bitwright.train import STRATEGIES
 from bitwright.values import Scheme, Site
 
 NETWORK = """
@@ -107,6 +108,7 @@ def contracts() -> dict[str, int]:
         "quantizer": kept(testing.QuantizerContract, make=power_of_two),
         "indicator": kept(testing.IndicatorContract, make=lambda _: INDICATORS["runner-up"]),
         "shift": kept(testing.ShiftContract, make=lambda _: SHIFTS["occlusion"]),
+        "strategy": kept(testing.StrategyContract, make=lambda _: STRATEGIES["noisy"]),
         "task": kept(testing.TaskContract, make=lambda _: TASKS["ordinal"](), answers=answers),
     }
     return {name: len(tests) for name, tests in found.items()}
@@ -170,6 +172,7 @@ def commands() -> dict[str, Any]:
         "repair": command("repair", "shrink,put", *model, "--set", "put.quantizer=power-of-two", "--policy", "W4A6"),
         "behavior": command("behavior", *model, "--policy", "W2A2", "--shifts", "none", "--output", "behavior"),
         "export": command("export", *model, "--recipe", "out/recipe.json", "--runtime", "onnx-reference"),
+        "qat": command("qat", *model, "--strategy", "noisy?share=0.2", "--first", "none", "--epochs", "1"),
         "debug": command("debug", *model, *target),
     }
     files = {name: (Path("out") / name).read_text() for name in ("report.html", "front.json", "recipe.json")}

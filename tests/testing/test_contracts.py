@@ -17,6 +17,7 @@ from bitwright.graph.pt2e import PLACEMENTS, named_quantizer
 from bitwright.repair import REPAIRS
 from bitwright.runtimes import RUNTIMES
 from bitwright.sensitivity import METHODS
+from bitwright.train import STRATEGIES
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "adaround": {"iterations": 5},
@@ -39,6 +40,9 @@ globals().update(
     contracts(testing.IndicatorContract, {name: (lambda name=name: INDICATORS[name]) for name in INDICATORS})
 )
 globals().update(contracts(testing.ShiftContract, {name: (lambda name=name: SHIFTS[name]) for name in SHIFTS}))
+globals().update(
+    contracts(testing.StrategyContract, {name: (lambda name=name: STRATEGIES[name]) for name in STRATEGIES})
+)
 globals().update(contracts(testing.MethodContract, {name: (lambda name=name: METHODS[name]) for name in METHODS}))
 globals().update(
     contracts(testing.RepairContract, {name: (lambda name=name: REPAIRS[name]) for name in REPAIRS}, options=OPTIONS)

@@ -69,8 +69,7 @@ def test_what_was_learned_computes_the_same_once_it_is_handed_over(digits_graph,
         for bias in learner.biases:
             bias.move.add_(torch.randn(bias.move.shape, generator=generator))
     assert learner.biases
-    learner.shorten()
-    learner.refresh()
+    learner.settle(())
     expected = outputs(digits_graph, batches)
     learner.finish()
     assert torch.equal(outputs(digits_graph, batches), expected)

@@ -29,6 +29,16 @@ Augment = Annotated[
     str,
     typer.Option("--augment", metavar="NAME", help="images: mirror and shift them at random; or module:function."),
 ]
+Strategy = Annotated[
+    str, typer.Option("--strategy", metavar="NAME", help="What a step does with a batch, e.g. mixup?alpha=0.4.")
+]
+Patience = Annotated[
+    int | None,
+    typer.Option("--patience", metavar="N", min=1, help="Stop after N epochs that are no better on held-out samples."),
+]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="NAME", help="bf16: compute in bfloat16 where that is safe; or no.")
+]
 First = Annotated[
     str, typer.Option("--first", metavar="LIST", help="Repairs to start from; none for the plain network.")
 ]
@@ -44,6 +54,9 @@ def qat(
     learning_rate: Rate = 0.01,
     labels: Labels = 0.0,
     augment: Augment = "",
+    strategy: Strategy = "standard",
+    patience: Patience = None,
+    precision: Precision = "no",
 ) -> None:
     """Train a quantized network (QAT) so that it does what the float network does.
 
@@ -67,8 +80,10 @@ def qat(
     from bitwright.flow.training import train_policy
     from bitwright.store import folder as files
     from bitwright.train.qat import check_settings
+    from bitwright.train.strategy import named_strategy
 
-    check_settings(epochs, learning_rate, labels)
+    check_settings(epochs, learning_rate, labels, patience)
+    named_strategy(strategy)
     changes = augmentation(augment)
     begin = begin_with(recipe, policy)
     added = actions(first, ()) if begin is None and split_names(first) else ()
@@ -87,6 +102,9 @@ def qat(
             learning_rate=learning_rate,
             labels=labels,
             augment=changes,
+            strategy=strategy,
+            patience=patience,
+            precision=precision,
         )
         sites = session.sites
         fitted = found.recipe.save(job.output / files.RECIPE)

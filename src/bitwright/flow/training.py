@@ -8,7 +8,7 @@ from typing import Any
 
 from bitwright.repair import functions_of
 from bitwright.session import Session
-from bitwright.train import Trained, qat
+from bitwright.train import STRATEGIES, Trained, qat
 from bitwright.values import Verdict
 from bitwright.values.fitted import Fitted
 from bitwright.values.json import Value
@@ -43,7 +43,7 @@ def train_policy(session: Session, begin: Recipe, checkpoint: Path | None = None
         session: the plain one.
         begin: the policy, with the repairs to start from.
         checkpoint: a file for the state after each epoch.
-        settings: of :func:`bitwright.train.qat`: epochs, learning_rate, labels, augment.
+        settings: of :func:`bitwright.train.qat`: epochs, learning_rate, labels, augment, strategy, ...
     """
     first = session.under(begin)
     plain_options = {key: value for key, value in settings.items() if isinstance(value, (int, float, str))}
@@ -74,7 +74,13 @@ def train_policy(session: Session, begin: Recipe, checkpoint: Path | None = None
         assert fitted is not None
         return {"done": Training(last.recipe, course, **verdicts).to_dict(), "fitted": fitted.to_dict()}
 
-    functions = [*functions_of(begin.actions), qat, *(value for value in settings.values() if callable(value))]
+    strategy = STRATEGIES[str(settings.get("strategy", "standard")).partition("?")[0]].function
+    functions = [
+        *functions_of(begin.actions),
+        qat,
+        strategy,
+        *(value for value in settings.values() if callable(value)),
+    ]
     found = first.remember("training", compute, settings=dict(action.options), functions=functions)
     done = Training.from_dict(found["done"])
     return replace(done, recipe=done.recipe.with_fitted(Fitted.from_dict(found["fitted"])))

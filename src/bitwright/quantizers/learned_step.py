@@ -117,6 +117,16 @@ class LearnedStep(Quantizer):
         self.log_step.requires_grad_(False)
         self._short = True
 
+    @torch.no_grad()
+    def rescale(self, factors: Tensor) -> None:
+        """Multiply the steps and with them all values, so that the integers stay; (channels,), one for each step."""
+        factors = factors.reshape(self.first.shape)
+        if self.moves is not None:
+            place = self.weight / self._spread(self.first)
+            self.moves.add_(place - place / self._spread(factors))
+        self.first.mul_(factors)
+        self.reset()
+
     def quantize(self, tensor: Tensor, bits: int) -> Tensor:
         """Round to the learned grid, with LSQ's gradients."""
         grid = self.grid(bits).to(tensor.device)
@@ -203,9 +213,7 @@ class _Rounded(torch.autograd.Function):
             passed = torch.ops.aten.hardtanh_backward(gradient, tensor, low, high)
             if not ctx.needs_input_grad[1]:
                 return passed, None, None
-            found = torch.dot(gradient.reshape(-1), result.reshape(-1)) - torch.dot(
-                passed.reshape(-1), tensor.reshape(-1)
-            )
+            found = _dot(gradient, result) - _dot(passed, tensor)
             return passed, found.reshape(grid.scale.shape), None
         size = grid.group_size
         gradient, tensor, result = (
@@ -215,3 +223,11 @@ class _Rounded(torch.autograd.Function):
         passed = gradient * ((tensor > low) & (tensor < high))
         step = (gradient * result - passed * tensor).sum_to_size(grid.scale.shape)
         return (passed if size is None else unblocked(passed, ctx.saved_tensors[0].shape)), step, None
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """The sum of products, in float32 at least: without copies where both lie in memory in the same dense order."""
+    order = sorted(range(one.dim()), key=one.stride, reverse=True)
+    one, other = (each.permute(order).reshape(-1) for each in (one, other))
+    # torch's dot of bfloat16 numbers is a loop over them.
+    return torch.dot(*(each.float() if each.itemsize < 4 else each for each in (one, other)))

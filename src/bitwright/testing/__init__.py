@@ -9,6 +9,7 @@ from bitwright.testing.quantizers import QuantizerContract
 from bitwright.testing.repairs import RepairContract
 from bitwright.testing.runtimes import RuntimeContract
 from bitwright.testing.shifts import ShiftContract
+from bitwright.testing.strategies import StrategyContract
 from bitwright.testing.tasks import TaskContract
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "RepairContract",
     "RuntimeContract",
     "ShiftContract",
+    "StrategyContract",
     "TaskContract",
 ]

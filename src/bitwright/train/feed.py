@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -97,6 +97,15 @@ class Feed:
             raise InvalidData("batches are empty: training needs at least one batch")
         whole = tuple(torch.cat(parts) for parts in zip(*inputs, strict=True))
         return whole, None if targets[0] is None else torch.cat(targets)
+
+
+def picked(targets: Any, order: Tensor) -> Any:
+    """The targets of some samples of a batch, in this order; what belongs to no sample stays."""
+    if isinstance(targets, Tensor) and targets.dim() > 0:
+        return targets[order]
+    if isinstance(targets, Mapping):
+        return {name: picked(value, order) for name, value in targets.items()}
+    return [targets[i] for i in order.tolist()] if isinstance(targets, list) else targets
 
 
 def mirrored_and_shifted(inputs: tuple[Any, ...], pixels: int = 4) -> tuple[Any, ...]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bitwright.errors import InvalidInput
 from bitwright.graph.graph import Graph
-from bitwright.graph.layers import bias_tensor, layers_of
+from bitwright.graph.layers import Layer, bias_tensor, layers_of
+from bitwright.graph.walk import Walk
 from bitwright.quantizers.base import Quantizer
-from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.quantizers.learned_step import LearnedStep
+from bitwright.train.biases import LearnedBias
+from bitwright.train.norms import LiveNorm, Statistics
+from bitwright.train.workers import Workers
 
 
 class Learner:
@@ -25,13 +29,19 @@ class Learner:
 
     Args:
         graph: calibrated, perhaps repaired; its policy is the one that is trained.
+        live: whether convolutions get a live batch norm, see :mod:`bitwright.train.norms`.
+        workers: who shares the batches.
+
+    Attributes:
+        settled: whether steps and norms are as they stay, see :meth:`settle`.
 
     Raises:
         InvalidInput: a quantizer that takes no grids stands at one of the sites.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, live: bool = False, workers: Workers | None = None) -> None:
         self.graph, self.policy = graph, graph.policy
+        self._workers = workers or Workers()
         self._before: dict[str, Quantizer] = {}
         for name in self.policy.bits:
             stands = graph.quantizers[name]
@@ -41,9 +51,74 @@ class Learner:
                 )
             self._before[name] = stands
         self.learned = {name: _learned(self._before[name], bits) for name, bits in self.policy.bits.items()}
-        rounded = [(bias, own, self.policy[bias.weight_site]) for bias, own in _biases(graph)]
-        self.biases = [LearnedBias(bias, own, bits, self.learned) for bias, own, bits in rounded if bits is not None]
+        self.settled = False
+        self.biases: list[LearnedBias] = []
+        self.norms: list[LiveNorm] = []
+        used = Counter(layer.weight.site.name for layer in layers_of(graph))
+        for layer, own in _biased(graph):
+            name = layer.weight.site.name
+            if name not in self.learned or layer.bias is None:
+                continue
+            self.biases.append(LearnedBias(layer.bias, own, self.learned[name].width, self.learned))
+            if live and used[name] == 1 and LiveNorm.fits(layer, self.learned[name]):
+                self.norms.append(LiveNorm(layer.node, self.learned[name], self.biases[-1], self._workers))
+        self._walk = Walk(graph.module)
         self.put(self.learned)
+
+    def __call__(self, inputs: tuple[Any, ...]) -> Any:
+        """The outputs of the network that is trained."""
+        self._refresh()
+        return self._walk(inputs, {norm.node: norm for norm in self.norms}) if self.norms else self.graph(*inputs)
+
+    def begin(self, batches: Iterable[tuple[Any, ...]]) -> None:
+        """Have the live norms give outputs the mean and spread that they have on these inputs."""
+        self._estimate(batches, acting=False)
+        for norm in self.norms:
+            norm.begin()
+
+    @torch.no_grad()
+    def _estimate(self, batches: Iterable[tuple[Any, ...]], acting: bool = True) -> None:
+        """Take the statistics of the live norms from some inputs, with the norms acting or not."""
+        if not self.norms:
+            return
+        seen = {norm.node: Statistics(norm, acting) for norm in self.norms}
+        self._refresh()
+        for inputs in batches:
+            own = self._workers.own(len(inputs[0])).to(inputs[0].device)
+            with self._workers.precision():
+                self._walk(tuple(value[own] for value in inputs), seen)
+        for one in seen.values():
+            one.take()
+
+    def _fold(self) -> None:
+        for norm in self.norms:
+            norm.fold()
+        self.norms = []
+        self.graph.apply(self.policy)
+        self._refresh()
+
+    @contextlib.contextmanager
+    def folded(self, batches: Iterable[tuple[Any, ...]]) -> Iterator[None]:
+        """The graph itself computes what is learned, with norms as they are on these inputs; then it goes on."""
+        norms, state = self.norms, self.state() if self.norms else {}
+        self._estimate(batches)
+        self._fold()
+        yield
+        if norms:
+            self.norms = norms
+            self.load(state)
+
+    def settle(self, batches: Iterable[tuple[Any, ...]]) -> None:
+        """Fold the norms as they are on these inputs, and take steps that runtimes represent exactly.
+
+        Both stay from now on; weights and biases are learned on.
+        """
+        self._estimate(batches)
+        self._fold()
+        for quantizer in self.learned.values():
+            quantizer.shorten()
+        self.settled = True
+        self.graph.apply(self.policy)
 
     def put(self, quantizers: Any) -> None:
         """Put a quantizer at each of the sites, under the policy."""
@@ -54,47 +129,49 @@ class Learner:
         """Parameters for an optimizer whose steps do not depend on the scale of gradients, such as Adam.
 
         Args:
-            rate: of weights, in steps of their grids; activations' steps and biases follow from it.
+            rate: of weights, in steps of their grids; activations' steps, norms and biases follow from it.
         """
         moves = [each.moves for each in self.learned.values() if each.moves is not None]
+        others = [bias.move for bias in self.biases]
+        others += [each for norm in self.norms for each in norm.learned]
         steps = [each.log_step for each in self.learned.values()]
-        return [
-            {"params": moves, "lr": rate},
-            {"params": [bias.move for bias in self.biases], "lr": rate},
-            {"params": steps, "lr": rate / 4},
-        ]
+        groups = [{"params": moves, "lr": rate}, {"params": others, "lr": rate}, {"params": steps, "lr": rate / 4}]
+        return [group for group in groups if group["params"]]
 
-    def refresh(self) -> None:
-        """Give the biases their present values."""
+    def _refresh(self) -> None:
         for bias in self.biases:
             bias.put()
 
-    def shorten(self) -> None:
-        """Take steps that runtimes represent exactly, from now on as they are; weights and biases are learned on."""
-        for quantizer in self.learned.values():
-            quantizer.shorten()
-        self.graph.apply(self.policy)
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything that is learned."""
-        found = {}
-        for name, quantizer in self.learned.items():
-            found.update({f"{name}/{key}": value.detach().clone() for key, value in quantizer.state_dict().items()})
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that is learned, by name."""
+        found = {
+            f"{name}/{key}": value
+            for name, quantizer in self.learned.items()
+            for key, value in quantizer.state_dict().items()
+        }
         for bias in self.biases:
-            found[f"{bias.name}/move"] = bias.move.detach().clone()
+            found.update({f"{bias.name}/start": bias.start, f"{bias.name}/move": bias.move})
+        for norm in self.norms:
+            found.update({f"{norm.bias.name}/{key}": value for key, value in norm.tensors.items()})
         return found
 
-    def load(self, state: dict[str, Tensor], short: bool) -> None:
-        """Go back to what :meth:`state` gave, with steps that were short or not."""
-        if short:
-            self.shorten()
+    def state(self) -> dict[str, Tensor]:
+        """Everything that is learned, copied."""
+        found = {name: value.detach().clone() for name, value in self._tensors().items()}
+        return {**found, "settled": torch.tensor(self.settled)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go back to what :meth:`state` gave; what was settled stays so."""
+        if bool(state["settled"]) and not self.settled:
+            self.settle(())
         with torch.no_grad():
-            for name, quantizer in self.learned.items():
-                for key, value in quantizer.state_dict().items():
-                    value.copy_(state[f"{name}/{key}"])
+            for name, value in self._tensors().items():
+                value.copy_(state[name])
+            for quantizer in self.learned.values():
                 quantizer.reset()
-            for bias in self.biases:
-                bias.move.copy_(state[f"{bias.name}/move"])
+        for bias in self.biases:
+            bias.move.requires_grad_(all(norm.bias is not bias for norm in self.norms))
+        self._refresh()
         self.graph.apply(self.policy)
 
     def integers(self) -> dict[str, Tensor]:
@@ -134,55 +211,14 @@ def _learned(before: Quantizer, bits: int) -> LearnedStep:
     return made
 
 
-def _biases(graph: Graph) -> Iterable[tuple[BiasQuantizer, Tensor]]:
-    """The biases that are rounded, each with its float values."""
+def _biased(graph: Graph) -> Iterable[tuple[Layer, Tensor]]:
+    """The layers whose biases are rounded, each bias once, with its float values."""
     seen = set()
     for layer in layers_of(graph):
         own = bias_tensor(graph, layer)
         if layer.bias is not None and own is not None and id(layer.bias) not in seen:
             seen.add(id(layer.bias))
-            yield layer.bias, own
-
-
-class LearnedBias:
-    """A bias whose moves are learned, in units of the noise that rounding adds to the layer's output.
-
-    Args:
-        bias: follows it.
-        own: its float values, (channels,).
-        bits: the width of the layer's weight.
-        learned: site -> learned step, for the unit.
-    """
-
-    def __init__(self, bias: BiasQuantizer, own: Tensor, bits: int, learned: dict[str, LearnedStep]) -> None:
-        self.bias, self.bits, self.name = bias, bits, bias.name
-        self._before = bias.corrections.get(bits)
-        self.start = (own if self._before is None else self._before).detach().clone()
-        self.move = nn.Parameter(torch.zeros_like(self.start))
-        weight = learned[bias.weight_site]
-        inputs = learned.get(bias.input_site or "")
-        terms = weight.weight.numel() / max(self.start.numel(), 1)
-        # Uniform rounding errors have a variance of step^2 / 12; inputs lie about a quarter of their range from zero.
-        size = 1.0 if inputs is None else float(inputs.first.mean()) * 2.0**inputs.width / 4
-        step = weight.first.flatten()
-        step = step if step.numel() == self.start.numel() else step.mean()
-        self.unit = (step * math.sqrt(terms / 12) * size).to(self.start).expand_as(self.start)
-
-    def value(self) -> Tensor:
-        """(channels,) the present bias, with the gradient of the moves."""
-        return self.start + self.unit * self.move
-
-    def put(self) -> None:
-        """Have the network use the present bias."""
-        self.bias.corrections[self.bits] = self.value()
-
-    def keep(self) -> None:
-        """Make the present bias a correction like any other."""
-        self.bias.correct(self.bits, self.value())
-
-    def undo(self) -> None:
-        """Go back to the correction that was there, or to none."""
-        self.bias.correct(self.bits, self._before)
+            yield layer, own
 
 
 def moved_share(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
