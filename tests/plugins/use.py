@@ -172,7 +172,9 @@ def commands() -> dict[str, Any]:
         "repair": command("repair", "shrink,put", *model, "--set", "put.quantizer=power-of-two", "--policy", "W4A6"),
         "behavior": command("behavior", *model, "--policy", "W2A2", "--shifts", "none", "--output", "behavior"),
         "export": command("export", *model, "--recipe", "out/recipe.json", "--runtime", "onnx-reference"),
-        "qat": command("qat", *model, "--strategy", "noisy?share=0.2", "--first", "none", "--epochs", "1"),
+        "qat": command(
+            "qat", *model, "--strategy", "noisy?share=0.2", "--first", "none", "--epochs", "1", "--output", "q"
+        ),
         "debug": command("debug", *model, *target),
     }
     files = {name: (Path("out") / name).read_text() for name in ("report.html", "front.json", "recipe.json")}
