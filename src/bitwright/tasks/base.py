@@ -121,6 +121,7 @@ class Task(ABC):
         compares: whether the primary figure itself compares with float, so that float has none of its own.
         explains: the output whose largest entry an attribution explains; None: the first one.
         harm: the unit of FIT's prediction with the task's own loss.
+        made_by: how one gets such an object, for messages.
 
     Raises:
         InvalidData: batches that are no iterables of (inputs, targets).
