@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from bitwright.session.search import search as search
     from bitwright.tasks import Task as Task
     from bitwright.tasks import evaluate as evaluate
+    from bitwright.train import finetune as finetune
     from bitwright.train import qat as qat
     from bitwright.values import FLOAT as FLOAT
     from bitwright.values import Policy as Policy
@@ -66,7 +67,7 @@ _ROOMS = {
     "sensitivity": ("sensitivity", "sweep"),
     "session.search": ("search",),
     "tasks": ("Task", "evaluate"),
-    "train": ("qat",),
+    "train": ("finetune", "qat"),
     "values": ("FLOAT", "Policy", "SensitivityTable", "Verdict"),
     "values.recipe": ("Recipe",),
 }
