@@ -100,7 +100,10 @@ def test_every_operation_of_a_convolutional_network_runs_in_integers(captured, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"runtime": "onnxruntim"}, "runtime must be one of onnxruntime, got 'onnxruntim'; did you mean 'onnxruntime'"),
+        (
+            {"runtime": "onnxruntim"},
+            "runtime must be one of onnxruntime, openvino, got 'onnxruntim'; did you mean 'onnxruntime'",
+        ),
         ({"storge": "int8"}, "runtime 'onnxruntime' has no option 'storge'; did you mean 'storage'? (it has: storage)"),
         ({"storage": "int9"}, "storage must be one of smallest, int8, got 'int9'; did you mean 'int8'"),
     ],
