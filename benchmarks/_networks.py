@@ -339,11 +339,13 @@ class Llama(nn.Module):
 class Encoder(nn.Module):
     """A BERT-like classifier of texts: norms behind the blocks, the mean of the tokens."""
 
-    def __init__(self, words: int = 2000, width: int = 64, layers: int = 2, length: int = 32) -> None:
+    def __init__(
+        self, words: int = 2000, width: int = 64, layers: int = 2, length: int = 32, heads: int = 4, inner: int = 128
+    ) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(words, width), Places(length, width)
         self.norm = nn.LayerNorm(width)
-        self.blocks = nn.Sequential(*(Block(width, 4, 2 * width, False, 1e-5) for _ in range(layers)))
+        self.blocks = nn.Sequential(*(Block(width, heads, inner, False, 1e-5) for _ in range(layers)))
         self.head = nn.Linear(width, 2)
 
     def forward(self, tokens: Tensor) -> Tensor:

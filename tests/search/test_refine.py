@@ -40,14 +40,27 @@ def test_a_margin_model_is_scaled_in_its_variances(network: Sites, table: Sensit
     shares = rng.exponential(1, (200, 5))
     margin = MarginModel(np.abs(rng.normal(1, 1, 200)), table.harm, shares)
     table = replace(table, margin=margin)
-    truth = off_scale(table, network, 5.0, 0.2)
+    known = Calibration(5.0, 0.2, 3.0)
+    truth = known.table(table, network)
     policies = random_policies(network, table.bits, 8)
-    fit = fit_calibration(table, network, policies, [truth.predict(p) for p in policies])
+    policies.append(Policy.uniform(network, max(table.bits), max(table.bits)))
+    harms = [known.predict(truth, p) for p in policies]
+    fit = fit_calibration(table, network, policies, harms)
     corrected = fit.table(table, network)
-    predictions = [fit.output * corrected.predict(p) for p in policies]
-    assert predictions == pytest.approx([truth.predict(p) for p in policies], rel=0.1)
+    assert [fit.predict(corrected, p) for p in policies] == pytest.approx(harms, rel=0.1)
     assert fit.weight / fit.activation == pytest.approx(25, rel=0.3)
     assert fit.error < 0.1
+
+
+def test_a_distance_is_predicted_where_no_decision_flips(network: Sites, table: SensitivityTable) -> None:
+    """With wide margins the flip rate at many bits is nil, but outputs still move."""
+    margin = MarginModel(np.full(50, 4.0), table.harm / table.harm.max(), np.ones((50, 5)))
+    table = replace(table, margin=margin)
+    policies = [Policy.uniform(network, b, b) for b in table.bits]
+    harms = [Calibration(2.0, 2.0, 1.0).predict(Calibration(2.0, 2.0).table(table, network), p) for p in policies]
+    assert table.predict(policies[-1]) < 1e-12 < 1e-7 < harms[-1]
+    fit = fit_calibration(table, network, policies, harms)
+    assert fit.predict(fit.table(table, network), policies[-1]) == pytest.approx(harms[-1], rel=0.2)
 
 
 def test_similar_policies_leave_the_ratio_near_one(network: Sites, table: SensitivityTable) -> None:

@@ -66,10 +66,12 @@ def test_changes_are_raised_to_what_was_measured_and_never_lowered():
     assert found.doubts == {"b": FAR}
 
 
-def test_what_first_order_does_not_see_gets_the_measured_size():
-    seen = Probe(((0, 0),), (np.array([np.full(8, 0.5), np.zeros(8)]),))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_first_order_does_not_see_gets_the_measured_size(sign):
+    """With its sign: a margin that falls is harmed, one that rises is not."""
+    seen = Probe(((0, 0),), (np.array([sign * np.array([0.5] * 7 + [-0.5]), np.zeros(8)]),))
     found = checked(seen, 0, ("a",), np.ones(20), np.zeros((20, 1, 2)))
-    np.testing.assert_array_equal(found.products[:, 0], np.tile([0.5, 0.0], (20, 1)))
+    np.testing.assert_array_equal(found.products[:, 0], np.tile([sign * 0.5, 0.0], (20, 1)))
     assert found.doubts == {"a": VANISHED}
 
 

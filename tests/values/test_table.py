@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from bitwright.errors import InvalidInput, PolicyMismatch
 from bitwright.values import FLOAT, MarginModel, Policy, SensitivityTable
@@ -48,6 +49,31 @@ def test_variances_add_up_in_a_margin_model():
 def test_no_noise_flips_nothing_but_ties():
     model = MarginModel(np.array([1.0, 0.0]), np.zeros((1, 1)), np.ones((2, 1)))
     assert model.flip_chances(np.zeros(2)).tolist() == [0.0, 0.5]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3, 2.0, 10.0, 30.0])
+@pytest.mark.parametrize("variance", [1e-4, 0.3, 5.0, 200.0, 1e4])
+def test_the_distance_is_that_of_two_classes(margin, variance):
+    """By numeric integration of the divergence of two classes over the normal distribution."""
+    model = MarginModel(np.array([margin]), np.ones((1, 1)), np.ones((1, 1)))
+
+    def divergence(z):
+        after = np.logaddexp(0, -margin - math.sqrt(variance) * z)
+        return math.exp(-z * z / 2) / math.sqrt(2 * math.pi) * (after - np.logaddexp(0, -margin))
+
+    expected = quad(divergence, -12, 12, points=[max(-11.9, -margin / math.sqrt(variance))], limit=500)[0]
+    assert float(model.distance(np.array([variance]))) == pytest.approx(expected, rel=0.03)
+
+
+def test_a_small_distance_grows_with_the_variance_where_nothing_flips():
+    margins = np.array([0.5, 4.0, 12.0])
+    model = MarginModel(margins, np.ones((1, 1)), np.ones((3, 1)))
+    chance = 1 / (1 + np.exp(-margins))
+    for variance in (1e-16, 1e-10, 1e-5):
+        each = np.full((3, 2), variance)
+        expected = [float((chance * (1 - chance)).mean() * variance / 2)] * 2
+        assert model.distance(each) == pytest.approx(expected, rel=1e-3)
+        assert model.flip_rate(each[:, 0]) < 1e-30
 
 
 def test_slopes_are_derivatives():

@@ -224,7 +224,7 @@ def refined_prediction(refined: Refinement, policy: Policy) -> float | None:
     """The corrected prediction of a policy's measured harm; None at widths that were not scored."""
     if not set(policy.bits.values()) <= set(refined.table.bits):
         return None
-    return refined.table.predict(policy) * refined.calibration.output
+    return refined.calibration.predict(refined.table, policy)
 
 
 @dataclass(frozen=True)

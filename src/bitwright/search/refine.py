@@ -29,7 +29,8 @@ class Calibration:
     Attributes:
         weight: factor of the harm of weight sites.
         activation: factor of the harm of activation sites.
-        output: factor from the corrected table's prediction to the measured unit.
+        output: factor from what the corrected table predicts to the measured unit; with a margin model, from its
+            distance (:meth:`~bitwright.values.MarginModel.distance`).
         error: root mean square relative error of the corrected prediction on the policies it was fitted on.
         policies: number of policies that it was fitted on.
         fitted: whether the measured harm grows with the predicted one; if not, all factors are 1.
@@ -58,6 +59,13 @@ class Calibration:
             if table.margin is None
             else replace(table.margin, variances=table.margin.variances * factors[:, None]),
         )
+
+    def predict(self, table: SensitivityTable, policy: Policy) -> float:
+        """The measured harm of a policy, predicted with the corrected table; as it was scored where nothing fitted."""
+        if table.margin is None or not self.fitted:
+            return table.predict(policy) * self.output
+        rows, columns = [table.row(s) for s in policy.bits], [table.column(b) for b in policy.bits.values()]
+        return float(table.margin.distance(table.margin.variance(rows, columns))) * self.output
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ def _fit(
             if table.margin is None:
                 g = total
             else:
-                g = table.margin.flip_chances(total).mean(axis=0)
+                g = table.margin.distance(total)
             size = float(weights @ g**2)
             output = float(weights @ (g * y)) / size if size > 0.0 else 0.0
             loss = float(weights @ (output * g - y) ** 2)
@@ -246,7 +254,7 @@ def refine(
     for entry in current:
         fitting = [c for c in pool.values() if keeps(c.policy, entry.budgets, sites, models)]
         winner = min(fitting, key=lambda c: log.harms[c.policy])
-        best.append(_candidate(winner, entry, scaled, calibration.output, log, models, sites))
+        best.append(_candidate(winner, entry, scaled, calibration, log, models, sites))
     method = f"{table.method}, refined on {len(log.harms)} measurements"
     refined = Front(tuple(best), method, unit, front.cost, "measured")
     return Refinement(refined, tuple(log.harms.items()), calibration, scaled, done, converged)
@@ -256,20 +264,19 @@ def _candidate(
     winner: Candidate,
     entry: Candidate,
     table: SensitivityTable,
-    output: float,
+    calibration: Calibration,
     log: _Log,
     models: Mapping[str, CostModel],
     sites: Sites,
 ) -> Candidate:
     """The measured policy as a candidate for the budgets of an entry of the search."""
-    predicted = table.predict(winner.policy)
     values = {m: models[m].of(winner.policy, sites) for m in entry.costs}
     return Candidate(
         Policy(winner.policy.bits, winner.policy.graph_hash, entry.policy.name),
-        predicted * output,
+        calibration.predict(table, winner.policy),
         values,
         entry.budgets,
-        *entry.proof_for(winner.policy, predicted),
+        *entry.proof_for(winner.policy, table.predict(winner.policy)),
         {b.metric: min(1.0, values[b.metric] / b.limit) for b in entry.budgets},
         log.verdicts.get(winner.policy),
     )

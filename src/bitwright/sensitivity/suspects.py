@@ -118,7 +118,8 @@ def checked(found: Probe, which: int, names: Sequence[str], values: Array, produ
         if size > _FAR * first:
             doubts.setdefault(names[site], VANISHED if first == 0.0 else FAR)
         # What first order hardly sees has no pattern over the samples that could be scaled.
-        raised[:, site, width] = products[:, site, width] * (size / first) if size < _VANISHED * first else size
+        alike = np.copysign(size, change.mean())
+        raised[:, site, width] = products[:, site, width] * (size / first) if size < _VANISHED * first else alike
     return Checked(raised, doubts)
 
 

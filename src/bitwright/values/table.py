@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -45,6 +46,8 @@ ROSE = "fewer bits scored as less harm"
 """Why a site is not trusted whose harms had to be raised."""
 _RISE, _LEAST = 0.1, 1e-6
 """A harm that is raised by a smaller part of itself, or to less than this part of the table's largest, is noise."""
+_VARIANCES = np.logspace(-12, 6, 145)
+"""Variances of a margin at which the distance to float is computed; in between it follows a power."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,32 @@ class MarginModel(Value):
     def flip_rate(self, variance: Array) -> float:
         """mean_n Phi(-m_n / sqrt(var_n)): expected share of predictions that change."""
         return float(self.flip_chances(variance).mean())
+
+    def distance(self, variance: Array) -> Array:
+        """Mean over the samples of the expected KL divergence to float, in nats, (...) for variances (N, ...).
+
+        That of two classes whose logits are m_n apart: E[log(1 + exp(-m_n - e))] - log(1 + exp(-m_n)) with normal e.
+        It is p (1 - p) / 2 times the variance where that is small, also where the chance of a flip is nil.
+        """
+        steps = np.diff(np.log(_VARIANCES))[0]
+        place = np.log(np.maximum(variance, 1e-300) / _VARIANCES[0]) / steps
+        left = np.clip(np.floor(place), 0, len(_VARIANCES) - 2).astype(int)
+        rows = np.arange(len(self.margins)).reshape(-1, *[1] * (place.ndim - 1))
+        low, high = (self._log_distances[rows, left + i] for i in (0, 1))
+        return np.asarray(np.exp(low + (high - low) * (place - left)).mean(0))
+
+    @cached_property
+    def _log_distances(self) -> Array:
+        """(N, V) logarithm of each sample's expected divergence at :data:`_VARIANCES`."""
+        # Beyond 8 deviations nothing counts; a product of margin and node is not larger than a float64 can take.
+        nodes = np.linspace(-8.0, 8.0, 129)
+        weights = np.exp(-0.5 * nodes**2)
+        chance = 1.0 / (1.0 + np.exp(np.minimum(self.margins, 500.0)))[:, None]
+        found = np.zeros((len(self.margins), len(_VARIANCES)))
+        for node, weight in zip(nodes, weights / weights.sum(), strict=True):
+            change = np.clip(node * np.sqrt(_VARIANCES), -600.0, 600.0)
+            found += weight * (np.log1p(chance * np.expm1(change)) - chance * change)
+        return np.asarray(np.log(np.maximum(found, 1e-300)))
 
     def flip_rate_slopes(self, variance: Array) -> Array:
         """(N,) derivative of each sample's flip probability by its variance, divided by N."""
