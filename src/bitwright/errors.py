@@ -105,7 +105,7 @@ def told(error: BaseException) -> str:
 
 
 def by_users_code(error: BaseException) -> bool:
-    """Whether an error was raised in code of the user's: neither in Bitwright's nor in that of an installed package."""
+    """Whether an error was raised in the user's own code: neither in Bitwright's nor in an installed package's."""
     here = Path(__file__).parent
     installed = {Path(path) for path in sysconfig.get_paths().values()}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -79,7 +79,7 @@ def test_figures_have_float_first_and_the_chosen_policy_last(report: RunReport) 
     assert panel.axis == pytest.approx((0.83 - 0.05 * 0.09, 0.92 + 0.05 * 0.09))
     assert panel.intervals == (
         "In brackets, intervals over 200 inputs; accuracy, agreement: 95% Wilson; "
-        "change: 95% paired bootstrap; KL, loss: 95% bootstrap; F1 <macro>: none, since it is no mean over inputs."
+        "change: 95% paired bootstrap; KL, loss: 95% bootstrap; F1 <macro>: none, since it is not a mean over inputs."
     )
 
 

@@ -68,7 +68,7 @@ def behavior(
     write_guard: Guarded = False,
     list_them: ListThem = False,
 ) -> None:
-    """Find out where a quantized network decides otherwise than the float one, and what guards against it.
+    """Find out where a quantized network decides differently from the float one, and what guards against it.
 
     On the evaluation data, as they are and under shifts: noise, blur, weather and the like for images, misspelt and
     missing words for texts. Accuracy alone hides disagreements in which one network is right and others in which the

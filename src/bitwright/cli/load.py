@@ -76,7 +76,7 @@ def example_inputs(job: Job) -> Any:
 
 
 def check_shape(job: Job, shape: tuple[int, ...], name: str) -> None:
-    """Raise :class:`InvalidData` where ``inputs`` of the job says otherwise than the data."""
+    """Raise :class:`InvalidData` where the job's ``inputs`` disagree with the data."""
     if job.inputs is not None and shape != job.inputs:
         raise InvalidData(
             f"inputs is {list(job.inputs)}, the samples of {name} have shape {list(shape)}; leave inputs out"

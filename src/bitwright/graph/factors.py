@@ -1,6 +1,6 @@
 """Factors: steps with which a fused kernel's rounded factor moves no sum off the middle between two grid points.
 
-A fused integer kernel multiplies an integer sum with input step x weight step / output step, a factor that float32
+A fused integer kernel multiplies an integer sum by input step x weight step / output step, a factor that float32
 rounds. Where the exact result lies in the middle between two points of the output's grid, the simulation takes the even
 one. The kernel takes the same one if its product, rounded to float32, is still the middle; whether it is depends on the
 steps alone, and with 8-bit weights one combination of three steps in seven fails. One such sum in 30,000 values was

@@ -86,7 +86,7 @@ def _difference(expected: Tensor, found: Tensor) -> float:
 
 
 def _in_double(model: nn.Module, calling: Calling, inputs: tuple[Any, ...]) -> list[Tensor] | None:
-    """The outputs in float64; None if the model cannot be run so."""
+    """The outputs in float64; None if the model cannot be run that way."""
     doubles = [value.double() if value.is_floating_point() else value for value in inputs]
     try:
         return kept(calling.run(copy.deepcopy(model).double(), doubles), calling.outputs)

@@ -1,4 +1,4 @@
-"""A sample of what each weight is multiplied with."""
+"""A sample of what each weight is multiplied by."""
 
 from __future__ import annotations
 

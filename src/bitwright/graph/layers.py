@@ -63,7 +63,7 @@ class Layer:
 
     @property
     def recurrent(self) -> bool:
-        """Whether the weight is multiplied with the state of the step before."""
+        """Whether the weight is multiplied by the state of the step before."""
         return self.role.recurrent
 
     @property

@@ -65,7 +65,7 @@ def add_scales(module: GraphModule) -> None:
 
 
 def _read_by_linear(module: GraphModule) -> dict[Node, list[Node]]:
-    """Values that linear layers with constant weights multiply with them -> those layers."""
+    """Values that linear layers with constant weights are multiplied by -> those layers."""
     varying = varying_values(module)
     found: dict[Node, list[Node]] = {}
     for node in module.graph.nodes:

@@ -33,7 +33,7 @@ class WeightRole:
     """Where an operation with a weight has its operands, and how the weight is laid out.
 
     Attributes:
-        input: argument position of what the weight is multiplied with, or of the row numbers of a lookup.
+        input: argument position of what the weight is multiplied by, or of the row numbers of a lookup.
         weight: argument position of the weight.
         bias: argument position of the bias, or None.
         channel_axis: the weight's axis of output channels.
@@ -56,11 +56,11 @@ class WeightRole:
 
     @property
     def recurrent(self) -> bool:
-        """Whether the weight is multiplied with the state of the step before; ``input`` is then what is added."""
+        """Whether the weight is multiplied by the state of the step before; ``input`` is then what is added."""
         return self.states is not None
 
     def entering(self, args: Sequence[Any], result: Tensor) -> Tensor:
-        """What the weight is multiplied with in a call with these arguments; of a recurrence in all of its steps."""
+        """What the weight is multiplied by in a call with these arguments; of a recurrence in all of its steps."""
         if self.states is None:
             return args[self.input]  # type: ignore[no-any-return]
         hidden, reverse = (args[self.arguments[name]] for name in ("hidden", "reverse"))
@@ -111,7 +111,7 @@ class Entry:
 
     @property
     def layer(self) -> WeightRole | None:
-        """The role of the weight that it multiplies with; None for lookups and for operations without a weight."""
+        """The role of the weight that it multiplies by; None for lookups and for operations without a weight."""
         return self.weight if self.macs is not None else None
 
     @property

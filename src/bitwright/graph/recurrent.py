@@ -34,7 +34,7 @@ class Whole(TorchFunctionMode):
 
 
 def _has_projections(args: Sequence[Any]) -> bool:
-    """Whether a stack multiplies its states with a third weight (``proj_size``), which no recurrence here does."""
+    """Whether a stack multiplies its states by a third weight (``proj_size``), which no recurrence here does."""
     _, _, parameters, biases, layers, _, _, both, _ = args
     return bool(len(parameters) != (4 if biases else 2) * layers * (2 if both else 1))
 

@@ -129,7 +129,7 @@ class Twins:
         return value.shape if isinstance(value, Tensor) else None
 
     def entering(self, layer: Layer) -> list[Tensor]:
-        """What the layer's weight is multiplied with in the quantized network, as it is at the present stop."""
+        """What the layer's weight is multiplied by in the quantized network, as it is at the present stop."""
         if not layer.recurrent:
             return self.quantized[layer.node.args[layer.role.input]]  # type: ignore[index]
         return [layer.role.entering(call.args, result) for call, result in self._calls(self.quantized, layer)]

@@ -70,7 +70,7 @@ def run_variants(
 
 
 def _starts(graph: Graph, walk: Walk, variants: Sequence[Variant]) -> list[int]:
-    """The first step of each variant that rounds otherwise than under the current policy.
+    """The first step of each variant that rounds differently from the current policy.
 
     Its own sites do not tell: a width can move the steps of other sites (:mod:`bitwright.graph.additions`).
     """

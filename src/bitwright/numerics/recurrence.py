@@ -89,7 +89,7 @@ def rnn_relu(gates: Tensor, weight: Tensor, bias: Tensor | None, hidden: Tensor 
 
 
 def states_before(states: Tensor, hidden: Tensor | None, reverse: bool) -> Tensor:
-    """(N, T, H) the state that each step starts from, which the recurrent weight is multiplied with."""
+    """(N, T, H) the state that each step starts from, which the recurrent weight is multiplied by."""
     first = (torch.zeros_like(states[:, 0]) if hidden is None else hidden)[:, None]
     return torch.cat([states[:, 1:], first] if reverse else [first, states[:, :-1]], 1)
 

@@ -11,7 +11,7 @@ range. The price is a step that is at most 1/64 (to 5 bits) to 1/8 (at 8 bits) l
 choose among short steps, so they pay nearly nothing. Beyond 8 bits sums are not exact, and one step of 65536 more or
 less matters little.
 
-Fused integer kernels need more: they multiply integer sums with step * step / step, a factor that float32 rounds. A sum
+Fused integer kernels need more: they multiply integer sums by step * step / step, a factor that float32 rounds. A sum
 that lies exactly in the middle between two points of the output's grid then goes either way. Such ties need a step
 ratio of small integers. So weights of up to 7 bits take steps whose mantissas have a large prime factor
 (:func:`tie_free`), which no other step is likely to share: with weights of up to 5 bits no sum inside an output grid of
@@ -87,7 +87,7 @@ def next_larger(step: Tensor, low: int, high: int) -> Tensor:
 def keeps_middles(factors: Tensor, result: Tensor, largest: int = 255) -> Tensor:
     """Whether a sum of products in the middle between two result steps is still there for a fused kernel.
 
-    Such a kernel multiplies the integer sum with ``factors / result``, rounded to float32, and rounds what comes out
+    Such a kernel multiplies the integer sum by ``factors / result``, rounded to float32, and rounds what comes out
     once more. That moves the middle n + 1/2 for some n, or for none. Only those count that some integer reaches.
 
     Args:

@@ -1,7 +1,7 @@
 """The protocol of what stands at a site: everything that the rest of Bitwright asks of a quantizer.
 
-A quantizer of one's own derives from :class:`Quantizer` and writes :meth:`~Quantizer.grid`; what rounds otherwise than
-to the nearest point of that grid writes :meth:`~Quantizer.quantize` and :meth:`~Quantizer.integers` as well. Everything
+A quantizer of one's own derives from :class:`Quantizer` and writes :meth:`~Quantizer.grid`; what does not round to
+the nearest point of that grid writes :meth:`~Quantizer.quantize` and :meth:`~Quantizer.integers` as well. Everything
 else has an answer here that is right for a quantizer that sets no ranges and takes no grids from others.
 :class:`bitwright.testing.QuantizerContract` checks one, and ``graph.put(site, quantizer)`` puts it to work.
 """
@@ -174,7 +174,7 @@ class Quantizer(nn.Module):
         )
 
     def learned(self, bits: int) -> bool:
-        """Whether the weight's integers at a width are others than the nearest ones."""
+        """Whether the weight's integers at a width differ from the nearest ones."""
         if self.site.kind != "weight":
             return False
         return not torch.equal(
@@ -213,7 +213,7 @@ class Quantizer(nn.Module):
         return found
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state` gave; what another class of quantizers added is left aside."""
+        """Take over what :meth:`state` gave; what another class of quantizers added is ignored."""
         for width, affine, rounded in grids_of(state):
             self.fix(width, affine, rounded)
 

@@ -23,7 +23,7 @@ BLOCK = 1 << 16
 
 
 class Mixture(Quantizer):
-    """What another quantizer makes of a tensor at several widths, weighed by the softmax of numbers that are learned.
+    """What another quantizer makes of a tensor at several widths, weighted by the softmax of numbers that are learned.
 
     A weight is learned along with them: what is added to it stands here, the float weight stays what it is. The grids
     are those that the other quantizer has when the first tensor passes.

@@ -87,7 +87,7 @@ class Present:
         return cls(layer, weight.grid(bits), weight.state((bits,)), weight.rounded(bits), twins.bias(layer))
 
     def restore(self) -> None:
-        """Let the weight round so again."""
+        """Make the weight round that way again."""
         if self.layer.weight.grid(self.layer.bits) is not self.grid:
             self.layer.weight.load(self.state)
 

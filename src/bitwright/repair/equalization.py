@@ -160,7 +160,7 @@ class _Bound:
     least: Tensor
 
     def held(self, step: Tensor, so_far: Tensor) -> Tensor:
-        """The step as near to the one wanted as may be, both up to a common factor."""
+        """The step as near as possible to the one wanted, both up to a common factor."""
         if bool(self.cut.any()):
             step = step / step[self.cut].log().mean().exp()
         step = torch.where(self.cut, torch.ones_like(step), step)

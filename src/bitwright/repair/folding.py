@@ -1,4 +1,4 @@
-"""Batch norms folded into the layers in front of them: capture does it; here is said what was folded."""
+"""Batch norms folded into the layers in front of them: capture does it; this says what was folded."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def clip(
         computed.
 
     Raises:
-        InvalidInput: no data, no widths, or sites that are no activations.
+        InvalidInput: no data, no widths, or sites that are not activations.
     """
     chosen = checked_policy(graph, "clip", policy)
     names = None if sites is None else {graph.sites[name].name for name in sites}

@@ -42,7 +42,7 @@ def roundable(graph: Graph) -> tuple[dict[Node, Layer], list[str]]:
 
 
 def _read_elsewhere(graph: Graph) -> dict[str, str]:
-    """Names of weights that operations read that are no layers, and one such operation for each."""
+    """Names of weights that operations read that are not layers, and one such operation for each."""
     found = {}
     for node, weight in site_calls(graph.module).items():
         if weight.site.kind != "weight":

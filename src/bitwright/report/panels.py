@@ -129,7 +129,7 @@ def _interval_note(verdict: Verdict | None) -> str:
             parts.setdefault((interval.level, method), []).append(measure.word)
     sentences = [f"{', '.join(names)}: {100 * level:g}% {method}" for (level, method), names in parts.items()]
     if without:
-        sentences.append(f"{', '.join(without)}: none, since it is no mean over inputs")
+        sentences.append(f"{', '.join(without)}: none, since it is not a mean over inputs")
     if not parts:
         return f"Over {verdict.samples:,} inputs."
     return f"In brackets, intervals over {verdict.samples:,} inputs; {'; '.join(sentences)}."

@@ -162,7 +162,7 @@ def _collect(evidence: Evidence, methods: Sequence[Method], errors: RoundingErro
 def _checked(
     evidence: Evidence, methods: Sequence[Method], found: dict[str, Gradients], batch: Batch
 ) -> dict[str, Gradients]:
-    """Products held against measured changes on the first samples."""
+    """Products checked against measured changes on the first samples."""
     inputs, targets = batch
 
     def measured(outputs: Any, method: Method) -> Array:

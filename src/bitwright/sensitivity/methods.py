@@ -67,7 +67,7 @@ def sensitivities(
 
     Where ``noise`` is ``"uniform"`` (step^2 / 12, the FIT paper's) or ``"measured"`` (mean((Q(t) - t)^2)), errors are
     taken to be independent of the gradient. That holds at 8 bits. At low widths they are not: values that are clipped
-    or rounded to zero all err in one direction. ``"projected"`` multiplies each sample's gradient with its own
+    or rounded to zero all err in one direction. ``"projected"`` multiplies each sample's gradient by its own
     rounding error instead, delta = grad . (Q(t) - t). FIT takes the second moment of delta. Margin-FIT takes twice that
     of its harmful half: a decrease of the margin that is more than a common rescaling of all margins, which flips
     nothing. For errors that are white the three noise models agree.

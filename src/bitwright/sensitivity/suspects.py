@@ -1,4 +1,4 @@
-"""First-order changes held against measured ones, at the few places where they are likeliest to be wrong.
+"""First-order changes checked against measured ones, at the few places where they are likeliest to be wrong.
 
 The change of a score to first order, gradient times rounding error, says too little where an error is nearly as large
 as the value: ahead of a layer norm an error of minus the value changes nothing to first order, whatever it does. And it

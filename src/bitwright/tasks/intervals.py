@@ -160,7 +160,7 @@ class Metered:
     Attributes:
         value: over all of them.
         parts: (G,) its values on groups of them, weighted by their sizes, whose mean is the value; none where the
-            metric is no mean over samples, as the area under a curve is.
+            metric is not a mean over samples, as with the area under a curve.
     """
 
     value: float

@@ -28,7 +28,7 @@ class Language(Classes):
 
     Args:
         shifted: whether targets are the next tokens, as here; otherwise they are the input tokens themselves, and the
-            logits of each position are held against the token behind it.
+            logits of each position are compared with the token that follows it.
         ignore: the target of positions that do not count, e.g. of padding; PyTorch's own, -100, never counts.
         options: see :class:`~bitwright.tasks.classification.Classes`.
     """
