@@ -7,6 +7,7 @@ import pytest
 
 from bitwright.flow.searching import Search
 from bitwright.values import Policy
+from bitwright.values.searched import Facts
 
 QUICK = ("--calibration-samples", "48", "--batch-size", "16", "--holdout-samples", "32", "--epochs", "2")
 
@@ -67,3 +68,21 @@ def test_bad_settings_are_one_line(run, digits_flags, words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_the_study_goes_on_where_it_was(run, digits_flags, tmp_path: Path, capsys, monkeypatch):
+    from bitwright.gmpq import facts, search
+
+    monkeypatch.setattr(facts, "TOPS", (0.25, 0.5, 1.0))
+    monkeypatch.setattr(facts, "SIZES", (0.4, 1.0))
+    monkeypatch.setattr(facts, "POLICIES", 8)
+    words = ("gmpq", *digits_flags, *QUICK[:-1], "1", "--study", "-o", "out")
+    assert run(*words) == 0
+    out = capsys.readouterr().out
+    found = Facts.from_dict(json.loads((tmp_path / "out" / "gmpq-study.json").read_text()))
+    assert [f.verdict == "not measured" for f in found.findings].count(True) == 4
+    assert {f.verdict for f in found.findings} <= {"holds", "does not hold", "undecided", "not measured"}
+    assert "0.733" in out
+    monkeypatch.setattr(search, "_Work", None)  # nothing is searched again
+    assert run(*words) == 0
+    assert capsys.readouterr().out == out

@@ -15,10 +15,11 @@ from bitwright.cost import costs_for
 from bitwright.errors import ImpossibleBudget, InvalidInput
 from bitwright.gmpq import Imitation, gmpq
 from bitwright.gmpq.search import _Work
-from bitwright.tasks import Classification
+from bitwright.tasks import Classification, Detection
 from bitwright.train.feed import Feed
 from bitwright.values import Policy
 from bitwright.values.searched import Searched
+from bitwright.zoo import grid_detector
 
 
 @pytest.fixture
@@ -215,3 +216,37 @@ def test_no_data_and_impossible_budgets_are_refused(digits_graph, task):
         gmpq(digits_graph, Classification())
     with pytest.raises(ImpossibleBudget, match="no policy fits"):
         gmpq(digits_graph, task, "bops=0.1%")
+
+
+def test_a_detector_is_searched_by_the_distance_to_float():
+    images = torch.rand(32, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    targets = torch.full((32, 1, 5), -1.0)
+    batches = [(images[i : i + 16], targets[i : i + 16]) for i in (0, 16)]
+    graph = bw.calibrate(bw.capture(grid_detector(width=4).eval(), images[:2]), batches)
+    task = Detection(batches, decode=lambda outputs: [], scores="objectness")
+    assert not task.has_loss
+    found = gmpq(graph, task, epochs=2)
+    assert found.stage == "neck.2"
+    assert found.rounds[-1].attribution > 0
+    assert 0 < found.rounds[-1].loss < 10
+    assert found.rounds == gmpq(graph, task, epochs=2, labels=False).rounds
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.block, self.head = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.block(self.embed(x).relu()).relu().mean(1))
+
+
+def test_tokens_stand_for_pixels_and_a_note_says_so():
+    values = torch.randn(32, 6, 4)
+    batches = [(values, torch.arange(32) % 3)]
+    graph = bw.calibrate(bw.capture(Tokens().eval(), values[:2]), batches)
+    found = gmpq(graph, Classification(batches), epochs=1)
+    assert "has no convolutional stage" in found.notes[0]
+    assert len(found.maps[0].floats) == 1
+    assert len(found.maps[0].floats[0]) == 6
+    assert not found.maps[0].image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bitwright.cli.job import Job
     from bitwright.flow.searching import Search
     from bitwright.values import Sites
+    from bitwright.values.searched import Facts
 
 Proxy = Annotated[
     str,
@@ -39,6 +40,12 @@ Augment = Annotated[
     str,
     typer.Option("--augment", metavar="NAME", help="images: mirror and shift them at random; or module:function."),
 ]
+Study = Annotated[
+    bool, typer.Option("--study", help="Check what was published about such searches, by many of them; see --seeds.")
+]
+Seeds = Annotated[
+    int, typer.Option("--seeds", metavar="N", min=1, help="With --study: searches of each kind; intervals need 2.")
+]
 
 
 @takes_job(*BASICS, "budget", *CALIBRATION, "holdout_samples")
@@ -51,6 +58,8 @@ def gmpq(
     learning_rate: Rate = 0.01,
     share_rate: ShareRate = 0.05,
     augment: Augment = "",
+    study: Study = False,
+    seeds: Seeds = 1,
 ) -> None:
     """Search a policy by gradients (GMPQ): every site mixes several widths and learns their shares.
 
@@ -65,6 +74,7 @@ def gmpq(
       bitwright gmpq --model mynet:build --data mydata:load --budget bops=W4A4
       bitwright gmpq --job bitwright.toml --proxy mydata:small --method gmpq --epochs 25
       bitwright qat --job bitwright.toml --policy bitwright-out/policy.json
+      bitwright gmpq --job bitwright.toml --study --seeds 3
     """
     from rich.console import Console
 
@@ -73,7 +83,7 @@ def gmpq(
     from bitwright.cli.qat import augmentation
     from bitwright.cli.run import title
     from bitwright.errors import InvalidInput
-    from bitwright.flow.searching import search_policy
+    from bitwright.flow.searching import check_facts, search_policy
     from bitwright.report.render import render_searched
     from bitwright.settings import Settings
     from bitwright.store import folder as files
@@ -82,20 +92,24 @@ def gmpq(
     if len(job.budget) > 1:
         raise InvalidInput(f"gmpq searches one policy; give one --budget, got {len(job.budget)}")
     mixed, changes = Settings(bits=widths).bits, augmentation(augment)
+    budget = job.budget[0] if job.budget else "bops=W4A4"
+    settings: dict[str, Any] = {
+        "widths": mixed,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "share_rate": share_rate,
+        "augment": changes,
+    }
     with work(job) as session:
-        found = search_policy(
-            session,
-            job.budget[0] if job.budget else "bops=W4A4",
-            specs.load_data(proxy) if proxy else None,
-            proxy or job.data,
-            job.output / files.SEARCH_CHECKPOINT,
-            method=method,
-            widths=mixed,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            share_rate=share_rate,
-            augment=changes,
-        )
+        other = specs.load_data(proxy) if proxy else None
+        if study:
+            facts = check_facts(session, budget, other, seeds, **settings)
+            facts.save(job.output / files.FACTS)
+            show_facts(Console(highlight=False), facts)
+            print(f"\nFiles in {job.output}:\n  {files.FACTS:<22}every figure as data")
+            return
+        checkpoint = job.output / files.SEARCH_CHECKPOINT
+        found = search_policy(session, budget, other, proxy or job.data, checkpoint, method=method, **settings)
         sites, policy = session.sites, found.searched.policy
         policy.save(job.output / files.POLICY)
         found.save(job.output / files.SEARCHED)
@@ -140,3 +154,24 @@ def show(console: Console, found: Search, sites: Sites, runtime: str) -> None:
     console.print(figures_of([*rows, (searched.policy, verdict)], sites, runtime))
     for note in searched.notes:
         print(note)
+
+
+def show_facts(console: Console, facts: Facts) -> None:
+    """What was published beside what was measured."""
+    from bitwright.report import format as text
+    from bitwright.report.terminal import plain_table
+
+    said = (
+        f"{facts.budget}, searches of {facts.epochs} epochs on {facts.samples:,} samples, seeds: {facts.seeds}. "
+        "A figure above 0 speaks for the fact; in brackets, 95% intervals."
+    )
+    table = plain_table("Published facts", said)
+    for heading in ("Published", "Figure", "Verdict", "What it is"):
+        table.add_column(heading, overflow="fold")
+    for found in facts.findings:
+        shown = "-" if found.figure is None else text.significant(found.figure)
+        if found.low is not None and found.high is not None:
+            shown += f" [{text.significant(found.low)}, {text.significant(found.high)}]"
+        claim = f"{found.claim} ({found.published})" if found.published else found.claim
+        table.add_row(claim, shown, found.verdict, found.note)
+    console.print(table)

@@ -138,8 +138,12 @@ class Explainer:
 
     def floating(self, inputs: tuple[Any, ...], score: Score) -> Explained:
         """The float network, without gradients."""
+        return self.looked_at(inputs, score, self._float)
+
+    def looked_at(self, inputs: tuple[Any, ...], score: Score, hooks: Hooks | None = None) -> Explained:
+        """The network under its present policy, without gradients."""
         with torch.no_grad():
-            values, features = self._up_to(inputs, self._float)
+            values, features = self._up_to(inputs, hooks or {})
         with torch.enable_grad():
             features.requires_grad_()
             found = self._behind(values, features, score, learned=False)

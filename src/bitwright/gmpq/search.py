@@ -73,7 +73,7 @@ def gmpq(
     Args:
         graph: calibrated; a policy of its own makes no difference.
         task: with calibration data, on which everything is learned. Its loss against the targets is brought down;
-            without targets, the distance to the float network's outputs.
+            without targets, or for a task without such a loss (detection), the distance to the float network's outputs.
         budget: that the policy must keep, e.g. ``"bops=W4A4"``, or several that hold at once.
         method: ``"gmpq"`` (Wang et al., ICCV 2021), ``"r-gmpq"`` (IJCV 2024), ``"loss"`` (without attribution), or an
             :class:`Imitation`.
@@ -175,7 +175,7 @@ class _Work:
     ) -> None:
         self.plain, self.task, self.feed, self.how = graph, task, feed, how
         self.widths, self.epochs, self.rates, self.seed = widths, epochs, rates, seed
-        self.labels = labels and not feed.unlabelled
+        self.labels = labels and task.has_loss and not feed.unlabelled
         self.models = models = {**costs_for(), **(costs or {})}
         self.limits = parse_budgets(budget, graph.sites, models)
         self.name = ", ".join(limit.text for limit in self.limits)

@@ -294,6 +294,11 @@ class Task(ABC):
         """What is known of a figure's name."""
         return next((m for m in (*self.measures, *self.further) if m.name == name), Measure(name, name))
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether :meth:`scores` are losses against the targets, which training can bring down."""
+        return self.loss is not None or any(measure.name == "loss" for measure in self.measures)
+
     def losses(self, outputs: Any, targets: Any, count: int) -> Tensor:
         """(N,) losses by the user's function, with gradients.
 

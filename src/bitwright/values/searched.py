@@ -89,3 +89,46 @@ class Searched(Value, kind="searched policy"):
             f"{self.policy.name}: {len(self.rounds)} epochs of {self.samples} samples, expected bits "
             f"W{last.weights:.2f} A{last.activations:.2f}, {last.decided:.0%} decided ({self.seconds:.0f} s)"
         )
+
+
+@dataclass(frozen=True)
+class Finding(Value):
+    """One published fact, measured.
+
+    Attributes:
+        name: of the fact.
+        claim: what was published.
+        published: the published figure, where there is one.
+        figure: ours; None where it was not measured.
+        low, high: its 95 % interval; None where there is none, as of one seed.
+        verdict: ``"holds"``, ``"does not hold"``, ``"undecided"`` or ``"not measured"``.
+        note: what the figure is, or why there is none.
+    """
+
+    name: str
+    claim: str
+    published: str
+    figure: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Facts(Value, kind="facts of gmpq"):
+    """The published facts about GMPQ and R-GMPQ on a network and its data.
+
+    Attributes:
+        findings: one for each fact.
+        budget: of the searches.
+        samples: of the data that they ran on.
+        epochs: of each search.
+        seeds: how many searches of each kind.
+    """
+
+    findings: tuple[Finding, ...]
+    budget: str
+    samples: int
+    epochs: int
+    seeds: int
