@@ -12,6 +12,7 @@ import torch
 from bitwright.arguments import checked
 from bitwright.errors import InvalidData, PolicyMismatch
 from bitwright.graph.batches import Batch, as_batches, iterate
+from bitwright.graph.capture import digest_with
 from bitwright.graph.graph import Graph
 from bitwright.tasks.base import Answer, Evidence, Loss, Metric, Task
 from bitwright.tasks.columns import Columns, FloatSide, joined
@@ -89,7 +90,7 @@ def reference(
             floats.add(answer, details=True)
             targets.append(on_cpu(wanted))
             marks.append(_mark(inputs, wanted))
-            size += sum(value.numel() * value.element_size() for value in answer.outputs.values())
+            size += sum(value.nbytes for value in answer.outputs.values())
             outputs = [*outputs, on_cpu(answer.raw)] if size <= KEEP_BYTES or meant.metrics else []
             if progress is not None:
                 progress(floats.columns.samples, None)
@@ -216,7 +217,7 @@ def _groups(batches: Iterator[Batch], alone: bool) -> Iterator[list[Batch]]:
     size = 0
     for batch in batches:
         group.append(batch)
-        size += sum(value.numel() * value.element_size() for value in batch[0])
+        size += sum(value.nbytes for value in batch[0])
         if alone or size > GROUP_BYTES:
             yield group
             group, size = [], 0
@@ -242,13 +243,7 @@ def _on(graph: Graph, outputs: Any) -> Any:
 
 def _mark(inputs: tuple[Any, ...], targets: Any) -> str:
     """A digest of the inputs of a batch without targets: with targets, these tell it from others."""
-    if targets is not None:
-        return ""
-    found = hashlib.sha256()
-    for value in inputs:
-        found.update(str((value.dtype, tuple(value.shape))).encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    return "" if targets is not None else digest_with(hashlib.sha256(), {str(i): v for i, v in enumerate(inputs)})
 
 
 def _check_same(reference: Reference, position: int, inputs: tuple[Any, ...], targets: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from bitwright.errors import BitwrightError, InvalidData, InvalidInput
+from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.batches import cut
 from bitwright.tasks.base import called
 from bitwright.tasks.intervals import Metered
@@ -52,8 +52,6 @@ def _metered(name: str, function: Callable[..., Any], outputs: Any, targets: Any
         if not _mean_of(parts(2), value):
             return none
         groups = parts(min(count, GROUPS))
-    except BitwrightError:
-        return none
     except Exception:
         return none
     return Metered(value, groups) if _mean_of(groups, value) else none
