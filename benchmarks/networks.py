@@ -39,7 +39,7 @@ from bitwright.report import format as text  # noqa: E402
 from bitwright.session import draw  # noqa: E402
 from bitwright.settings import Settings  # noqa: E402
 from bitwright.store import folder as files  # noqa: E402
-from bitwright.values import SensitivityTable, Verdict  # noqa: E402
+from bitwright.values import Drift, SensitivityTable, Verdict  # noqa: E402
 from tasks import beside, figure_of  # noqa: E402
 
 SAMPLES = 256
@@ -201,6 +201,9 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     said = (
         f"Searched policies that are farther from float than uniform W4A8, beyond chance: {', '.join(worse) or 'none'}."
     )
+    apart = [f"- {name}: {begins(row['parity'])}" for name, row in done.items() if begins(row["parity"])]
+    if apart:
+        said = "\n".join([said, "", "Where files differ by more than a step, this is where they begin to:", "", *apart])
     left = [f"- {name}: {' '.join(row['coverage']['said'])}" for name, row in done.items() if row["coverage"]["said"]]
     table = "\n".join(lines) + "\n"
     return PAGE.format(count=len(found), samples=SAMPLES, table=table, worse=said, left="\n".join(left) or "Nothing.")
@@ -245,6 +248,12 @@ def agreement(parity: dict[str, Any]) -> str:
         shown += [] if close is None else [f"{text.significant(close['steps'], 2)} steps"]
         said.append(" / ".join(shown) or "–")
     return "; ".join(said)
+
+
+def begins(parity: dict[str, Any]) -> str:
+    """Where a file begins to differ from the simulation; nothing where it does by no more than a step."""
+    found = parity.get("exact_drift") or parity.get("fused_drift")
+    return text.drift(Drift.from_dict(found)).removeprefix("; ") + "." if found else ""
 
 
 def main() -> None:

@@ -37,6 +37,14 @@ def test_values_that_differ_by_more_than_a_step_are_warned_of_for_every_task(agr
         assert ("even with its graph optimisations off" in found[0]) is (part == "exact")
 
 
+@pytest.mark.parametrize(("middle", "said"), [(3e-6, True), (0.3, False), (None, False)])
+def test_values_in_the_middle_are_said_to_be_the_cause(middle: float | None, said: bool) -> None:
+    drift = Drift("norm", "layer_norm", 1.0, 0.01, middle)
+    parity = Parity("onnxruntime 1", 1000, 2.0, 2.0, None, exact=Closeness(2.0, 0.1, 20.0), exact_drift=drift)
+    words = "by up to 1.00 step: unrounded, they lie within 3e-06 steps of the middle between two, where the last digit"
+    assert (words in warnings(parity)[0]) is said
+
+
 def test_a_difference_with_optimisations_off_that_no_site_shows_is_to_be_reported() -> None:
     parity = Parity("onnxruntime 1", 1000, 9.0, 9.0, None, exact=Closeness(9.0, 0.1, 20.0))
     assert warnings(parity)[0].endswith("please report this with the model")

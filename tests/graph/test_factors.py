@@ -82,6 +82,20 @@ def test_every_product_keeps_its_middles(gated, weights, activations):
             assert not product.even or float(result.zero_point) % 2 == 0
 
 
+def test_between_linear_layers_alone_the_next_one_s_input_is_the_result():
+    torch.manual_seed(0)
+    layers = nn.Linear(8, 24), nn.ReLU(), nn.Dropout(0.1), nn.Linear(24, 8), nn.GELU(), nn.Linear(8, 2)
+    x = torch.randn(16, 3, 8)
+    graph = calibrate(capture(nn.Sequential(*layers).eval(), x[:2], "linear"), [(x, None)])
+    (product,) = products_of(graph.module)  # a GELU is computed in float
+    assert (product.factors, product.result) == (("0.input", "0.weight"), "3.input")
+    with graph.applied(Policy.uniform(graph.sites, 8, 8)):
+        grids = {name: graph.quantizers[name].grid(8).scale.flatten() for name in (*product.factors, product.result)}
+        assert bool(keeps_middles(grids["0.input"] * grids["0.weight"], grids["3.input"]).all())
+        weight = graph.quantizers["0.weight"]
+        assert not torch.equal(weight.grid(8).scale, weight.own_grid(8).scale)  # some had to be moved
+
+
 def test_no_step_grows_by_more_than_a_quarter_and_nothing_falls_out_of_the_range(gated):
     with gated.applied(Policy.uniform(gated.sites, 8, 8)):
         for name, quantizer in gated.quantizers.items():

@@ -124,6 +124,19 @@ def test_the_first_site_that_differs_is_named(captured, tmp_path):
         assert (drift.site, drift.operation) == ("down", "conv2d")
         assert drift.steps == pytest.approx(5.0, abs=1.0)
         assert 0.09 < drift.share <= 0.1
+        assert 0.4 < drift.middle <= 0.5  # anywhere between two steps
+
+
+def test_the_sample_that_differs_most_shows_where_it_begins(captured, tmp_path):
+    graph, inputs = captured("residual")
+    inputs = torch.where(torch.arange(len(inputs)).reshape(-1, 1, 1, 1) < len(inputs) - 2, 0.0, inputs)
+    policy = Policy.uniform(graph.sites, 8, 8)
+    result = export(graph, tmp_path / "model.onnx", policy=policy)
+    other = graph.copy()
+    other.module.down.weight.mul_(1.5)  # zeros do not show it
+    parts = [(inputs[:40], None), (inputs[40:], None)]
+    found = parity(other, result.path, parts, task=CLASSES)
+    assert found.fused_drift.site == "down"
 
 
 def test_the_output_step_is_the_unit_of_the_difference(captured, tmp_path):
@@ -235,10 +248,10 @@ def test_resnet20_predicts_the_same_on_every_test_image(resnet20, tmp_path, widt
 def test_infinite_values_are_equal_to_themselves_and_nan_to_nothing():
 
     masked, apart = torch.tensor([1.0, -math.inf, 3.0], dtype=torch.float64), _Apart()
-    assert apart.add(masked, masked.clone()) == 0.0
+    assert not apart.add(masked, masked.clone()).any()
     assert apart.closeness(None).sqnr is None
     apart.add(masked, masked + torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64))
     found = apart.closeness(None)
     assert found.steps == pytest.approx(0.5 * 255 / 2)
     assert found.relative_error == pytest.approx(0.5 / math.sqrt(20))
-    assert apart.add(masked, torch.full_like(masked, math.nan)) == math.inf
+    assert apart.add(masked, torch.full_like(masked, math.nan)).isinf().all()

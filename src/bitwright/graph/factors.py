@@ -62,7 +62,7 @@ def products_of(module: GraphModule) -> tuple[Product, ...]:
         positions = entry.operands if entry.kind == "mul" or divisor else entry.factors
         factors = [site_behind(module, node.args[position]) for position in positions]
         names = tuple(factor.site.name for factor in factors if factor is not None)
-        result = site_after(module, node)
+        result = site_after(module, node, past_scales=True)
         if names and len(names) == len(factors) and result is not None:
             weight = next((factor.site.name for factor in factors if factor and factor.site.kind == "weight"), "")
             found.append(Product(names, result.site.name, weight, divisor or 1, entry.kind == "mul"))

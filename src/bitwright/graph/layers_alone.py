@@ -23,11 +23,10 @@ from bitwright.errors import InvalidInput
 from bitwright.graph.names import module_path
 from bitwright.graph.operations import aten, channel_constants, entry_of
 from bitwright.graph.placement import Placement, varying_values
+from bitwright.graph.places import SCALES
 from bitwright.graph.pt2e import PLACEMENTS, PlacementKind, placed_by
 from bitwright.values.recipe import Action
 
-SCALES = "input_scales"
-"""Submodule that holds the constants."""
 GROUP = 32
 """Inputs of a weight that share a step in the placement ``weight-only``, if nothing else is asked for."""
 

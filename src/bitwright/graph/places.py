@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from bitwright.graph.operations import entry_of, source_of
+from bitwright.graph.operations import entry_of, moves_only, source_of
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 
-SITES, BIASES = "bitwright_sites", "bitwright_biases"
+SITES, BIASES, SCALES = "bitwright_sites", "bitwright_biases", "input_scales"
 """Submodules of a captured graph that hold what stands at its sites and behind its biases, by names of no network."""
 
 
@@ -66,11 +66,19 @@ def site_behind(module: nn.Module, node: Any) -> Quantizer | None:
     return None
 
 
-def site_after(module: nn.Module, node: Node) -> Quantizer | None:
-    """The site of what an operation makes, behind the clamps that fuse with it; None where there is none."""
+def site_after(module: nn.Module, node: Node, past_scales: bool = False) -> Quantizer | None:
+    """The site of what an operation makes, behind the clamps that fuse with it; None where there is none.
+
+    Args:
+        module: the graph.
+        node: the operation.
+        past_scales: look behind what only moves values, too, and behind a multiplication with constants for ``smooth``:
+            while these are ones, files leave it out.
+    """
     while len(node.users) == 1:
         node = next(iter(node.users))
-        if entry_of(node).limits is None:
+        scales = any(str(value.target).startswith(f"{SCALES}.") for value in node.all_input_nodes)
+        if entry_of(node).limits is None and not (past_scales and (scales or moves_only(node))):
             return quantizer_at(module, node)
     return None
 

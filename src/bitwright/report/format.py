@@ -12,6 +12,7 @@ from bitwright.values.table import FLIPS
 from bitwright.values.verdict import outcome_of, samples_to_decide
 
 _LEAST = 0.0001
+_LAST_DIGIT = 0.01  # steps: so far from the middle, rounding errors of floats in front of a site do not decide
 """The smallest error in percent that is written as a number."""
 
 
@@ -167,9 +168,15 @@ def drift(found: Drift | None) -> str:
     """Where a file begins to differ, as the end of a sentence; nothing where that is not known."""
     if found is None:
         return ""
-    return (
+    said = (
         f"; the first values to differ are those of '{found.site}' ({found.operation}), {percent(found.share, 2)} of "
         f"them, by up to {significant(found.steps)} {'step' if found.steps == 1 else 'steps'}"
+    )
+    if found.middle is None or found.middle > _LAST_DIGIT:
+        return said
+    return (
+        f"{said}: unrounded, they lie within {significant(found.middle, 1)} steps of the middle between two, where the "
+        "last digit of a float decides"
     )
 
 

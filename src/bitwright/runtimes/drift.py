@@ -29,11 +29,13 @@ def first_drift(
         None where all sites agree, or where the runtime does not show them.
     """
     few = [value[:_SAMPLES] for value in inputs]
+    unrounded: dict[str, Tensor] = {}
     simulated: dict[str, Tensor] = {}
 
     def watch(name: str) -> Callable[[Call], Any]:
         def note(call: Call) -> Any:
             value = call()
+            unrounded.setdefault(name, call.args[0].detach().cpu().double())
             simulated.setdefault(name, value.detach().cpu().double())
             return value
 
@@ -50,10 +52,12 @@ def first_drift(
             continue
         quantizer = graph.quantizers[name]
         assert quantizer.bits is not None
-        apart = (torch.from_numpy(other).reshape(value.shape) - value).abs() / float(
-            quantizer.grid_for(value, quantizer.bits).scale
-        )
-        if float(apart.max()) > 0.5:
-            differing = float((apart > 0.5).double().mean())
-            return Drift(name, quantizer.site.operation, float(apart.max()), differing)
+        step = float(quantizer.grid_for(unrounded[name], quantizer.bits).scale)
+        apart = (torch.from_numpy(other).reshape(value.shape) - value).abs() / step
+        differs = apart > 0.5
+        if bool(differs.any()):
+            places = unrounded[name].expand_as(value)[differs] / step
+            middle = float((places - places.floor() - 0.5).abs().max())
+            share = float(differs.double().mean())
+            return Drift(name, quantizer.site.operation, float(apart.max()), share, middle)
     return None

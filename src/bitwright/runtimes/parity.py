@@ -74,15 +74,13 @@ def parity(
     with graph.applied(policy), torch.no_grad():
         steps = output_steps(graph)
         tallies = (_Tally(meant, steps), _Tally(meant, steps))
-        first: tuple[Any, ...] = ()
         for inputs, targets in iterate(data, graph, "parity"):
-            first = first or inputs
             simulated = on_cpu(graph(*inputs))
             for tally, session in zip(tallies, sessions, strict=True):
                 found = [torch.from_numpy(value) for value in session(*inputs)]
-                tally.add(simulated, found, targets, len(inputs[0]))
+                tally.add(inputs, simulated, found, targets)
         drifts = [
-            first_drift(graph, chosen, path, first, optimised, threads) if tally.differs else None
+            first_drift(graph, chosen, path, tally.worst, optimised, threads) if tally.differs else None
             for optimised, tally in zip((False, True), tallies, strict=True)
         ]
     exact, fused = tallies
@@ -177,15 +175,19 @@ class _Tally:
         self._simulated = None if task is None else FloatSide(task)
         self._kept: list[tuple[Any, Any]] = []
         self.largest = 0.0
+        self.worst: tuple[Tensor, ...] = ()  # inputs of the batch with the largest difference, from that sample on
         self._outputs: dict[str, _Apart] = {}
 
-    def add(self, simulated: Any, found: list[Tensor], targets: Any, count: int) -> None:
-        raw = like(simulated, found)
+    def add(self, inputs: tuple[Tensor, ...], simulated: Any, found: list[Tensor], targets: Any) -> None:
+        count, raw = len(inputs[0]), like(simulated, found)
         wanted = flatten(simulated)
         in_steps = None not in self._steps and len(self._steps) == len(wanted)
         for i, (name, other) in enumerate(zip(wanted, flatten(raw).values(), strict=True)):
-            difference = self._outputs.setdefault(name, _Apart()).add(wanted[name].double(), other.double())
-            self.largest = max(self.largest, difference / ((self._steps[i] or 1.0) if in_steps else 1.0))
+            apart = self._outputs.setdefault(name, _Apart()).add(wanted[name].double(), other.double())
+            difference = float(apart.max()) / ((self._steps[i] or 1.0) if in_steps else 1.0)
+            if difference > self.largest or not self.worst:
+                start = int(apart.flatten(1).amax(1).argmax()) if len(apart) == count and apart.dim() > 1 else 0
+                self.largest, self.worst = difference, tuple(value[start:] for value in inputs)
         task = self._task
         if task is None or self._simulated is None:
             self.ours.add({}, count)
@@ -252,18 +254,17 @@ class _Apart:
         self._largest = self._apart = self._whole = 0.0
         self._low, self._high = math.inf, -math.inf
 
-    def add(self, value: Tensor, other: Tensor) -> float:
-        """Add a batch; the largest difference in it."""
+    def add(self, value: Tensor, other: Tensor) -> Tensor:
+        """Add a batch; the absolute differences in it."""
         # A mask's -inf is equal to itself; a NaN is as far away as can be.
-        difference = torch.where(value == other, 0.0, value - other).nan_to_num(nan=math.inf)
+        difference = torch.where(value == other, 0.0, value - other).nan_to_num(nan=math.inf).abs()
         value = value[value.isfinite()]
-        largest = float(difference.abs().max())
-        self._largest = max(self._largest, largest)
+        self._largest = max(self._largest, float(difference.max()))
         self._apart += float(difference.square().sum())
         self._whole += float(value.square().sum())
         if value.numel():
             self._low, self._high = min(self._low, float(value.min())), max(self._high, float(value.max()))
-        return largest
+        return difference
 
     def closeness(self, step: float | None) -> Closeness:
         """See :class:`Closeness`; an output of equal values counts in 255ths of them, one of zeros in its own unit."""

@@ -228,12 +228,15 @@ class Drift(Value):
         operation: that made the value.
         steps: largest difference in steps of the site.
         share: of the values there that differ, on a few inputs.
+        middle: how near the simulation's unrounded values that differ are to the middle between two steps, in steps:
+            the largest distance. There the last digit of a float decides which way a value is rounded.
     """
 
     site: str
     operation: str
     steps: float
     share: float
+    middle: float | None = None
 
 
 @dataclass(frozen=True)
