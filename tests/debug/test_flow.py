@@ -268,6 +268,11 @@ def test_bad_input_is_one_line(graph, digits_task):
         debug(graph, digits_task, repairs=("adarond",))
     with pytest.raises(InvalidInput, match="repairs must be a dictionary, a list or None, got the text 'cle'"):
         debug(graph, digits_task, repairs="cle")
+    for task, made in ((None, "Classification"), (bw.tasks.Regression(digits_task.calibration), "Regression")):
+        with pytest.raises(
+            InvalidInput, match=rf"the task needs data here: bw.tasks.{made}\(calibration, evaluation\)"
+        ):
+            debug(graph, task)
     with pytest.raises(InvalidInput, match="the target is float everywhere"):
         debug(graph, digits_task, weights=None, activations=None)
     with pytest.raises(InvalidInput, match="ranges must be one of"):

@@ -104,9 +104,11 @@ def debug(
     if isinstance(subject, Session):
         session = subject
     else:
-        given = with_data(task)
-        parts = Samples.of(given.calibration or (), given.evaluation or (), samples)
-        session = Session(subject, given, parts, Settings(ranges=ranges))
+        if task is None or task.calibration is None or task.evaluation is None:
+            kind = "Classification" if task is None else type(task).__name__
+            raise InvalidInput(f"the task needs data here: bw.tasks.{kind}(calibration, evaluation)")
+        parts = Samples.of(task.calibration, task.evaluation, samples)
+        session = Session(subject, task, parts, Settings(ranges=ranges))
     target = policy if policy is not None else Policy.uniform(session.sites, weights, activations)
     begin = recipe if recipe is not None else Recipe(target, session.recipe.ranges)
     begin.target.check(session.sites)
@@ -136,21 +138,6 @@ def debug(
     if steps[-1].status != "failed":
         steps[-1] = replace(steps[-1], recipe=session.under(steps[-1].recipe).fitted)
     return _findings(case, tuple(steps))
-
-
-def with_data(task: Task | None) -> Task:
-    """The task that a flow works with.
-
-    Raises:
-        InvalidInput: it has no data.
-    """
-    if not isinstance(task, Task):
-        raise InvalidInput(
-            f"task must be a task with its data, e.g. bw.tasks.Classification(...), got {type(task).__name__}"
-        )
-    if task.calibration is None or task.evaluation is None:
-        raise InvalidInput(f"the task needs data here: bw.tasks.{type(task).__name__}(calibration, evaluation)")
-    return task
 
 
 def _checked_repairs(

@@ -122,8 +122,6 @@ def _variants(
     graph: Graph, bits: Sequence[int | None] | Policy, base: Policy, sites: Iterable[str] | Blocks | None
 ) -> list[tuple[str, Variant]]:
     base.check(graph.sites)
-    if isinstance(sites, str):
-        raise InvalidInput(f"sites must be a list of names or a mapping of blocks, got the text '{sites}'")
     if sites is None:
         named: Blocks = {name: (name,) for name in graph.sites.names}
     elif isinstance(sites, Mapping):
