@@ -160,6 +160,8 @@ def test_a_checkpoint_of_another_search_is_refused(digits_graph, task, tmp_path)
         gmpq(digits_graph, task, epochs=2, checkpoint=file, progress=stopping)
     with pytest.raises(InvalidInput, match="belongs to another search"):
         gmpq(digits_graph, task, "bops=W3A3", epochs=2, checkpoint=file)
+    with pytest.raises(InvalidInput, match="belongs to another search"):
+        gmpq(digits_graph, task, epochs=2, checkpoint=file, head=True)
     file.write_bytes(b"nothing")
     with pytest.raises(InvalidInput, match="cannot be read"):
         gmpq(digits_graph, task, epochs=2, checkpoint=file)

@@ -307,9 +307,10 @@ class _Work:
     @property
     def key(self) -> str:
         """What a checkpoint must belong to."""
+        steps = {name: [grid.scale.tolist() for grid in mixture.grids] for name, mixture in self.mixtures.items()}
         return content_key(
             graph=self.plain.graph_hash,
-            repairs=self.plain.repairs,
+            steps=steps,  # of other ranges, and of a new last layer, they are others
             limits=[(limit.metric, limit.limit) for limit in self.limits],
             how=vars(self.how),
             settings=[self.widths, self.epochs, self.rates, self.labels, self.seed],
