@@ -2,7 +2,8 @@
 
 The searches run on CIFAR-10's own training images and on a proxy, MNIST resized to 3x32x32 with a new last layer. Each
 policy is measured as it is, and after the same short training. What was measured stands in the file of ``--output``
-after each step, and is not measured again. ``--cost`` measures a step of the search beside one of QAT instead.
+after each step, and is not measured again. ``--cost`` measures a step of the search beside one of QAT instead,
+``--detection`` searches for a detector on a small set of other scenes.
 
     BITWRIGHT_DATA=... BITWRIGHT_WEIGHTS=... python benchmarks/gmpq.py --output gmpq.json
 """
@@ -25,14 +26,15 @@ from torch.nn import functional
 
 import bitwright as bw
 from _environment import output_argument, write
+from _task_networks import canvases, detection
 from bitwright.data import load_data
 from bitwright.gmpq import WIDTHS
 from bitwright.numerics.affine import fake_quantize
 from bitwright.quantizers.mixture import Mixture
-from bitwright.tasks import Classification
+from bitwright.tasks import Classification, Detection
 from bitwright.train import qat
 from bitwright.values import SensitivityTable
-from bitwright.zoo import resnet20
+from bitwright.zoo import decode, resnet20
 
 MEAN, STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 BATCH = 64
@@ -136,6 +138,37 @@ def ways(
     return found
 
 
+def detect(options: Any) -> dict[str, Any]:
+    """A detector: policies searched on a small set of other scenes, trained like uniform bits, and their mAP."""
+    built = detection(Path(os.environ["BITWRIGHT_DATA"]), Path(options.weights_dir))
+    proxy = canvases(Path(os.environ["BITWRIGHT_DATA"]), "test", 500, 7, most=2, noise=0.2).images[:384]
+    training, test = (batches(*part) for part in (built.calibration, built.evaluation))
+    training = training[: options.samples // BATCH]
+    task = Detection(decode=decode)
+    found: dict[str, Any] = {}
+    for budget in options.budgets:
+        graph = bw.calibrate(bw.capture(built.model, training[0][0][:2]), training[:8])
+        policies = {"uniform": bw.Policy.uniform(graph.sites, int(budget[1]), int(budget[3]))}
+        policies["fit"] = scored(graph, training, budget, "fit")[0]
+        for method in ("gmpq", "r-gmpq"):
+            given = task.with_data(batches(proxy, torch.full((len(proxy), 1, 5), -1.0)), ())
+            settings = {"epochs": options.epochs, "share_rate": options.share_rate, "seed": options.seed}
+            policies[method] = bw.gmpq(graph, given, f"bops={budget}", method, **settings).policy
+        for name, policy in policies.items():
+            trained, row = graph.copy(), {}
+            row["plain"] = mean_precision(bw.evaluate(graph, policy, test, task=task))
+            qat(trained, training, policy, task=task, epochs=options.tune, shuffle=True, seed=options.seed)
+            row["trained"] = mean_precision(bw.evaluate(trained, policy, test, task=task))
+            found[f"{budget} {name}"] = row
+            print(budget, name, row, flush=True)
+    return found
+
+
+def mean_precision(verdict: Any) -> dict[str, float]:
+    figure = verdict.figures["mAP"]
+    return {"mAP": figure.value.value, "float": figure.reference.value, "error": verdict.distance.value}
+
+
 class Kept:
     """Bytes that autograd keeps for the backward pass: of each storage once, the largest of all steps."""
 
@@ -194,6 +227,8 @@ def cost(options: Any) -> dict[str, Any]:
 def main() -> None:
     parser = output_argument(__doc__)
     parser.add_argument("--cost", action="store_true", help="measure a step instead")
+    parser.add_argument("--detection", action="store_true", help="a detector instead, searched on other scenes")
+    parser.add_argument("--weights-dir", default=".", help="of the detector; it is trained first where there are none")
     parser.add_argument("--samples", type=int, default=2048, help="of each data set")
     parser.add_argument("--epochs", type=int, default=5, help="of a search")
     parser.add_argument("--share-rate", type=float, default=0.05)
@@ -203,7 +238,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    write("gmpq cost" if options.cost else "gmpq", cost(options) if options.cost else compare(options), options.output)
+    what = "cost" if options.cost else "detection" if options.detection else "policies"
+    run = {"cost": cost, "detection": detect, "policies": compare}[what]
+    write("gmpq" if what == "policies" else f"gmpq {what}", run(options), options.output)
 
 
 if __name__ == "__main__":
