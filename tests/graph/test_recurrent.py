@@ -165,6 +165,15 @@ def test_a_loop_over_cells_is_foretold_to_be_slow():
     assert graph.coverage.sentences()[-1:] == graph.coverage.slow() != ()
 
 
+def test_a_layer_with_projections_is_foretold_to_be_slow():
+    class Projected(nn.LSTM):
+        def forward(self, x):
+            return super().forward(x)[0]
+
+    with pytest.warns(UserWarning, match=r"operations read the weight .* without proj_size, is one operation"):
+        capture(Projected(4, 6, proj_size=3, batch_first=True).eval(), torch.randn(2, 17, 4))
+
+
 def test_few_uses_of_a_weight_are_no_loop():
     graph = capture(Loop(15).eval(), torch.randn(2, 16, 5))
     assert graph.coverage.slow() == graph.coverage.repeated == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from bitwright.arguments import checked
-from bitwright.errors import InvalidData
+from bitwright.errors import BitwrightWarning, InvalidData
 from bitwright.graph.batches import as_batches, iterate
 from bitwright.graph.graph import Graph
 from bitwright.graph.input_rows import InputRows
 from bitwright.graph.layers import Layer, layers_of
 from bitwright.graph.places import site_calls
+from bitwright.graph.uneven import uneven_joins
 from bitwright.graph.walk import Call, Hook, Walk
 from bitwright.numerics.outputs import InputMoments
 from bitwright.numerics.ranges import Observed, check_method
@@ -84,7 +86,7 @@ def calibrate(
         seed: of the random sample of values that percentile and mse look at.
 
     Returns:
-        The graph itself.
+        The graph itself. A warning says where values of very different sizes are joined on one grid.
 
     Raises:
         InvalidData: no batch, or values that are not finite.
@@ -127,4 +129,6 @@ def calibrate(
             quantizer.refit()
         else:
             quantizer.set_ranges(ranges, percentile)
+    for sentence in uneven_joins(graph.module):
+        warnings.warn(sentence, BitwrightWarning, stacklevel=2)
     return graph

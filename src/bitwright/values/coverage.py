@@ -83,7 +83,7 @@ class Coverage:
         return (
             f"{count} operations read the weight '{name}'{more}, as in a loop over time steps: an exported file holds "
             "each of them, and will be large and slow; in place of such a loop, nn.LSTM, nn.GRU or nn.RNN on the whole "
-            "sequence is one operation.",
+            "sequence, without proj_size, is one operation.",
         )
 
     def _group(self, kind: str, reason: str, entries: Sequence[LeftOut]) -> str:
