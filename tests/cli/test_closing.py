@@ -8,8 +8,6 @@ import pytest
 from bitwright.cli import closing
 from bitwright.cli.job import Job
 from bitwright.cost import COSTS
-from bitwright.report import RunReport
-from bitwright.values import Sites
 
 
 def test_the_program_is_named_so_that_the_command_can_be_pasted(
@@ -35,7 +33,7 @@ def test_what_was_asked() -> None:
 
 def test_the_next_budget_is_on_another_cost_of_the_headline(tmp_path) -> None:
     for asked in ((), ("bops=W4A4",), ("size=50%",), ("packed=W4A4",)):
-        line, _ = closing.suggestions(RunReport("net", Sites(())), Job(model="a:b", budget=asked, output=tmp_path))
+        line, _ = closing.suggestions(Job(model="a:b", budget=asked, output=tmp_path))
         cost, _, limit = line.partition("--budget ")[2].split()[0].partition("=")
         assert cost not in (asked or (Job().cost,))[0]
         assert COSTS[cost].headline

@@ -82,14 +82,14 @@ def stripe(inputs: Tensor, severity: int, generator: Generator) -> Tensor:
 @registered(name="dotted-line", order=65, does="A dotted line across.", channels=(1,))
 def dotted_line(inputs: Tensor, severity: int, generator: Generator) -> Tensor:
     """From edge to edge at a height and a slope that each image draws."""
-    along, gap = _across(inputs, severity, generator)
+    along, gap = _across(inputs, generator)
     return torch.where((along.floor() % 4 < 2) & (gap.abs() <= _thick(inputs, severity)), 1.0, inputs)
 
 
 @registered(name="zigzag", order=66, does="A zigzag line across.", channels=(1,))
 def zigzag(inputs: Tensor, severity: int, generator: Generator) -> Tensor:
     """From edge to edge, up and down by two pixels."""
-    along, gap = _across(inputs, severity, generator)
+    along, gap = _across(inputs, generator)
     wave = 2 * ((along / 4) % 2 - 1).abs() - 1
     swing = 2 * inputs.shape[-1] / 28
     return torch.where((gap - swing * wave).abs() <= _thick(inputs, severity), 1.0, inputs)
@@ -114,7 +114,7 @@ def canny_edges(inputs: Tensor, severity: int, generator: Generator) -> Tensor:
     return torch.stack(edges)[:, None].to(inputs).expand_as(inputs).clone()
 
 
-def _across(images: Tensor, severity: int, generator: Generator) -> tuple[Tensor, Tensor]:
+def _across(images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """(N, 1, H, W) pixels along a line across each image, and pixels above or below it."""
     count, _, height, width = images.shape
     middle = (0.25 + 0.5 * torch.rand(count, generator=generator)) * height

@@ -49,11 +49,11 @@ def closing(report: RunReport, job: Job) -> str:
     for path in sorted(job.output.glob(f"{Path(files.RECIPE).stem}-*.npz")):
         lines.append(f"  {path.name:<22}what was fitted for {files.RECIPE}: keep the two together")
     lines += ["", f"Took {text.duration(sum(report.timings.values()))}. Next, for example:"]
-    lines += [f"  {command}" for command in suggestions(report, job)]
+    lines += [f"  {command}" for command in suggestions(job)]
     return "\n".join(lines)
 
 
-def suggestions(report: RunReport, job: Job) -> list[str]:
+def suggestions(job: Job) -> list[str]:
     """Commands that make sense after this run."""
     bitwright = program()
     again = [bitwright, "run", "--job", str(job.output / files.JOB)]

@@ -274,7 +274,7 @@ def _replace_clamps(
                 result.meta = dict(clamp.meta)
                 if relu6 == "cap" or (relu6 == "auto" and not never):
                     name = f"cap_{clamp.name}"
-                    graph.module.register_buffer(name, _shaped(cap / scales[pair.name], clamp, pair))
+                    graph.module.register_buffer(name, _shaped(cap / scales[pair.name], pair))
                     limit = nodes.get_attr(name)
                     result = nodes.call_function(aten.minimum.default, (result, limit))
                     result.meta = dict(clamp.meta)
@@ -290,7 +290,7 @@ def _replace_clamps(
     return []
 
 
-def _shaped(caps: Tensor, clamp: Node, pair: Pair) -> Tensor:
+def _shaped(caps: Tensor, pair: Pair) -> Tensor:
     if pair.first.linear:
         return caps
     return caps.reshape(-1, *([1] * (pair.first.weight.weight.dim() - 2)))
