@@ -118,6 +118,20 @@ def test_every_step_says_what_it_measured_and_what_stands_in_the_way(whole_flow)
     assert any("says little" in note for note in whole_flow.notes)
 
 
+def test_where_nothing_else_is_enough_the_network_is_trained(graph, digits_task):
+    findings = debug(graph, digits_task, 0.0, weights=2, activations=3, repairs=("qat",), start_at=8)
+    (last,) = findings.steps
+    before, trained = last.measured[:2]
+    assert (trained.label, trained.kept) == ("repair qat", True)
+    assert trained.distance < 0.7 * before.distance
+    assert [str(action) for action in findings.recipe.actions] == ["repair qat"]
+    assert "repair qat" in last.conclusion
+    assert findings.verdict.distance == last.verdict.distance
+    alone = debug(graph, digits_task, 0.0, weights=2, activations=3, repairs=(), start_at=8)
+    assert not alone.recipe.actions
+    assert last.verdict.distance.value < alone.verdict.distance.value
+
+
 def test_steps_5_and_6_rank_and_show_the_worst(whole_flow, graph):
     fifth, sixth = whole_flow.step(5), whole_flow.step(6)
     assert len(fifth.sweep) == len(graph.sites)

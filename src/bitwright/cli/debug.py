@@ -25,7 +25,7 @@ Repairs = Annotated[
     typer.Option(
         "--repairs",
         metavar="LIST",
-        help="Repairs that steps 3 and 4 may use, e.g. cle,bias,gptq, or none. [default: all of them]",
+        help="Repairs that steps 3, 4 and 8 may use, e.g. cle,bias,gptq, or none. [default: all of them]",
     ),
 ]
 

@@ -82,7 +82,7 @@ def debug(
         policy: target bits site by site, instead of ``weights`` and ``activations``.
         model: the original model, to compare the graph with.
         ranges: how ranges are set to begin with; for a graph.
-        repairs: which repairs steps 3 and 4 may use, None: all of :func:`~bitwright.repair.flow_repairs`; as a
+        repairs: which repairs steps 3, 4 and 8 may use, None: all of :func:`~bitwright.repair.flow_repairs`; as a
             mapping: with their options.
         samples: calibration inputs to use, None: all; for a graph.
         start_at: the step to begin with, 1 to 8.

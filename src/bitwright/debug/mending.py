@@ -16,7 +16,8 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.twins import Lane
 from bitwright.graph.variants import groups
 from bitwright.graph.walk import Walk
-from bitwright.repair import REPAIRS, RepairReport, apply_action
+from bitwright.repair import REPAIRS, Repair, RepairReport, apply_action, flow_repairs
+from bitwright.repair.descriptor import Side
 from bitwright.repair.equalization import PRECISION
 from bitwright.sensitivity.sweep import Tally, expected_of
 from bitwright.session import Session
@@ -46,13 +47,23 @@ def without_replaced(recipe: Recipe, action: Action) -> Recipe:
     return recipe.without([repair.name for repair in REPAIRS.values() if 0 < repair.fits < fits(action)])
 
 
+def repairs_left(case: Case, recipe: Recipe, side: Side) -> list[Repair]:
+    """The repairs of a side that may be used and are not in the recipe."""
+    return [r for r in flow_repairs(side) if r.name in case.repairs and not recipe.repaired(r.name)]
+
+
+def action_of(case: Case, repair: Repair, side: Side) -> Action:
+    """A repair with the options that it has on a side, and those that the user gave."""
+    return Action("repair", {"name": repair.name, **repair.mends[side], **case.repairs[repair.name]})
+
+
 class Mending:
     """Tries actions one after the other and keeps those that lower the distance to float."""
 
     def __init__(self, case: Case, state: State) -> None:
         self.case = case
         self.recipe = state.recipe
-        self.distance = case.measure(state.recipe).distance.value
+        self.start = self.distance = case.measure(state.recipe).distance.value
         self.rows: list[Measurement] = [Measurement("before", self.distance)]
         self.kept: list[Action] = []
         self.reports: dict[Action, RepairReport] = {}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bitwright.debug.case import Case
-from bitwright.debug.mending import Mending, range_actions
+from bitwright.debug.mending import Mending, action_of, range_actions, repairs_left
 from bitwright.debug.state import CONCENTRATED, IMPROVEMENT, State
 from bitwright.debug.steps_whole import blamed, by_side
 from bitwright.debug.words import outliers_of, share, told
-from bitwright.repair import Repair, flow_repairs
-from bitwright.repair.descriptor import Side
+from bitwright.repair import flow_repairs
 from bitwright.values.findings import Measurement, Step
 from bitwright.values.recipe import Action, Recipe
 
@@ -30,7 +29,7 @@ def mend_weights(case: Case, state: State) -> Step:
     for repair in flow_repairs("weights"):
         if repair.name not in case.repairs or not repair.worthwhile(case.graph(mending.recipe)):
             continue
-        if mending.attempt(_action(case, repair, "weights")) and mending.holds():
+        if mending.attempt(action_of(case, repair, "weights")) and mending.holds():
             break
     return mending.step(3, title, rule, state, start)
 
@@ -85,21 +84,21 @@ def _for_all(case: Case, recipe: Recipe) -> list[list[Action]]:
     if not any(action.kind == "ranges" for action in recipe.actions):
         ranges = [action for action in ranges if action.options["method"] != recipe.ranges]
     found = [ranges, *([action] for action in _rescaling(case, recipe))]
-    others = [repair for repair in _left(case, recipe, "activations") if "scales" not in repair.moves]
-    return [*found, *([_action(case, repair, "activations")] for repair in others), *_fitting(case, recipe)]
+    others = [repair for repair in repairs_left(case, recipe, "activations") if "scales" not in repair.moves]
+    return [*found, *([action_of(case, repair, "activations")] for repair in others), *_fitting(case, recipe)]
 
 
 def _rescaling(case: Case, recipe: Recipe) -> list[Action]:
     """Repairs that move outliers of activations into weights, which leaves the float function what it is."""
-    left = _left(case, recipe, "activations")
-    return [_action(case, repair, "activations") for repair in left if "scales" in repair.moves]
+    left = repairs_left(case, recipe, "activations")
+    return [action_of(case, repair, "activations") for repair in left if "scales" in repair.moves]
 
 
 def _after_one(case: Case, recipe: Recipe) -> list[list[Action]]:
     """What can be done when the one activation that did the harm has its range: weights may be at fault now."""
     graph = case.graph(recipe)
     regrid = [r for r in flow_repairs("weights") if r.moves == ("weight grids",) and r.name in case.repairs]
-    found = [[_action(case, repair, "weights")] for repair in regrid if repair.worthwhile(graph)]
+    found = [[action_of(case, repair, "weights")] for repair in regrid if repair.worthwhile(graph)]
     if found and "weight" not in blamed(by_side(case, recipe)[0]):
         found = []
     return found + _fitting(case, recipe)
@@ -107,16 +106,7 @@ def _after_one(case: Case, recipe: Recipe) -> list[list[Action]]:
 
 def _fitting(case: Case, recipe: Recipe) -> list[list[Action]]:
     """Repairs that fit weights and biases to the quantized inputs, which makes up for part of what these lose."""
-    return [[_action(case, repair, "weights")] for repair in _left(case, recipe, "weights") if repair.fits]
-
-
-def _left(case: Case, recipe: Recipe, side: Side) -> list[Repair]:
-    """The repairs of a side that may be used and are not in the recipe."""
-    return [r for r in flow_repairs(side) if r.name in case.repairs and not recipe.repaired(r.name)]
-
-
-def _action(case: Case, repair: Repair, side: Side) -> Action:
-    return Action("repair", {"name": repair.name, **repair.mends[side], **case.repairs[repair.name]})
+    return [[action_of(case, repair, "weights")] for repair in repairs_left(case, recipe, "weights") if repair.fits]
 
 
 def _skipped(number: int, title: str, rule: str, why: str, state: State) -> Step:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bitwright.arguments import checked
 from bitwright.errors import InvalidInput
@@ -19,7 +19,7 @@ from bitwright.values.recipe import Action
 
 Moves = Literal["scales", "weight grids", "activation grids", "rounding"]
 Leaves = Literal["learned rounding", "found rounding", "bias correction", "ranges"]
-Side = Literal["weights", "activations"]
+Side = Literal["weights", "activations", "network"]
 
 _BREAKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -47,8 +47,8 @@ class Repair(Descriptor):
             ``"bias correction"`` or ``"ranges"``.
         fits: how thoroughly it fits rounding and biases to the grids that are there, 0: not at all. It finds anew all
             that repairs with a smaller number above 0 found.
-        mends: the sides that the debugging flow tries it on, ``"weights"`` (step 3) and ``"activations"`` (step 4),
-            each with the options that it has there.
+        mends: the sides that the debugging flow tries it on, ``"weights"`` (step 3), ``"activations"`` (step 4) and
+            ``"network"`` (step 8, where nothing else was enough), each with the options that it has there.
         worthwhile: whether the flow has a reason to try it on a graph.
         named: options that name something else that is registered, each with its registry.
     """
@@ -112,11 +112,12 @@ def registered(**about: Any) -> Callable[[Callable[..., RepairReport]], Repair]:
 
 
 def flow_repairs(side: Side | None = None) -> list[Repair]:
-    """What the debugging flow can do to a side, in its order: what is fitted comes last. None: to either, weights
-    first.
+    """What the debugging flow can do to a side, in its order: what is fitted comes last.
+
+    None: to any side, weights first.
     """
     if side is None:
-        return list(dict.fromkeys([*flow_repairs("weights"), *flow_repairs("activations")]))
+        return list(dict.fromkeys([repair for each in get_args(Side) for repair in flow_repairs(each)]))
     found = [repair for repair in REPAIRS.values() if side in repair.mends]
     return sorted(found, key=lambda repair: (repair.fits, repair.order, repair.name))
 

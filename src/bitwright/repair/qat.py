@@ -22,6 +22,7 @@ from bitwright.values import Policy
     costs="five float passes for each epoch",
     called="quantization-aware training",
     leaves="learned rounding",
+    mends={"network": {}},
 )
 def qat(
     graph: Graph,
