@@ -105,7 +105,7 @@ def test_every_operation_of_a_convolutional_network_runs_in_integers(captured, t
             "runtime must be one of onnxruntime, openvino, got 'onnxruntim'; did you mean 'onnxruntime'",
         ),
         ({"storge": "int8"}, "runtime 'onnxruntime' has no option 'storge'; did you mean 'storage'? (it has: storage)"),
-        ({"storage": "int9"}, "storage must be one of smallest, int8, got 'int9'; did you mean 'int8'"),
+        ({"storage": "int9"}, "storage must be one of smallest, int8, packed, got 'int9'; did you mean 'int8'"),
     ],
 )
 def test_unknown_choices_are_refused(wide, tmp_path, arguments, message):

@@ -52,11 +52,17 @@ class Builder:
         return self._constants[key]
 
     def node(
-        self, anchor: Any, operation: str, inputs: list[Any], name: str, attributes: dict[str, Any] | None = None
+        self,
+        anchor: Any,
+        operation: str,
+        inputs: list[Any],
+        name: str,
+        attributes: dict[str, Any] | None = None,
+        domain: str = "",
     ) -> Any:
         """A node without a name in front of ``anchor``; returns its output, which is called ``name``."""
         value = self.ir.Value(name=self.unique(name))
-        made = self.ir.node(operation, inputs, attributes or {}, outputs=[value])
+        made = self.ir.node(operation, inputs, attributes or {}, domain=domain, outputs=[value])
         self.graph.insert_before(anchor, made)
         made.name = None  # its output's name says it all, and small networks are made of names
         return value

@@ -16,13 +16,14 @@ from bitwright.runtimes.builder import Builder, replace
 from bitwright.runtimes.dynamic import use_integer_products
 from bitwright.runtimes.float_products import unpack_when_loaded
 from bitwright.runtimes.guards import keep_float_weights, keep_softmax_exact
+from bitwright.runtimes.packed import use_packed_products
 from bitwright.runtimes.recurrent import insert_recurrences
 from bitwright.runtimes.runtime import ExportResult
 from bitwright.runtimes.trace import DOMAIN, Marked, mark
 from bitwright.runtimes.translate import translate
 from bitwright.runtimes.weights import insert_bias, insert_weight
 
-STORAGES: tuple[str, ...] = ("smallest", "int8")
+STORAGES: tuple[str, ...] = ("smallest", "int8", "packed")
 _LARGEST_FILE = 2**31 - 2**20  # protobuf holds 2 GiB; a mebibyte is left for the structure
 
 
@@ -95,6 +96,8 @@ def _insert_sites(model: Any, marked: Marked, storage: str) -> dict[str, Any]:
             sites[activation.site.name] = insert_activation(builder, marker, activation)
     insert_recurrences(builder)
     use_integer_products(builder)
+    if storage == "packed":
+        use_packed_products(builder)
     unpack_when_loaded(builder)
     keep_float_weights(builder)
     keep_softmax_exact(builder)

@@ -152,7 +152,8 @@ def export(
         runtime: one of :data:`RUNTIMES`.
         policy: None for the current policy.
         **options: of the runtime. For ONNX Runtime ``storage``: ``"smallest"``: weights to 4 bits as INT4, two in a
-            byte; ``"int8"``: no type below INT8, for readers that lack INT4.
+            byte; ``"int8"``: no type below INT8, for readers that lack INT4; ``"packed"``: as smallest, and weights to
+            4 bits in groups stay packed in memory, too, in an operator that ONNX Runtime alone has (MatMulNBits).
 
     Raises:
         InvalidInput: an unknown runtime or option, or a policy that does not fit.

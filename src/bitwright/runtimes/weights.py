@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 def stored_type(bits: int, storage: str) -> str:
     """The ONNX type that holds a weight: INT4 to 4 bits, INT8 to 8, INT16 to 16."""
-    if bits <= 4 and storage == "smallest":
+    if bits <= 4 and storage != "int8":
         return "INT4"
     return "INT8" if bits <= 8 else "INT16"
 
