@@ -14,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -105,7 +106,7 @@ def compare(options: Any) -> dict[str, Any]:
     for budget in options.budgets:
         for name, make in ways(graph, budget, training, mnist(options.samples), options).items():
             key = f"{budget} {name}, seed {options.seed}"
-            if key in done:
+            if key in done or not fnmatch(name, options.only):
                 continue
             policy, about = make()
             bits = {k: [policy.bits[s.name] for s in graph.sites if s.kind == k] for k in ("weight", "activation")}
@@ -234,6 +235,7 @@ def main() -> None:
     parser.add_argument("--share-rate", type=float, default=0.05)
     parser.add_argument("--tune", type=int, default=2, help="epochs of training after the search; 0: none")
     parser.add_argument("--random", type=int, default=2, help="random policies")
+    parser.add_argument("--only", default="*", help="a pattern of ways, e.g. 'gmpq on *'")
     parser.add_argument("--budgets", nargs="+", default=["W4A4", "W3A3"])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

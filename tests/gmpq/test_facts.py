@@ -87,10 +87,11 @@ def test_residuals_are_told_from_branches():
 
     images = torch.randn(8, 3, 32, 32)
     graph = bw.calibrate(bw.capture(resnet20().eval(), images[:2]), [(images, None)])
-    bits = {site.name: 6 if "conv2" in site.name or "relu2" in site.name else 3 for site in graph.sites.activations}
+    bits = {site.name: 6 if "relu2" in site.name else 3 for site in graph.sites.activations}
+    bits |= {name: 2 for name in bits if name.endswith("conv2")}  # cost nothing, so they do not count
     policy = Policy({**dict.fromkeys(graph.sites.names, 4), **bits})
     found = residuals_get_more(made(graph, searches(lambda *_: [1.0], policy)))
-    assert found.figure > 2.5
+    assert 2 < found.figure <= 3
 
 
 def test_entropy_and_gradients_are_measured(digits_graph, digits_data, monkeypatch):

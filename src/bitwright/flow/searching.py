@@ -139,11 +139,11 @@ def check_facts(session: Session, budget: str, proxy: DataSets | None = None, se
 
     def search(method: Imitation, share: float, seed: int) -> Searched:
         def compute() -> dict[str, Any]:
-            task = session.task.with_data(batches[: max(1, round(share * len(batches)))], ())
+            part = batches[: max(1, round(share * len(batches)))]
+            task, own = session.task.with_data(part, ()), dict(settings)
+            own["epochs"] = round(settings["epochs"] * len(batches) / len(part))
             with session.steps.step(f"search {len(done) + 1}") as tell:
-                found = gmpq(
-                    graph, task, budget, method, holdout=holdout, seed=seed, progress=tell, costs=costs, **settings
-                )
+                found = gmpq(graph, task, budget, method, holdout=holdout, seed=seed, progress=tell, costs=costs, **own)
             done.append(seed)
             return found.to_dict()
 
