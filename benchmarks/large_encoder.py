@@ -1,9 +1,11 @@
 """What capture and scores of an encoder of BERT-base's size cost: float passes and peak memory, one thread.
 
-    python benchmarks/large_encoder.py [--layers 12] [--width 768] [--tokens 128] [--samples 64] [--output FILE]
+    python benchmarks/large_encoder.py [--layers 12] [--width 768] [--tokens 128] [--samples 64] [--ranges mse]
+        [--output FILE]
 
 12 layers of width 768 over 30,522 words, 128 tokens, two classes; weights and texts are random, since the arithmetic
-costs the same. Costs are processor time, in units of one float pass over the same samples in the same run (the mean of
+costs the same. "ranges" is the choice of every weight's steps at every width, which the first scores otherwise make.
+Costs are processor time, in units of one float pass over the same samples in the same run (the mean of
 one before and one behind). Memory is the peak of the whole process up to the end of each step, PyTorch and the model
 included.
 """
@@ -26,6 +28,7 @@ import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
 from _networks import Encoder  # noqa: E402
 from bitwright.sensitivity import sensitivities  # noqa: E402
+from bitwright.settings import DEFAULTS  # noqa: E402
 
 WORDS, BATCH = 30_522, 16
 
@@ -35,6 +38,7 @@ def main() -> None:
     parser = output_argument(__doc__)
     for name, default in (("layers", 12), ("width", 768), ("heads", 12), ("tokens", 128), ("samples", 64)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--ranges", default="mse")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -61,12 +65,13 @@ def main() -> None:
 
     step("float pass", forward)
     graph = step("capture", lambda: bw.capture(model, batches[0][0][:2]))
-    step("calibrate", lambda: bw.calibrate(graph, batches))
+    step("calibrate", lambda: bw.calibrate(graph, batches, ranges=arguments.ranges))
+    step("ranges", lambda: [q.grid(b) for q in graph.quantizers.values() for b in DEFAULTS.bits])
     tables = step("fit and margin-fit", lambda: sensitivities(graph, batches, ("fit", "margin-fit")))
     step("float pass again", forward)
     unit = (seconds.pop("float pass") + seconds.pop("float pass again")) / 2
     figures = {
-        **{name: getattr(arguments, name) for name in ("layers", "width", "tokens", "samples")},
+        **{name: getattr(arguments, name) for name in ("layers", "width", "tokens", "samples", "ranges")},
         "parameters": sum(p.numel() for p in model.parameters()),
         "sites": len(graph.sites),
         "widths": len(tables[0].bits),

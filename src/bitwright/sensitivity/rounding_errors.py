@@ -25,8 +25,9 @@ class RoundingErrors:
         if site not in self._weights:
             quantizer = self._quantizers[site]
             weight = quantizer.weight.detach()
-            rows = [(quantizer.rounded(b) - weight).flatten() for b in self.bits]
-            self._weights[site] = torch.stack(rows)
+            rows = self._weights[site] = weight.new_empty(len(self.bits), weight.numel())
+            for row, width in zip(rows, self.bits, strict=True):
+                torch.sub(quantizer.rounded(width), weight, out=row.view(weight.shape))
         return self._weights[site]
 
     def turned(self, site: str, width: int, value: Tensor, out: Tensor) -> Tensor:
