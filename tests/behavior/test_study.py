@@ -117,8 +117,9 @@ def test_a_guard_is_chosen_on_one_half_and_measured_on_the_other():
     differs = generator.rand(1000) < 0.2
     margins = np.where(differs, 0.3, 0.8) + 0.2 * generator.randn(1000)
     right, exact = (~differs).astype(float), np.ones(1000)
-    rule = guard("classification", "margin", margins, differs, inputs, right, exact, 0.9, 5)
     fit = half(inputs, 5)
+    rule = guard("classification", "margin", margins, differs, inputs, fit, ~fit, right, exact, 0.9, 5)
+    assert rule.caught.low < rule.caught.value < rule.caught.high
     assert (margins[fit & differs] <= rule.threshold).mean() == pytest.approx(0.9, abs=0.01)
     sent = margins[~fit] <= rule.threshold
     assert rule.sent_back.value == pytest.approx(sent.mean())
@@ -283,3 +284,33 @@ def test_what_cannot_be_studied_is_refused(digits_graph, batches):
             behavior(digits_graph, policy, batches, **options)
     with pytest.raises(InvalidData, match="empty"):
         behavior(digits_graph, policy, [])
+
+
+def test_a_guard_is_measured_under_shifts_that_it_was_not_chosen_under(digits_graph, batches):
+    policy = bw.Policy.uniform(digits_graph.sites, 3, 3)
+    names = ["gaussian-noise", "snow", "elastic", "shot-noise"]
+    found = behavior(digits_graph, policy, batches, names, severities=(5,), caught=0.9)
+    rule = found.guard
+    assert rule.tuned_on[0] == ""
+    assert len(rule.tuned_on) == 3
+    assert len(rule.measured_on) == 2
+    assert set(rule.tuned_on) | set(rule.measured_on) == {"", *names}
+    scale, fit = Scale.of(batches), half(np.arange(200), 0)
+    risks, differs = {}, {}
+    for name in ("", *names):
+        under = list(Under(batches, SHIFTS[name] if name else None, 5, scale, 0))
+        exact, ours = (decisions(digits_graph, p, under) for p in (bw.FLOAT, policy))
+        differs[name] = (exact != ours).numpy()
+        with digits_graph.applied(policy), torch.no_grad():
+            share = torch.cat([digits_graph(*inputs).softmax(1).double() for inputs, _ in under])
+        indicator = INDICATORS[rule.indicator]
+        risks[name] = indicator.risk(indicator.function(share).numpy())
+    chosen = np.concatenate([risks[name][fit & differs[name]] for name in rule.tuned_on])
+    edge = np.sort(chosen)[::-1][math.ceil(0.9 * len(chosen)) - 1]
+    assert rule.threshold == pytest.approx(-edge if rule.below else edge, rel=1e-6)
+    sent = np.concatenate([risks[name][~fit] >= edge - 1e-9 for name in rule.measured_on])
+    right = np.concatenate([differs[name][~fit] for name in rule.measured_on])
+    assert rule.caught.value == pytest.approx(sent[right].mean())
+    assert rule.sent_back.value == pytest.approx(sent.mean())
+    alone = behavior(digits_graph, policy, batches, ["snow"], severities=(5,)).guard
+    assert alone.tuned_on == alone.measured_on == ("", "snow")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bitwright.errors import MissingExtra
 from bitwright.registry import Descriptor, Registry
-from bitwright.tasks.intervals import wilson
 from bitwright.values import Interval
 from bitwright.values.behavior import Guard, Judged
 
@@ -113,24 +112,15 @@ def judged(
     spread = float(values[fit].std()) or 1.0
     model = linear.LogisticRegression(class_weight="balanced").fit(values[fit, None] / spread, differs[fit])
     scores, truth = model.predict_proba(values[~fit, None] / spread)[:, 1], differs[~fit]
-    _, owners = np.unique(inputs[~fit], return_inverse=True)
 
     def figures(weights: Array) -> tuple[float, float, float]:
         auroc = metrics.roc_auc_score(truth, scores, sample_weight=weights)
         aupr = metrics.average_precision_score(truth, scores, sample_weight=weights)
         return float(auroc), float(aupr), tnr_at(scores, truth, weights)
 
-    whole, draws = figures(np.ones(len(truth))), []
-    generator, count = np.random.RandomState(seed), int(owners.max()) + 1
-    for _ in range(resamples):
-        weights = np.bincount(generator.randint(0, count, count), minlength=count)[owners].astype(np.float64)
-        if weights[truth].any() and weights[~truth].any():
-            draws.append(figures(weights))
-    low, high = np.quantile(np.array(draws), (0.025, 0.975), axis=0)
-    auroc, aupr, tnr = (
-        Interval(value, min(float(a), value), max(float(b), value), 0.95, "bootstrap")
-        for value, a, b in zip(whole, low, high, strict=True)
-    )
+    drawn = _drawn(inputs[~fit], seed, resamples)
+    draws = [figures(weights) for weights in drawn if weights[truth].any() and weights[~truth].any()]
+    auroc, aupr, tnr = _intervals(figures(np.ones(len(truth))), draws)
     return Judged(name, auroc, aupr, tnr, float(truth.mean()))
 
 
@@ -149,45 +139,62 @@ def guard(
     values: Array,
     differs: npt.NDArray[np.bool_],
     inputs: npt.NDArray[np.int64],
+    tuned: npt.NDArray[np.bool_],
+    test: npt.NDArray[np.bool_],
     right: Array | None,
     float_right: Array | None,
     wanted: float,
     seed: int,
 ) -> Guard:
-    """The threshold that catches a share of the disagreements on one half, and what it does on the other.
+    """The threshold that catches a share of the disagreements of some samples, and what it does on others.
 
     Args:
         task: what the network is for.
         name: of the indicator.
         values: (N,) of it.
         differs: (N,) whether the decisions differ.
-        inputs: (N,) number of the input that a sample is a shift of.
+        inputs: (N,) number of the input that a sample is a shift of; the bootstrap draws these, with all their shifts.
+        tuned: (N,) samples to choose the threshold on.
+        test: (N,) samples to measure it on.
         right: (N,) the quantized network's primary figure of each sample; None where it is not known.
         float_right: likewise the float network's.
         wanted: share to be caught, above 0, at most 1.
-        seed: of the halves.
+        seed: of the bootstrap.
     """
-    fit = half(inputs, seed)
     small = INDICATORS[name].small
-    risks, test = INDICATORS[name].risk(values), ~fit
-    risky = np.sort(risks[fit & differs])[::-1]
+    risks = INDICATORS[name].risk(values)
+    risky = np.sort(risks[tuned & differs])[::-1]
     edge = float(risky[int(np.ceil(wanted * len(risky))) - 1])
     sent, differ = risks[test] >= edge, differs[test]
-    caught = wilson(int((sent & differ).sum()), int(differ.sum()))
-    found = Guard(
-        task,
-        name,
-        -edge if small else edge,
-        small,
-        wanted,
-        caught,
-        wilson(int(sent.sum()), int(test.sum())),
-    )
+
+    def shares(weights: Array) -> tuple[float, float]:
+        return float(weights[sent & differ].sum() / weights[differ].sum()), float(weights[sent].sum() / weights.sum())
+
+    draws = [shares(weights) for weights in _drawn(inputs[test], seed, 200) if weights[differ].any()]
+    caught, sent_back = _intervals(shares(np.ones(len(sent))), draws)
+    found = Guard(task, name, -edge if small else edge, small, wanted, caught, sent_back)
     if right is None or float_right is None:
         return found
     ours, exact = right[test], float_right[test]
     pair = float(np.where(sent, exact, ours).mean())
     return replace(found, float_figure=float(exact.mean()), figure=float(ours.mean()), pair=pair)
+
+
+def _drawn(inputs: npt.NDArray[np.int64], seed: int, resamples: int) -> Iterator[Array]:
+    """(N,) how often each sample counts when inputs are drawn anew, each with all its shifts."""
+    _, owners = np.unique(inputs, return_inverse=True)
+    generator, count = np.random.RandomState(seed), int(owners.max()) + 1
+    for _ in range(resamples):
+        yield np.bincount(generator.randint(0, count, count), minlength=count)[owners].astype(np.float64)
+
+
+def _intervals(whole: Sequence[float], draws: Sequence[Sequence[float]]) -> list[Interval]:
+    """95 % of the draws about each figure."""
+    low, high = np.quantile(np.array(draws), (0.025, 0.975), axis=0)
+    return [
+        Interval(value, min(float(a), value), max(float(b), value), 0.95, "bootstrap")
+        for value, a, b in zip(whole, low, high, strict=True)
+    ]
 
 
 def _sklearn() -> tuple[Any, Any]:

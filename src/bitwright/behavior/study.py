@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +229,27 @@ def _indicators(
     if all(one.ours is not None for one, _ in known):
         right = np.concatenate([one.ours for one, _ in known if one.ours is not None])
         float_right = np.concatenate([one.floats for one, _ in known if one.floats is not None])
-    best = found[0].name
-    return tuple(found), guard(task.name, best, values[best], differs, inputs, right, float_right, caught, seed), ()
+    best, fit = found[0].name, half(inputs, seed)
+    names = [case.name for one, case in known for _ in range(one.samples)]
+    tuned_on, measured_on = _apart([case.name for _, case in known], seed)
+    tuned, test = fit & np.isin(names, tuned_on), ~fit & np.isin(names, measured_on)
+    notes: tuple[str, ...] = ()
+    if min((differs & side).sum() for side in (tuned, test)) < LEAST:
+        tuned_on = measured_on = list(dict.fromkeys(names))
+        tuned, test = fit, ~fit
+        notes = (
+            "The guard was chosen and measured under the same shifts, on different inputs: there were too few "
+            "disagreements to keep some shifts for measuring.",
+        )
+    rule = guard(task.name, best, values[best], differs, inputs, tuned, test, right, float_right, caught, seed)
+    return tuple(found), replace(rule, tuned_on=tuple(tuned_on), measured_on=tuple(measured_on)), notes
+
+
+def _apart(names: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+    """The shifts to choose a guard under, the data as they are among them, and those to measure it under."""
+    shifts = [name for name in dict.fromkeys(names) if name]
+    order = np.random.RandomState(seed).permutation(len(shifts))
+    return ["", *(shifts[i] for i in sorted(order[::2]))], [shifts[i] for i in sorted(order[1::2])]
 
 
 def _origins(known: Iterable[tuple[Seen, Case]]) -> npt.NDArray[np.int64]:

@@ -148,8 +148,10 @@ def guard_sentence(found: Behavior, guard: Guard) -> str:
     said = (
         f"Guard: where the {guard.indicator} is {edge}, the input goes to the float network. That catches "
         f"{text.percent(guard.caught.value)} of the disagreements (asked for: {text.percent(guard.wanted)}) and "
-        f"sends {text.percent(guard.sent_back.value)} of the inputs."
+        f"sends {text.percent(guard.sent_back.value)} of the inputs"
     )
+    apart = not set(guard.tuned_on) & set(guard.measured_on)
+    said += f", under {len(guard.measured_on)} shifts that it was not chosen under." if apart else "."
     if guard.pair is not None and guard.figure is not None and guard.float_figure is not None:
         shown = (text.value(found.primary, v) for v in (guard.pair, guard.figure, guard.float_figure))
         said += " {}: {} together, {} alone, {} in float.".format(found.primary.label, *shown)

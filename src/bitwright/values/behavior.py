@@ -107,7 +107,7 @@ class Judged(Value):
 class Guard(Value, kind="guard"):
     """A rule for use: inputs whose indicator is beyond a threshold go to the float network instead.
 
-    The threshold is chosen on half of the samples; the figures are of the other half.
+    The threshold is chosen on half of the inputs under some shifts; the figures are of the other half under the others.
 
     Attributes:
         task: what the network is for.
@@ -120,6 +120,8 @@ class Guard(Value, kind="guard"):
         float_figure: the primary figure of the float network on these inputs; None where it is not known.
         figure: of the quantized one alone.
         pair: of the two together under this rule.
+        tuned_on: the shifts that the threshold was chosen under; "" for the data as they are.
+        measured_on: the shifts that the figures are of.
     """
 
     task: str
@@ -132,6 +134,8 @@ class Guard(Value, kind="guard"):
     float_figure: float | None = None
     figure: float | None = None
     pair: float | None = None
+    tuned_on: tuple[str, ...] = ()
+    measured_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
