@@ -4,7 +4,7 @@
 
 1. Shifts raise disagreements. 2. Training with quantization gives the most stable networks, beside standard,
 adversarial and Mixup training. 3. The margin is the best indicator. 4. Retraining with the disagreements removes few
-and makes new ones. DIR holds ``mnist`` and ``cifar10``; weights are those of the CIFAR ResNets. LeNets are trained here.
+and makes new ones. DIR holds ``mnist`` and ``cifar10``; weights are those of the CIFAR ResNets. The rest is trained.
 """
 
 from __future__ import annotations
