@@ -33,7 +33,7 @@ def outputs(graph, batches):
 def test_the_trained_network_follows_the_float_one_more_closely(digits_graph, batches, fresh, weights, activations):
     policy = bw.Policy.uniform(digits_graph.sites, weights, activations)
     before = bw.evaluate(digits_graph, policy, fresh)
-    found = qat(digits_graph, batches, policy, epochs=6)
+    found = qat(digits_graph, batches, policy, epochs=6, learning_rate=0.01)
     after = bw.evaluate(digits_graph, policy, fresh)
     assert after.distance.value < 0.5 * before.distance.value
     assert after.agreement.value > before.agreement.value
@@ -144,8 +144,8 @@ def test_a_checkpoint_of_another_training_is_refused(digits_graph, batches, tmp_
 
 def test_the_best_epoch_on_held_out_data_is_taken(digits_graph, batches):
     policy = bw.Policy.uniform(digits_graph.sites, 2, 4)
-    found = qat(digits_graph, batches[2:], policy, epochs=5, holdout=batches[:2])
-    late = found.epochs[3:]  # the steps are as they stay
+    found = qat(digits_graph, batches[2:], policy, epochs=10, holdout=batches[:2], learning_rate=0.02)
+    late = found.epochs[8:]  # the steps are as they stay
     assert found.epochs[found.best - 1].distance == min(epoch.distance for epoch in late)
     verdict = bw.evaluate(digits_graph, policy, batches[:2])
     assert verdict.distance.value == pytest.approx(found.epochs[found.best - 1].distance, rel=1e-6)

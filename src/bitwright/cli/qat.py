@@ -51,7 +51,7 @@ def qat(
     recipe: RecipeFile = None,
     first: First = "gptq",
     epochs: Epochs = 10,
-    learning_rate: Rate = 0.01,
+    learning_rate: Rate = 0.005,
     labels: Labels = 0.0,
     augment: Augment = "",
     strategy: Strategy = "standard",
@@ -64,7 +64,8 @@ def qat(
     with --labels. Training starts from repairs (--first, or those of --recipe), and uses all calibration data but the
     samples that are held out, which choose the epoch that is taken. The float weights stay as they are. Writes
     recipe.json, which bitwright run, evaluate and export apply with --recipe, beside it what was learned, and
-    training.json with every figure. Stopped with Ctrl-C or killed, the same command goes on after the last epoch.
+    training.json with every figure and training.html with
+    its curves. Stopped with Ctrl-C or killed, the same command goes on after the last epoch.
 
     \b
     Examples:
@@ -76,9 +77,12 @@ def qat(
 
     from bitwright.cli.load import begin_with, plain_recipe, tell_files, work
     from bitwright.cli.repair import actions
+    from bitwright.cli.run import title
     from bitwright.flow.repairing import check_repairs
     from bitwright.flow.training import train_policy
+    from bitwright.report.render import render_trained
     from bitwright.store import folder as files
+    from bitwright.store import write_atomically
     from bitwright.train.qat import check_settings
     from bitwright.train.strategy import named_strategy
 
@@ -109,6 +113,8 @@ def qat(
         sites = session.sites
         fitted = found.recipe.save(job.output / files.RECIPE)
         found.save(job.output / files.TRAINING)
+        page = render_trained(found.course, found.verdicts, title(job))
+        write_atomically(job.output / files.TRAINING_PAGE, page)
     show(Console(highlight=False), found, sites, job.runtime)
     tell_files(job, fitted, files.TRAINING, "learned")
 
@@ -147,12 +153,7 @@ def show(console: Console, found: Training, sites: Sites, runtime: str) -> None:
         table.add_row(f"{number}{mark}", text.significant(epoch.loss), *shown, *moved)
     console.print(table)
     policy = found.recipe.policy
-    name = policy.name or "policy"
-    rows = {name: found.plain}
-    if found.recipe.actions[:-1]:
-        rows[f"{name}, start"] = found.before
-    rows[f"{name}, trained"] = found.after
-    named = [(policy.replaced({}, label), verdict) for label, verdict in rows.items()]
+    named = [(policy.replaced({}, label), verdict) for label, verdict in found.verdicts.items()]
     console.print(figures_of(named, sites, runtime))
     for note in course.notes:
         print(note)

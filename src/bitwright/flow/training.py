@@ -33,6 +33,15 @@ class Training(Value, kind="trained policy"):
     before: Verdict
     after: Verdict
 
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What was measured, by the names that tables show; where the training started only after repairs."""
+        name = self.recipe.policy.name or "policy"
+        found = {name: self.plain}
+        if self.recipe.actions[:-1]:
+            found[f"{name}, start"] = self.before
+        return {**found, f"{name}, trained": self.after}
+
 
 def train_policy(session: Session, begin: Recipe, checkpoint: Path | None = None, **settings: Any) -> Training:
     """Train the network under a recipe's policy, and measure what that brings.

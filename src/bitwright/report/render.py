@@ -21,6 +21,7 @@ from bitwright.report.panels_runtime import latency_panel, parity_panel
 from bitwright.report.panels_searched import searched_panel
 from bitwright.report.panels_sweep import sweep_panel
 from bitwright.report.panels_tensor import tensor_panel
+from bitwright.report.panels_trained import trained_panel
 from bitwright.report.run_report import RunReport
 from bitwright.values import FLOAT, Front, Sites, Verdict
 from bitwright.values.behavior import Behavior
@@ -28,6 +29,7 @@ from bitwright.values.findings import Findings
 from bitwright.values.searched import Searched
 from bitwright.values.sweep import Sweep
 from bitwright.values.tensors import TensorView
+from bitwright.values.trained import Trained
 
 TEMPLATES = Path(__file__).parent / "templates"
 _PURPOSE = "to write the HTML report"
@@ -127,6 +129,21 @@ def render_searched(searched: Searched, sites: Sites, verdicts: Mapping[str, Ver
     """
     panel = searched_panel(searched, sites, verdicts)
     return _page("gmpq.html", _NO_PLOTS, plots=False, title=title, panel=panel)
+
+
+def render_trained(course: Trained, verdicts: Mapping[str, Verdict], title: str = "model") -> str:
+    """The course of a training, and what became of every site.
+
+    Args:
+        course: of the training.
+        verdicts: on the evaluation data, by name; that of the trained network last.
+        title: of the page.
+
+    Raises:
+        MissingExtra: Jinja2 is not installed.
+    """
+    panel = trained_panel(course, verdicts)
+    return _page("training.html", _NO_PLOTS, plots=False, title=title, panel=panel)
 
 
 def render_tensors(views: Sequence[TensorView], title: str = "tensors", note: str = "") -> str:

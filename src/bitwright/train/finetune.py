@@ -17,9 +17,10 @@ from bitwright.store import content_key
 from bitwright.tasks.base import Answer, Task
 from bitwright.tasks.infer import infer, named_task
 from bitwright.train.feed import Augment, Feed
-from bitwright.train.loop import Epoch, Loop, Progress, Pupil, check_epochs
+from bitwright.train.loop import Loop, Progress, Pupil, check_epochs
 from bitwright.train.strategy import named_strategy
 from bitwright.train.workers import Precision, workers
+from bitwright.values.trained import Epoch
 
 
 @checked

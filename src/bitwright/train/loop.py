@@ -9,7 +9,6 @@ import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +20,9 @@ from bitwright.files import write_atomically
 from bitwright.train.feed import Feed, picked
 from bitwright.train.strategy import Steps
 from bitwright.train.workers import Workers
-from bitwright.values.json import Value
+from bitwright.values.trained import Epoch
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Epoch(Value):
-    """One epoch of training.
-
-    Attributes:
-        loss: what was brought down, the mean over the samples of the epoch.
-        distance: to the float model on held-out data, after the epoch (without rounding: the loss there); None without
-            such data.
-        primary: the task's primary figure there, likewise.
-        moved: share of the weights whose integers changed in the epoch.
-        oscillating: share of those that went back to where they were an epoch earlier.
-        rate: learning rate at its end, as a share of the largest one.
-    """
-
-    loss: float
-    distance: float | None
-    primary: float | None
-    moved: float
-    oscillating: float
-    rate: float
 
 
 class Pupil(ABC):

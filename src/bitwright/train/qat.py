@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +22,16 @@ from bitwright.tasks.evaluate import evaluate, reference
 from bitwright.tasks.infer import task_for
 from bitwright.train.feed import Augment, Feed
 from bitwright.train.learner import Learner, moved_share, returned_share
-from bitwright.train.loop import Epoch, Loop, Progress, Pupil, check_epochs
+from bitwright.train.loop import Loop, Progress, Pupil, check_epochs
 from bitwright.train.strategy import named_strategy
 from bitwright.train.workers import Precision, Workers, workers
 from bitwright.values import FLOAT, Policy
-from bitwright.values.json import Value
+from bitwright.values.trained import Trained, TrainedSite
 
 SETTLED_AFTER = 0.8
 """Share of the epochs in which steps and norms are learned; then they stay, and weights follow for the rest."""
 STATISTICS = 1024
 """Samples that the statistics of live norms are taken from."""
-
-
-@dataclass(frozen=True)
-class Trained(Value, kind="training"):
-    """How a training went.
-
-    Attributes:
-        policy_name: the policy that was trained.
-        epochs: one entry for each, in their order.
-        start: distance to the float model on held-out data before the training; None without such data.
-        best: number of the epoch whose result was taken, counted from 1; 0 where none is nearer to float on held-out
-            data than the start, which then stays.
-        samples: of the training data.
-        float_left: share of the parameters that were not trained, because they are not quantized.
-        steps: the steps of activations and weights after training, as a ratio to those before: their least, median and
-            largest.
-        seconds: wall time.
-        notes: what to keep in mind.
-    """
-
-    policy_name: str
-    epochs: tuple[Epoch, ...]
-    start: float | None
-    best: int
-    samples: int
-    float_left: float
-    steps: tuple[float, float, float]
-    seconds: float
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        last = self.epochs[max(self.best, 1) - 1]
-        held = "" if last.distance is None else f", held-out distance to float {last.distance:.4g}"
-        return (
-            f"{self.policy_name}: {len(self.epochs)} epochs of {self.samples} samples, loss "
-            f"{self.epochs[0].loss:.4g} to {last.loss:.4g}{held} ({self.seconds:.0f} s)"
-        )
 
 
 @checked
@@ -80,7 +43,7 @@ def qat(
     task: Task | str | None = None,
     epochs: int = 10,
     strategy: str = "standard",
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.005,
     labels: float = 0.0,
     augment: Augment | None = None,
     shuffle: bool | None = None,
@@ -208,7 +171,8 @@ class Student(Pupil):
         self._start = None if holdout is None else self._held()[0]
         self.learner = Learner(graph, live, workers)
         self.optimizer = torch.optim.Adam(self.learner.groups(rate), fused=True)
-        self._last = self._before_last = self.learner.integers()
+        self._begun = self._last = self._before_last = self.learner.integers()
+        self._back = {name: torch.zeros(()) for name in self._last}
 
     def losses(self, inputs: tuple[Any, ...], targets: list[tuple[float, Any]]) -> Tensor:
         """The distance to the float network, and the task's own losses where they count."""
@@ -232,6 +196,8 @@ class Student(Pupil):
     def end(self, batches: Callable[[], Iterable[tuple[Any, ...]]]) -> tuple[float | None, float | None, float, float]:
         """Measure on what is held out, and see which integers moved."""
         now = self.learner.integers()
+        for name, share in self._back.items():
+            share.fill_(returned_share(*({name: each[name]} for each in (now, self._last, self._before_last))))
         moved, back = moved_share(now, self._last), returned_share(now, self._last, self._before_last)
         self._before_last, self._last = self._last, now
         if self._holdout is None:
@@ -252,12 +218,18 @@ class Student(Pupil):
     def state(self) -> dict[str, Tensor]:
         """What is learned, and the integers of the last two epochs."""
         past = {f"past {i}/{n}": v for i, each in enumerate((self._last, self._before_last)) for n, v in each.items()}
-        return {**self.learner.state(), **past}
+        back = {f"back/{name}": share.clone() for name, share in self._back.items()}
+        return {**self.learner.state(), **past, **back}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go back."""
         self.learner.load(state)
         self._last, self._before_last = ({name: state[f"past {i}/{name}"] for name in self._last} for i in (0, 1))
+        self._back = {name: state[f"back/{name}"].clone() for name in self._back}
+
+    def _moves(self, name: str) -> tuple[float, float]:
+        """Shares of a weight's integers that changed since the start, and that oscillate."""
+        return moved_share({name: self._last[name]}, {name: self._begun[name]}), float(self._back[name])
 
     def finish(self, loop: Loop, samples: int) -> Trained:
         """Give the graph what the best epoch learned, or leave it as it was."""
@@ -270,13 +242,16 @@ class Student(Pupil):
             notes = ("No epoch is nearer to float on the held-out samples than the start, which is kept.",)
         else:
             self.learner.finish()
-        policy = self.graph.policy
-        ratios = torch.cat(
-            [
-                (self.graph.quantizers[name].own_grid(bits).scale / self.first[name]).flatten().cpu()
-                for name, bits in policy.bits.items()
-            ]
-        )
+        policy, kept = self.graph.policy, number > 0
+        own = {name: self.graph.quantizers[name].own_grid(bits).scale for name, bits in policy.bits.items()}
+        steps = {name: (scale / self.first[name]).flatten().cpu() for name, scale in own.items()}
+        ratios = torch.cat(list(steps.values()))
+        sites = [
+            TrainedSite(name, bits, float(steps[name].median()), *(self._moves(name) if kept else (0.0, 0.0)))
+            if name in self._begun
+            else TrainedSite(name, bits, float(steps[name].median()), None, None)
+            for name, bits in policy.bits.items()
+        ]
         trained = sum(q.weight.numel() for q in self.learner.learned.values() if q.moves is not None)
         trained += sum(bias.start.numel() for bias in self.learner.biases)
         every = sum(p.numel() for p in self.graph.module.parameters())
@@ -288,6 +263,7 @@ class Student(Pupil):
             samples,
             max(1 - trained / max(every, 1), 0.0),
             (float(ratios.min()), float(ratios.median()), float(ratios.max())),
+            tuple(sites),
             0.0,
             notes,
         )
