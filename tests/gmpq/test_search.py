@@ -187,8 +187,9 @@ def test_without_targets_float_is_imitated(digits_graph, batches):
     inputs = [(images, None) for images, _ in batches]
     found = gmpq(digits_graph, Classification(inputs), epochs=2)
     assert found.rounds[-1].loss < 1.0
-    labelled = gmpq(digits_graph, Classification(batches), epochs=2, labels=False)
-    assert labelled.rounds == found.rounds
+    assert gmpq(digits_graph, Classification(batches), epochs=2).rounds == found.rounds
+    assert gmpq(digits_graph, Classification(inputs), epochs=2, labels=True).rounds == found.rounds
+    assert gmpq(digits_graph, Classification(batches), epochs=2, labels=True).rounds != found.rounds
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_a_detector_is_searched_by_the_distance_to_float():
     assert found.stage == "neck.2"
     assert found.rounds[-1].attribution > 0
     assert 0 < found.rounds[-1].loss < 10
-    assert found.rounds == gmpq(graph, task, epochs=2, labels=False).rounds
+    assert found.rounds == gmpq(graph, task, epochs=2, labels=True).rounds
 
 
 class Tokens(nn.Module):

@@ -40,6 +40,10 @@ Augment = Annotated[
     str,
     typer.Option("--augment", metavar="NAME", help="images: mirror and shift them at random; or module:function."),
 ]
+Labels = Annotated[
+    bool,
+    typer.Option("--labels", help="Bring down the loss against the targets, not the distance to the float network."),
+]
 Study = Annotated[
     bool, typer.Option("--study", help="Check what was published about such searches, by many of them; see --seeds.")
 ]
@@ -57,13 +61,14 @@ def gmpq(
     epochs: Epochs = 10,
     learning_rate: Rate = 0.01,
     share_rate: ShareRate = 0.05,
+    labels: Labels = False,
     augment: Augment = "",
     study: Study = False,
     seeds: Seeds = 1,
 ) -> None:
     """Search a policy by gradients (GMPQ): every site mixes several widths and learns their shares.
 
-    The loss is the task's, plus the distance of the network's attribution from float's, plus what the mixture is
+    What is brought down is the distance of outputs and attribution from the float network's, plus what the mixture is
     expected to cost above --budget (bops=W4A4 where none is given). The policy keeps the budget exactly. It can be
     searched on small data, or on other data (--proxy), and then trained for its own with bitwright qat. Writes
     policy.json, which says how it was found, gmpq.json with every figure, and the page gmpq.html. Stopped with Ctrl-C
@@ -98,6 +103,7 @@ def gmpq(
         "epochs": epochs,
         "learning_rate": learning_rate,
         "share_rate": share_rate,
+        "labels": labels,
         "augment": changes,
     }
     with work(job) as session:

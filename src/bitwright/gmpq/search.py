@@ -51,7 +51,7 @@ def gmpq(
     learning_rate: float = 0.01,
     share_rate: float = 0.05,
     pressure: float = 3.0,
-    labels: bool = True,
+    labels: bool = False,
     head: bool = False,
     augment: Augment | None = None,
     holdout: Any = None,
@@ -64,16 +64,16 @@ def gmpq(
 ) -> Searched:
     """Search a policy by gradients: every site mixes several widths, and learns their shares.
 
-    The loss is the task's, plus the distance of the mixture's attribution from float's, plus what the mixture is
-    expected to cost above the budget. Attribution says which places of an input decide; a policy that keeps them holds
-    on other data, too, so that the data it is searched on may be small, and another than the one it is used on. Weights
-    are learned along (Adam, in steps of their grids) on a copy; the given graph stays as it is. At the end the exact
-    search takes the policy within the budget with the largest product of shares.
+    The loss is the distance to the float network's outputs (``labels``: the task's loss), plus the distance of the
+    mixture's attribution from float's, plus what the mixture is expected to cost above the budget. Attribution says
+    which places of an input decide; a policy that keeps them holds on other data, too, so that the data it is searched
+    on may be small, and another than the one it is used on. Weights are learned along (Adam, in steps of their grids)
+    on a copy; the given graph stays as it is. At the end the exact search takes the policy within the budget with the
+    largest product of shares.
 
     Args:
         graph: calibrated; a policy of its own makes no difference.
-        task: with calibration data, on which everything is learned. Its loss against the targets is brought down;
-            without targets, or for a task without such a loss (detection), the distance to the float network's outputs.
+        task: with calibration data, on which everything is learned.
         budget: that the policy must keep, e.g. ``"bops=W4A4"``, or several that hold at once.
         method: ``"gmpq"`` (Wang et al., ICCV 2021), ``"r-gmpq"`` (IJCV 2024), ``"loss"`` (without attribution), or an
             :class:`Imitation`.
@@ -82,7 +82,9 @@ def gmpq(
         learning_rate: of the weights, in steps of their grids.
         share_rate: of the logarithms of the shares.
         pressure: weight of the expected cost above the budget, as a share of it.
-        labels: bring down the loss against the targets; False: the distance to the float network's outputs.
+        labels: bring down the loss against the targets, as published, where there are any and the task has such a
+            loss; False: the distance to the float network's outputs, which still says something about samples that the
+            network has learned by heart.
         head: the data is a proxy with classes of its own: a new last layer is learned for them first
             (:func:`~bitwright.gmpq.head.with_head`), and ranges are set on this data. The policy is for the given
             graph.
