@@ -6,9 +6,11 @@ one. The kernel takes the same one if its product, rounded to float32, is still 
 steps alone, and with 8-bit weights one combination of three steps in seven fails. One such sum in 30,000 values was
 enough for a network with hard swish to drift until half of its last values differed.
 
-So a weight of 8 bits takes, channel by channel, the next larger step for which every middle stays one. Narrower weights
-have steps that leave next to no middles (:mod:`bitwright.numerics.steps`). Where two activations are multiplied, the
-result takes the larger step, and an even zero point, unless an addition settles it; so does a mean over all positions.
+So a weight of 8 bits takes, channel by channel, the next larger step for which every middle stays one; where a repair
+or training fixes integers, it does so on such a grid (:meth:`Factors.suited`). Narrower weights have steps that leave
+next to no middles (:mod:`bitwright.numerics.steps`). Where two activations are multiplied,
+the result takes the larger step, and an even zero point, unless an addition settles it; so does a mean over all
+positions.
 """
 
 from __future__ import annotations
@@ -118,6 +120,15 @@ class Factors:
                 quantizer = quantizers[name]
                 if quantizer.site.kind == kind and name not in self._settled:
                     self._settle(quantizer, name, users, quantizers)
+
+    def suited(self, name: str, grid: Affine, quantizers: Mapping[str, Quantizer]) -> Affine:
+        """A grid for a weight that is going to be fixed, with the next larger steps where a middle would be moved."""
+        users = self._users.get(name, [])
+        others = [_others(product, name, quantizers) for product in users]
+        fixed = [grids for grids in others if grids is not None]
+        if quantizers[name].bits != _BITS or not fixed or grid.group_size is not None:
+            return grid
+        return _larger_weight(grid, fixed) or grid
 
     def _settle(
         self, quantizer: Quantizer, name: str, users: list[Product], quantizers: Mapping[str, Quantizer]

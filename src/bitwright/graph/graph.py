@@ -20,6 +20,7 @@ from bitwright.graph.factors import Factors
 from bitwright.graph.names import attribute_at
 from bitwright.graph.places import BIASES, SITES, own_biases, weight_at
 from bitwright.graph.pt2e import quiet
+from bitwright.numerics.affine import Affine
 from bitwright.quantizers.base import Quantizer
 from bitwright.quantizers.bias import BiasQuantizer
 from bitwright.values import FLOAT, Coverage, Policy, Scheme, Sites
@@ -164,6 +165,14 @@ class Graph:
         for name, weight in self._weights().items():
             self.quantizers[name].hold(weight)
         return self.apply(self._policy)
+
+    def suited(self, name: str, grid: Affine) -> Affine:
+        """A grid for a weight whose integers are going to be fixed, for the present widths of its neighbours.
+
+        Its steps are the next larger ones with which a runtime's kernels round as the simulation does; see
+        :mod:`bitwright.graph.factors`.
+        """
+        return self._factors.suited(name, grid, self.quantizers)
 
     def put(self, site: str, quantizer: Quantizer) -> Quantizer:
         """Put a quantizer at a site; it is under the present policy at once.

@@ -92,10 +92,13 @@ class LearnedStep(Quantizer):
         """Use this grid instead of the learned one; None for the learned one."""
         self._settled = affine
 
-    def shorten(self) -> None:
+    def shorten(self, wanted: Tensor | None = None) -> None:
         """Take the nearest step that a runtime's arithmetic represents exactly, and learn the step no further.
 
         See :mod:`bitwright.numerics.steps`; the values are learned on.
+
+        Args:
+            wanted: such steps, in place of the nearest.
         """
         with torch.no_grad():
             found = self.first * self.log_step.exp()
@@ -107,7 +110,7 @@ class LearnedStep(Quantizer):
             if self.site.kind == "weight":
                 short = tie_free(short, self.low, self.high)
             rounded = None if self.moves is None else self.integers(self.width)
-            step = step_at(short).to(found)
+            step = (step_at(short) if wanted is None else wanted.reshape(found.shape)).to(found)
             if self.moves is not None:  # counted in first steps, so they change with them
                 self.moves.mul_(self._spread(self.first / step))
             self.first.copy_(step)

@@ -173,6 +173,7 @@ class _Work:
         found = None
         if self.steps == "output":
             fitted = _fitted(layer, bits, gram_of(before.inputs, learn))
+            fitted = self.graph.suited(layer.weight.site.name, fitted)
             found = learn_rounding(Problem(**{**before.__dict__, "step": full_step(layer, fitted)}), settings)
             if found.error < plain:
                 affine = fitted
@@ -237,7 +238,8 @@ class _Work:
         self.present[layer.node] = Present.of(layer, twins)
         before, _ = self._start(twins, layer)
         if self.steps == "output":
-            layer.weight.fix(bits, _fitted(layer, bits, gram_of(before.inputs, self.settings.learn_bias)))
+            fitted = _fitted(layer, bits, gram_of(before.inputs, self.settings.learn_bias))
+            layer.weight.fix(bits, self.graph.suited(layer.weight.site.name, fitted))
 
     def _block(self, twins: Twins, block: Block) -> None:
         mine = [self.present.pop(node) for node in block.layers]

@@ -173,6 +173,7 @@ def _fit(layer: Layer, moments: _Moments, refit: bool, learn_bias: bool, damping
     wanted = weight + least_squares(gram, cross, damping) if refit else weight
     matrix, feedback = wanted.float().contiguous(), Feedback.of(gram.float(), damping)
     affine = fitted_affine(layer, bits, gram.float(), matrix=matrix, feedback=feedback)
+    affine = twins.graph.suited(quantizer.site.name, affine)
     step = full_step(layer, affine)
     integers = sequential_rounding(matrix, feedback, step, affine.low, affine.high)
     change = (integers * step).double() - weight

@@ -117,6 +117,12 @@ class Learner:
         self._fold()
         for quantizer in self.learned.values():
             quantizer.shorten()
+        self.graph.apply(self.policy)
+        for name, quantizer in self.learned.items():
+            grid = quantizer.own_grid(quantizer.width)
+            suited = self.graph.suited(name, grid) if quantizer.site.kind == "weight" else grid
+            if suited is not grid:
+                quantizer.shorten(suited.scale)
         self.settled = True
         self.graph.apply(self.policy)
 
