@@ -359,3 +359,32 @@ def test_coverage_by_hand():
         "conv9d ('b'; 2.5% of the multiply-accumulates, 75.0% of the weights) stays in float: unknown.",
     )
     assert Sites.from_dict(sites.to_dict()) == sites
+
+
+@torch.library.custom_op("bitwright_test::experts", mutates_args=())
+def experts(x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    parts = x.tensor_split(ends[:-1].tolist())
+    return torch.cat([part @ one for part, one in zip(parts, weight, strict=True)])
+
+
+@experts.register_fake
+def _(x, weight, ends):
+    return x.new_empty(x.shape[0], weight.shape[2])
+
+
+@pytest.mark.usefixtures("_beyond_torch")
+def test_products_inside_another_package_s_operator_are_counted():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.last = nn.Parameter(torch.randn(3, 32, 16)), nn.Linear(16, 4)
+
+        def forward(self, x):
+            ends = torch.full((3,), x.shape[0], dtype=torch.int64).cumsum(0)
+            return self.last(experts(x.flatten(0, 1), self.weight, ends).relu()).unflatten(0, x.shape[:2])
+
+    coverage = capture(Experts().eval(), torch.randn(4, 3, 32)).coverage
+    assert (coverage.all_macs, coverage.macs) == (3 * 32 * 16 + 3 * 16 * 4, 3 * 16 * 4)
+    assert (coverage.all_weights, coverage.weights) == (3 * 32 * 16 + 16 * 4, 16 * 4)
+    (left,) = coverage.left_out
+    assert (left.macs, left.weights) == (3 * 32 * 16, 3 * 32 * 16)

@@ -38,7 +38,8 @@ class Observed:
 
     Attributes:
         shapes: of each tensor.
-        unknown: multiply-accumulates, by torch's own count, of operations that the table does not know.
+        unknown: multiply-accumulates of operations that the table does not know: by torch's own count or, for those of
+            other packages, which it cannot look into, by the sizes of their weights.
     """
 
     def __init__(self) -> None:
@@ -53,10 +54,29 @@ class Observed:
         else:
             with FlopCounterMode(display=False) as counter:
                 result = call()
-            self.unknown[call.node] = counter.get_total_flops() // 2
+            self.unknown[call.node] = counter.get_total_flops() // 2 or _products(call, result)
         if isinstance(result, Tensor):
             self.shapes[call.node] = result.shape
         return result
+
+
+def _products(call: Call, result: Any) -> int:
+    """Multiply-accumulates of an operator of another package, in which torch counts nothing.
+
+    If it reads a weight, (..., K, N) or (..., N, K), and gives values (..., N), each of these is taken for a sum of K
+    products. So it is for grouped products, as in mixtures of experts.
+    """
+    target = call.node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace == "aten" or not isinstance(result, Tensor):
+        return 0
+    read = zip(call.node.args, call.args, strict=False)
+    weights = [value for node, value in read if isinstance(node, Node) and node.op == "get_attr" and value.dim() > 1]
+    sums = [
+        sizes[1 - sizes.index(result.shape[-1])]
+        for sizes in (list(weight.shape[-2:]) for weight in weights)
+        if result.dim() and result.shape[-1] in sizes
+    ]
+    return result.numel() * max(sums, default=0)
 
 
 def operations_of(
