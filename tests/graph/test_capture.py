@@ -653,6 +653,15 @@ class TestBadInput:
             with pytest.raises(CaptureError, match=r"non-maximum suppression\) belongs behind the network: .*decode="):
                 capture(model, torch.randn(2, 3, 4, 4))
 
+    def test_grouped_products_in_float32_have_a_way_out(self):
+        def grouped(m, x):
+            ends = torch.full((3,), x.shape[0], dtype=torch.int32).cumsum(0).int()
+            return torch._grouped_mm(x.flatten(0, 1), m.weight, offs=ends).unflatten(0, x.shape[:2])
+
+        model = Net(grouped, weight=nn.Parameter(torch.randn(3, 32, 16))).eval()
+        with pytest.raises(CaptureError, match=r"grouped products .* experts_implementation=\"batched_mm\""):
+            capture(model, torch.randn(4, 3, 32))
+
     def test_a_fixed_batch_size_is_named_as_the_cause(self):
         model = Net(lambda m, x: m.a(x).reshape(2, 8), a=nn.Linear(8, 8)).eval()
         with pytest.raises(CaptureError, match=r"the code fixes the batch size: .*use x.shape\[0\] or -1 in view"):

@@ -38,6 +38,11 @@ LENGTH = "take the sizes from x.shape, or pad all samples to one length"
 UNSUPPORTED = "replace the unsupported call, or register it as a torch.library custom operator"
 TYPES = "return tensors, or tuples, dictionaries or dataclasses of tensors"
 
+GROUPED = (
+    "torch.export takes grouped products of experts in bfloat16 alone: compute them in another way, in transformers by "
+    'from_pretrained(..., experts_implementation="batched_mm")'
+)
+
 
 def capture_message(model: nn.Module, calling: Calling, inputs: tuple[Any, ...], error: BaseException) -> str:
     """One line: where torch.export stopped, and the usual way out."""
@@ -62,6 +67,8 @@ def capture_message(model: nn.Module, calling: Calling, inputs: tuple[Any, ...],
         else:
             where, hint = where or (values[1] if values else ""), CAUSAL if watch.causal else VALUES
         hint += f"; {CHOOSING}" if watch.chooses else ""
+    elif "grouped_mm" in "".join(traceback.format_tb(error.__traceback__)) and "BF16" in text:
+        hint = GROUPED
     elif "not a known type" in text:
         hint = TYPES
     elif "unsupported" in text.lower() or "not supported" in text.lower():
