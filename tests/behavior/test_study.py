@@ -19,7 +19,8 @@ from bitwright.behavior.shift import SHIFTS, Scale, Under
 from bitwright.behavior.study import EXAMPLES, behavior
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.runtimes.parity import predict
-from bitwright.values.behavior import Behavior
+from bitwright.values import Interval
+from bitwright.values.behavior import Behavior, Guard
 
 
 @pytest.fixture
@@ -250,6 +251,50 @@ def test_texts_have_shifts_of_their_own():
     graph = bw.calibrate(bw.capture(Words().eval(), data[0][0][:2]), data)
     found = behavior(graph, bw.Policy.uniform(graph.sites, 4, 4), data, severities=(5,), task="classification")
     assert {one.shift for one in found.shifted} == {"unknown-words", "dropped-words", "swapped-words"}
+
+
+class Masked(Words):
+    """A classifier of texts with a mask, an input between the two that can be left out, and two outputs."""
+
+    def forward(self, tokens, kinds=None, mask=None):
+        words = torch.relu(self.words(tokens)) * (1.0 if mask is None else mask[:, :, None])
+        return {"logits": 9 * self.head(words.sum(1)), "words": words}
+
+
+def masked():
+    torch.manual_seed(0)
+    model, (tokens, targets) = Masked().eval(), texts()[0]
+    data = [({"tokens": tokens, "mask": torch.ones_like(tokens).tril(2)}, targets)]
+    return model, data, bw.calibrate(bw.capture(model, data[0][0], returns="logits"), data)
+
+
+def test_a_shift_changes_the_first_input_of_the_network_whatever_the_order_of_a_dictionary():
+    _, data, graph = masked()
+    turned = [(dict(reversed(inputs.items())), targets) for inputs, targets in data]
+    policy = bw.Policy.uniform(graph.sites, 3, 3)
+    assert behavior(graph, policy, turned, severities=(5,)) == behavior(graph, policy, data, severities=(5,))
+
+
+def test_a_guard_gives_the_float_network_its_inputs_by_name(tmp_path):
+    pytest.importorskip("onnxruntime")
+    model, [(inputs, _)], graph = masked()
+    path, share = tmp_path / "model.onnx", Interval(0.5, 0.4, 0.6, 0.95, "wilson")
+    bw.export(graph, path, policy=bw.Policy.uniform(graph.sites, 3, 3))
+    rule = Guard("classification", "margin", 1.0, True, 0.95, share, share)  # every margin is below
+    guarded = bw.Guarded(path, lambda tokens, mask: model(tokens, mask=mask)["logits"], rule)
+    wanted = model(**inputs)["logits"].detach().numpy()
+    for given in ((inputs,), (dict(reversed(inputs.items())),), tuple(inputs.values())):
+        np.testing.assert_array_equal(guarded(*given)[0][0], wanted)
+
+    class One(Masked):
+        def forward(self, tokens, kinds=None, mask=None):
+            return super().forward(tokens, kinds, mask)["logits"]
+
+    alone = One().eval()
+    alone.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(bw.Guarded(path, alone, rule)(*inputs.values())[0][0], wanted)
+    with pytest.raises(InvalidInput, match="as many outputs as the file, 1, got 2"):
+        bw.Guarded(path, model, rule)(inputs)
 
 
 def test_tasks_that_decide_nothing_are_compared_by_distance():

@@ -97,7 +97,7 @@ def behavior(
     if wrong or not severities:
         raise InvalidInput(f"severities must be some of {', '.join(map(str, SEVERITIES))}, got {wrong or 'none'}")
     policy, run, ran = _subject(graph, target, runtime)
-    data = Checked(batches, purpose="behavior")
+    data = Checked(batches, purpose="behavior", graph=graph)  # a shift changes the first input of the network
     meant = task_for(graph, data, task)
     if meant.agreement and tolerance is not None:
         raise InvalidInput(f"tolerance is for tasks that decide nothing; leave it out for the task '{meant.name}'")

@@ -91,6 +91,7 @@ def behavior(
     from bitwright.cli.load import load_target, work
     from bitwright.cli.run import title
     from bitwright.errors import InvalidInput
+    from bitwright.graph.batches import Checked
     from bitwright.report.panels_behavior import behavior_panel
     from bitwright.report.render import render_behavior
     from bitwright.settings import split_names
@@ -115,7 +116,7 @@ def behavior(
     others, marks = _others(also or [], job)
     with work(job) as session:
         chosen, under = (FLOAT, session) if file else load_target(session, policy, recipe, job.output)
-        batches, seed = session.batches("evaluation"), session.settings.seed
+        batches, seed = Checked(session.batches("evaluation"), graph=under.graph), session.settings.seed
         content = content_key(file=_digest(file)) if file else ""
         table = None
         if predict:

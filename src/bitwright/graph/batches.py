@@ -112,16 +112,23 @@ class Checked:
         source: iterable of (inputs, targets) that can be iterated over again, in the same order.
         limit: the first samples only; None: all.
         purpose: what needs them, for messages.
+        graph: whose order and device the inputs get; None: as they are given.
     """
 
-    def __init__(self, source: Iterable[Any], limit: int | None = None, purpose: str = "this step") -> None:
-        self._source, self._limit, self._purpose = as_batches(source), limit, purpose
+    def __init__(
+        self,
+        source: Iterable[Any],
+        limit: int | None = None,
+        purpose: str = "this step",
+        graph: Graph | None = None,
+    ) -> None:
+        self._source, self._limit, self._purpose, self._graph = as_batches(source), limit, purpose, graph
         self._kept: list[Batch] | None = None
         self._begun: Iterator[Batch] | None = None
 
     def _read(self) -> Iterator[Batch]:
         begun, self._begun = self._begun, None
-        return limited(_checked(self._source, self._purpose), self._limit) if begun is None else begun
+        return limited(iterate(self._source, self._graph, self._purpose), self._limit) if begun is None else begun
 
     def __iter__(self) -> Iterator[Batch]:
         if self._kept is not None:
