@@ -97,6 +97,7 @@ def test_paths_in_a_job_file_are_relative_to_it(tmp_path: Path) -> None:
         ("\n\nbatch_size = 0", r"^batch_size must be greater than or equal to 1, got 0 \(.*bitwright.toml line 3\)$"),
         ("batch_size = 'many'", r"^batch_size must be a whole number, got 'many' \(.*line 1\)$"),
         ("bits = [4, 1]", r"^bits holds a value that must be greater than or equal to 2, got 1 \("),
+        ("threads = 1000000", r"^threads must be less than or equal to 1024, got 1000000 \("),
         ("bits = []", r"^bits must be a list with at least one entry, got \[\] \("),
         (
             "ranges = 'mean'",

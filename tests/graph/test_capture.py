@@ -582,6 +582,14 @@ class TestBadInput:
         with pytest.raises(InvalidInput, match=r"the weight '0.conv2.weight' holds NaN or infinite values"):
             capture(model, torch.randn(2, *IMAGE))
 
+    def test_names_of_modules_may_hold_markup_but_no_double_quotes(self):
+        model, x = nn.Sequential().eval(), torch.randn(4, 3)
+        model.add_module("</script> 'a&b'", nn.Linear(3, 2))
+        torch.testing.assert_close(capture(model, x)(x), model(x))
+        model.add_module('a"b', nn.ReLU())
+        with pytest.raises(InvalidInput, match="names of modules must hold no double quotes"):
+            capture(model, x)
+
     def test_a_buffer_may_be_infinite_but_not_nan(self):
         model = Net(lambda m, x: torch.softmax(m.a(x) + m.mask, -1), a=nn.Linear(8, 8)).eval()
         model.register_buffer("mask", torch.full((8, 8), -torch.inf).triu(1)[:5])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bitwright.errors import InvalidInput
+from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph import calibrate, capture
 from bitwright.tasks import Dense, evaluate
 from bitwright.tasks.dense import overlap
@@ -97,3 +97,11 @@ def test_classes_may_be_the_last_axis():
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     torch.testing.assert_close(last.score(logits, targets), expected.reshape(4, 5).mean(1))
     assert named_task("dense?last=true").last
+
+
+def test_targets_that_mark_what_does_not_count_are_told_how_to_be_left_out():
+    logits, targets = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)
+    targets[1, 0, 0] = 255
+    with pytest.raises(InvalidData, match=r"got 255; where that marks .* take the task 'dense\?ignore=255'"):
+        Dense().head(logits, targets)
+    assert Dense(ignore=255).head(logits, targets) is not None

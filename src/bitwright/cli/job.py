@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from bitwright.cli.specs import load_function, load_task
@@ -43,7 +43,7 @@ class Job(Settings):
     """Shape of one sample, e.g. 3x32x32, for commands that need no data."""
     output: Annotated[Path, Flag("DIR", short="-o")] = Path("bitwright-out")
     """Folder for all files."""
-    threads: Annotated[Positive | None, Flag("N", empty="PyTorch's choice")] = None
+    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, Flag("N", empty="PyTorch's choice")] = None
     """Threads of PyTorch and of the runtime."""
     device: Annotated[str, Flag("NAME")] = "cpu"
     """Where PyTorch computes, e.g. cpu or cuda."""

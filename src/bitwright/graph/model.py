@@ -18,6 +18,8 @@ Inputs = tuple[Any, ...]
 
 _DIFFER_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
 _HALF = (torch.float16, torch.bfloat16)
+_UNWRITABLE = frozenset('"\\\n\r')
+"""What torch.fx cannot write into the code that it makes of a graph."""
 
 
 def prepared(model: Any, example_inputs: Any) -> tuple[Any, Any]:
@@ -84,6 +86,11 @@ def _check(model: nn.Module) -> None:
             subject = f"module '{path}'" if path else "the model"
             raise InvalidInput(
                 f"{subject} is in training mode; call model.eval() first, or dropout and batch norm change its outputs"
+            )
+        if not _UNWRITABLE.isdisjoint(path):
+            raise InvalidInput(
+                f"names of modules must hold no double quotes, backslashes or line breaks, which torch.fx cannot "
+                f"write, got {path!r}; rename the module"
             )
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):

@@ -232,4 +232,8 @@ def check_classes(logits: Tensor, targets: Any, counted: Tensor | None = None) -
         wrong = low if low < 0 else high
         raise InvalidData(
             f"targets must be between 0 and {shape[1] - 1} (the model has {shape[1]} outputs), got {wrong}"
+            + (
+                f"; where that marks positions that do not count, take the task 'dense?ignore={wrong}'"
+                * (len(shape) > 2)
+            )
         )
