@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import bitwright as bw
 from bitwright.errors import ExportError, InvalidInput
@@ -39,6 +40,26 @@ def test_a_float_file_runs_in_float32_and_its_layers_are_named(digits_graph, dig
     assert any("Convolution" in layer for layer in RUNTIMES["openvino"].unfused(path))
     (timed,) = latency(path, path, batches=(2,), seconds=0.01, runtime="openvino")
     assert timed.seconds > 0
+
+
+class Both(nn.Module):
+    """A recurrent layer in both directions, its states alone."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer(6, 5, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_run_in_both_directions(layer, tmp_path):
+    torch.manual_seed(0)
+    model, x = Both(layer).eval(), torch.randn(4, 7, 6)
+    graph = bw.calibrate(bw.capture(model, x), [x])
+    path = bw.export(graph, tmp_path / "float.onnx", runtime="openvino", policy=bw.FLOAT).path
+    torch.testing.assert_close(torch.from_numpy(RUNTIMES["openvino"].load(path)(x)[0]), model(x).detach())
 
 
 def test_what_cannot_be_run_is_refused(exported, tmp_path):

@@ -170,8 +170,9 @@ def _insert(builder: Builder, node: Any) -> None:
     made = builder.ir.node(operator, inputs, attributes, outputs=outputs)
     builder.graph.insert_before(node, made)
     made.name = builder.unique(f"{name}/{operator}")
-    steps = apply("Squeeze", [outputs[0], one])  # (T, N, H)
-    replace(states, apply("Transpose", [steps], perm=[1, 0, 2]))
+    # Squeezed at once, OpenVINO takes both directions of a layer for one operator, and computes the reverse one wrong.
+    steps = apply("Transpose", [outputs[0]], perm=[2, 1, 0, 3])  # (N, 1, T, H)
+    replace(states, apply("Squeeze", [steps, one]))
     if len(outputs) > 1:
         replace(cells, apply("Squeeze", [outputs[2], zero]))
 
