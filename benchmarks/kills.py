@@ -3,8 +3,9 @@
     python benchmarks/kills.py [--kills N] [--seed N] [--output FILE]
 
 A small network, trained by a process of its own (tests/train/several.py) with a checkpoint after each epoch. It is
-killed at a moment drawn from the whole time that a start takes, until so many kills have been made in trainings that
-were then run to their end; each of these is compared with one that nobody killed: epochs, outputs and integers.
+killed soon after its first checkpoint, then at moments drawn from the whole time that a start takes, until so many
+kills have been made in trainings that were then run to their end; each of these is compared with one that nobody
+killed: epochs, outputs and integers.
 """
 
 from __future__ import annotations
@@ -50,8 +51,15 @@ def main() -> None:
         result, checkpoint = folder / f"{len(equal)}.pt", folder / f"{len(equal)}.state"
         while not result.exists():
             begun, process = time.monotonic(), started(result, checkpoint)
+            while not checkpoint.exists() and process.poll() is None:
+                time.sleep(0.002)  # most of a start is spent on imports: the first kill comes after an epoch
+            if time.monotonic() - begun > 0.1 and kills < arguments.kills and process.poll() is None:
+                time.sleep(draw.uniform(0, 0.1))
+                process.send_signal(signal.SIGKILL)
             try:
                 process.wait(draw.uniform(0.3, 1.0) * length if kills < arguments.kills else None)
+                if process.returncode == -signal.SIGKILL:
+                    raise subprocess.TimeoutExpired(process.args, 0.0)
                 length = time.monotonic() - begun  # of late: how busy the machine is changes
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
