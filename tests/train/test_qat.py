@@ -171,6 +171,8 @@ def test_targets_count_only_where_they_are_asked_for(digits_graph, batches):
     assert qat(digits_graph.copy(), batches, policy, epochs=1, labels=1.0).epochs[0].loss > alone.epochs[0].loss
     with pytest.raises(InvalidInput, match="needs targets"):
         qat(digits_graph, unlabelled, policy, task="classification", labels=0.5)
+    with pytest.raises(InvalidInput, match="labels=0.5 needs a loss, and the task 'embedding' has none"):
+        qat(digits_graph, batches, policy, task="embedding", labels=0.5)
 
 
 class Encoder(nn.Module):

@@ -117,6 +117,10 @@ def qat(
     meant = task_for(graph, batches, task)
     if labels and feed.unlabelled:
         raise InvalidInput(f"labels={labels:g} needs targets, and the batches have none; pass (inputs, targets)")
+    if labels and not meant.has_loss:
+        raise InvalidInput(
+            f"labels={labels:g} needs a loss, and the task '{meant.name}' has none; pass a task with loss="
+        )
     live = bool(graph.module.meta.get(BATCH_NORMS)) if norms is None else norms
     student = Student(graph, meant, epochs, learning_rate, labels, live, holdout, helpers)
     loop = Loop(student, feed, steps, epochs, helpers, patience)
