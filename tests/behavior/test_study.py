@@ -18,6 +18,7 @@ from bitwright.behavior.pictures import pictures
 from bitwright.behavior.shift import SHIFTS, Scale, Under
 from bitwright.behavior.study import EXAMPLES, behavior
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.report.panels_behavior import behavior_panel
 from bitwright.runtimes.parity import predict
 from bitwright.values import Interval
 from bitwright.values.behavior import Behavior, Guard
@@ -329,6 +330,19 @@ def test_what_cannot_be_studied_is_refused(digits_graph, batches):
             behavior(digits_graph, policy, batches, **options)
     with pytest.raises(InvalidData, match="empty"):
         behavior(digits_graph, policy, [])
+    data = texts()
+    graph = bw.calibrate(bw.capture(Words().eval(), data[0][0][:2]), data)
+    with pytest.raises(InvalidData, match=r"shift 'fog' works on images, got inputs of shape \(40, 12\) and int64"):
+        behavior(graph, bw.Policy.uniform(graph.sites, 4, 4), data, ["fog"], task="classification")
+
+
+def test_without_shifts_the_data_as_they_are_is_told(digits_graph, batches):
+    found = behavior(digits_graph, bw.Policy.uniform(digits_graph.sites, 3, 3), batches, [])
+    assert found.shifted == ()
+    share = f"{100 * found.clean.disagreements / 200:.1f}%"
+    panel = behavior_panel(found)
+    assert panel.sentences[0] == f"The two decide differently on {share} of the inputs."
+    assert panel.grid == ()
 
 
 def test_a_guard_is_measured_under_shifts_that_it_was_not_chosen_under(digits_graph, batches):

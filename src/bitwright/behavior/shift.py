@@ -138,7 +138,7 @@ class Under:
                 continue
             first, rest = inputs[0], inputs[1:]
             seed, scale = self._seed * 1_000_003 + place, self._scale
-            if self._shift.kind == "words":
+            if self._shift.kind == "words" or scale.kind != "images":  # what does not fit is refused there
                 shifted = self._shift(first.cpu(), self._severity, seed, scale.largest)
             else:
                 pixels = (first.cpu() - scale.low) / scale.span

@@ -220,12 +220,13 @@ def tables(panel: BehaviorPanel, title: str) -> list[RenderableType]:
         rows.add_column(severity, justify="right", no_wrap=True)
     for row in panel.grid:
         rows.add_row(row.name, *(cell.replace("–", "-") for cell, _ in row.cells))
+    shown = [rows] if panel.grid else []
     if not panel.judged:
-        return [rows]
+        return shown
     judged = plain_table("How well the output tells a disagreement")
     judged.add_column("Indicator")
     for heading in ("AUROC", "AUPR (a guess)", "TNR at 95 % TPR"):
         judged.add_column(heading, justify="right")
     for each in panel.judged:
         judged.add_row(*(cell.replace("%", "") for cell in each))
-    return [rows, judged]
+    return [*shown, judged]

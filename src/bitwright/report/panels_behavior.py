@@ -126,8 +126,10 @@ def _figures(found: Behavior, one: Shifted, counted: bool, predicted: bool) -> l
 def _sentences(found: Behavior) -> list[str]:
     """How many disagreements there are, and where most."""
     rated = [one for one in found.shifted if one.rate is not None]
-    if not rated or found.clean.rate is None:
+    if found.clean.rate is None:
         return []
+    if not rated:
+        return [f"The two decide differently on {text.percent(found.clean.rate.value)} of the inputs."]
     worst = max(rated, key=lambda one: one.rate.value if one.rate else 0.0)
     assert worst.rate is not None
     lines = [
