@@ -68,7 +68,7 @@ def test_what_became_of_a_cost() -> None:
     assert text.times(8, 1, "smaller", "larger") == "8 x smaller"
     assert text.times(64.4, 1, "smaller", "larger") == "64 x smaller"
     assert text.times(10, 12, "smaller", "larger") == "1.2 x larger"
-    assert text.times(1, 1, "smaller", "larger") == "1 x smaller"
+    assert text.times(100, 103, "smaller", "larger") == "1.03 x larger"
 
 
 def test_whether_a_target_holds_in_words() -> None:

@@ -220,7 +220,7 @@ def tables(panel: BehaviorPanel, title: str) -> list[RenderableType]:
         rows.add_column(severity, justify="right", no_wrap=True)
     for row in panel.grid:
         rows.add_row(row.name, *(cell.replace("–", "-") for cell, _ in row.cells))
-    shown = [rows] if panel.grid else []
+    shown: list[RenderableType] = [rows] if panel.grid else []
     if not panel.judged:
         return shown
     judged = plain_table("How well the output tells a disagreement")

@@ -205,7 +205,8 @@ def cost(metric: str, value: float) -> str:
 def times(before: float, after: float, less: str, more: str) -> str:
     """What became of a cost, e.g. ``"8.1 x smaller"`` or, where it grew, ``"1.2 x larger"``."""
     ratio = max(before, after) / min(before, after)
-    shown = f"{ratio:.1f}".removesuffix(".0") if ratio < 9.95 else f"{ratio:,.0f}"
+    digits = 2 if ratio < 1.05 else 1
+    shown = f"{ratio:.{digits}f}".removesuffix(".0") if ratio < 9.95 else f"{ratio:,.0f}"
     return f"{shown} x {less if after <= before else more}"
 
 
