@@ -106,7 +106,7 @@ def told(kind: Any) -> str:
         if origin is Literal:
             words += [repr(value) for value in get_args(member)]
         elif not _is_protocol(origin):
-            words.append(WORDS.get(origin) or f"a {origin.__name__}")
+            words.append(WORDS.get(origin) or _one(origin))
     *first, last = dict.fromkeys(words)
     return f"{', '.join(first)} or {last}" if first else last
 
@@ -119,7 +119,12 @@ def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         inside = sorted({type(entry).__name__ for entry in value})
         return f"a {type(value).__name__} of {', '.join(inside)}" if inside else f"an empty {type(value).__name__}"
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    return f"the class {value.__name__}" if isinstance(value, type) else _one(type(value))
+
+
+def _one(kind: type) -> str:
+    """``"a Module"``, ``"an ExportedProgram"``."""
+    return f"{'an' if kind.__name__[0] in 'AEIOUaeiou' else 'a'} {kind.__name__}"
 
 
 def _hint(kind: Any, others: list[str]) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import bitwright as bw
-from bitwright.behavior.indicators import INDICATORS, guard, half, judged, tnr_at
+from bitwright.behavior.indicators import INDICATORS, Areas, guard, half, judged
 from bitwright.behavior.pictures import pictures
 from bitwright.behavior.shift import SHIFTS, Scale, Under
 from bitwright.behavior.study import EXAMPLES, behavior
@@ -108,9 +108,24 @@ def test_areas_and_rates_are_those_of_brute_force():
     assert found.guess == pytest.approx(differs[~fit].mean())
     threshold = max(t for t in risky if (risky >= t).mean() >= 0.95)
     assert found.tnr.value == pytest.approx((safe < threshold).mean())
-    assert tnr_at(values, differs, np.ones(400)) == tnr_at(values, differs, np.full(400, 2.0))
     margin = judged("margin", -values, differs, inputs, 3)
     assert margin.auroc.value == pytest.approx(found.auroc.value)
+
+
+@pytest.mark.parametrize("levels", [5, 10_000])
+def test_areas_with_weights_are_scikit_learns(levels):
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = np.random.RandomState(3)
+    truth = generator.rand(300) < 0.2
+    scores = np.round((truth + generator.randn(300)) * levels) / levels if levels > 5 else generator.randint(0, 5, 300)
+    areas = Areas(scores.astype(float), truth)
+    for weights in (np.ones(300), generator.randint(0, 4, 300).astype(float)):
+        auroc, aupr, tnr = areas(weights)
+        assert auroc == pytest.approx(metrics.roc_auc_score(truth, scores, sample_weight=weights))
+        assert aupr == pytest.approx(metrics.average_precision_score(truth, scores, sample_weight=weights))
+        reached = [t for t in scores[truth] if weights[truth & (scores >= t)].sum() >= 0.95 * weights[truth].sum()]
+        negatives = weights[~truth]
+        assert tnr == pytest.approx(negatives[scores[~truth] < max(reached)].sum() / negatives.sum())
 
 
 def test_a_guard_is_chosen_on_one_half_and_measured_on_the_other():

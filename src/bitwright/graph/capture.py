@@ -46,7 +46,7 @@ Inputs = tuple[Any, ...]
 
 @checked
 def capture(
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     example_inputs: Any,
     quantizer: Any = None,
     returns: str | Iterable[str] = (),
@@ -78,11 +78,12 @@ def capture(
         CaptureError: torch.export stopped; the message names the module and line. Or the graph's outputs differ from
             the model's by more than rounding in float32 explains (:mod:`bitwright.graph.faithful`).
     """
-    model, examples = prepared(model, example_inputs)
+    source: Any
+    source, examples = prepared(model, example_inputs)
     placer = pt2e.edge_quantizer() if quantizer is None else quantizer
     if isinstance(placer, str):
         placer = pt2e.named_quantizer(placer)
-    exported = _export(model, examples, (returns,) if isinstance(returns, str) else tuple(returns), others)
+    exported = _export(source, examples, (returns,) if isinstance(returns, str) else tuple(returns), others)
     module, calling, inputs, expected = exported
     module = pt2e.prepare(module, placer)
     for parameter in module.parameters():
@@ -91,7 +92,7 @@ def capture(
     with torch.no_grad():
         outputs = Walk(module)(inputs, dict.fromkeys(module.graph.nodes, found.note))
         if expected is not None:
-            check_faithful(model, calling, inputs, expected, outputs)
+            check_faithful(source, calling, inputs, expected, outputs)
     graph = _with_sites(module, found, calling, inputs, getattr(placer, "bitwright_group_size", None))
     for sentence in graph.coverage.slow():
         warnings.warn(sentence, stacklevel=2)
