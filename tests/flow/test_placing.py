@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,13 @@ def test_the_better_placement_is_taken_and_said(model, data, done, tmp_path) -> 
     (said,) = (note for note in report.notes if note.startswith("Sites are placed as linear"))
     assert "auto: " in said
     assert "--quantizer linear" in said
+    assert "A budget such as bops=W4A4 is what uniform bits cost in this placement" in said
+    for name in ("auto", "linear"):
+        graph = bw.capture(model, data.calibration.read(0, 2)[0], quantizer=name)
+        whole = sum(op.macs * 32 * 32 for op in graph.sites.operations)
+        bits = bw.Policy.uniform(graph.sites, 8, 8).bits
+        spent = sum(op.macs * bits.get(op.left, 32) * bits.get(op.right, 32) for op in graph.sites.operations)
+        assert re.search(rf"{name}: [\d.e-]+ at {100 * spent / whole:.1f}% of the bit operations", said)
     edge = run(model, data, tmp_path, Settings(**QUICK, quantizer="edge"))
     assert edge.placement == "edge"
     assert report.chosen.verdict.distance.value < 0.1 * edge.chosen.verdict.distance.value

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from bitwright.cost import costs_for
 from bitwright.data import DataSets
-from bitwright.debug.placements import measured, mostly_linear
+from bitwright.debug.placements import Placed, measured, mostly_linear
 from bitwright.debug.state import IMPROVEMENT, better
 from bitwright.graph.pt2e import PLACEMENTS, placement_kind
+from bitwright.report.format import percent
 from bitwright.session import Session, Steps
 from bitwright.settings import Settings
 from bitwright.store import RunStore
+from bitwright.values import FLOAT, Policy
 from bitwright.values.recipe import Recipe
 
 
@@ -45,9 +48,21 @@ def placed(
         if better(one.verdict.distance.value, best.verdict.distance.value):
             best = one
     measure = best.verdict.figures[best.verdict.distance_name].measure
-    figures = "; ".join(f"{one}: {one.verdict.distance.value:.3g}" for one in tried)
+    figures = "; ".join(
+        f"{one}: {one.verdict.distance.value:.3g} at {_share_of_bops(one, weights, activations)}" for one in tried
+    )
     said = f"Sites are placed as {best}: compared by {measure.words} at W{weights}A{activations} on held-out "
     said += f"calibration samples ({figures}), where another one is taken if it is lower by {IMPROVEMENT:.0%} or more."
     if best.session.settings.quantizer != settings.quantizer:
+        said += (
+            " A budget such as bops=W4A4 is what uniform bits cost in this placement; what it leaves in float counts."
+        )
         said += f" Other commands place them so with --quantizer {best.session.settings.quantizer}."
     return best.session, (said,)
+
+
+def _share_of_bops(one: Placed, weights: int, activations: int) -> str:
+    """``"17.3% of the bit operations"``: what these uniform widths cost in a placement, as a share of float."""
+    bops, sites = costs_for()["bops"], one.session.sites
+    share = bops.of(Policy.uniform(sites, weights, activations), sites) / bops.of(FLOAT, sites)
+    return f"{percent(share)} of the bit operations"
