@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from bitwright.behavior.cases import cases_of
 from bitwright.behavior.shift import Scale
 from bitwright.graph.batches import Checked, iterate
+from bitwright.report.pictures import png
 from bitwright.values.behavior import Example
 
 LARGEST = 224
@@ -20,7 +20,7 @@ LARGEST = 224
 
 
 def pictures(examples: Sequence[Example], batches: Any, others: Mapping[str, Any] | None, seed: int) -> tuple[str, ...]:
-    """An address of a PNG image for each example, its data within; "" where an input is no image, or without Pillow.
+    """An address of a PNG image for each example, its data within; "" where an input is no image.
 
     Args:
         examples: of a study.
@@ -48,16 +48,12 @@ def pictures(examples: Sequence[Example], batches: Any, others: Mapping[str, Any
 
 
 def _address(value: Tensor, scale: Scale) -> str:
-    try:
-        from PIL import Image
-    except ImportError:
-        return ""
     if scale.kind != "images" or value.dim() != 3:
         return ""
-    pixels = ((value.detach().float().cpu() - scale.low[0]) / scale.span[0]).clamp(0, 1) * 255
-    array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
-    image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
-    image.thumbnail((LARGEST, LARGEST))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    pixels = ((value.detach().float().cpu() - scale.low[0]) / scale.span[0]).clamp(0, 1)
+    smaller = LARGEST / max(pixels.shape[1:])
+    if smaller < 1:
+        size = [max(1, round(side * smaller)) for side in pixels.shape[1:]]
+        pixels = functional.interpolate(pixels[None], size, mode="area")[0]
+    array = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return png(array if array.shape[2] == 3 else array[:, :, 0])

@@ -13,8 +13,8 @@ from torch import Tensor
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.batches import Batch, iterate
 from bitwright.registry import Descriptor, Registry
+from bitwright.values.behavior import SEVERITIES
 
-SEVERITIES = (1, 2, 3, 4, 5)
 Kind = Literal["images", "words"]
 
 

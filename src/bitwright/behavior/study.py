@@ -15,7 +15,6 @@ import numpy.typing as npt
 from bitwright.arguments import checked
 from bitwright.behavior.cases import Case, cases_of, compared
 from bitwright.behavior.indicators import LEAST, guard, half, judged
-from bitwright.behavior.shift import SEVERITIES
 from bitwright.errors import InvalidInput
 from bitwright.graph.batches import Checked
 from bitwright.graph.graph import Graph
@@ -26,7 +25,7 @@ from bitwright.tasks.base import Task
 from bitwright.tasks.infer import task_for
 from bitwright.tasks.intervals import bootstrap_mean, paired_bootstrap, wilson
 from bitwright.values import Policy
-from bitwright.values.behavior import Behavior, Example, Flip, Guard, Judged, Seen, Shifted
+from bitwright.values.behavior import SEVERITIES, Behavior, Example, Flip, Guard, Judged, Seen, Shifted
 from bitwright.values.table import SensitivityTable
 
 Array = npt.NDArray[np.float64]
@@ -112,8 +111,7 @@ def behavior(
         seen.append(Seen.from_dict(kept))
         if progress is not None:
             progress(number + 1, len(cases))
-    predict = None if table is None or table.margin is None else _spread(table, policy)
-    rows = [_row(one, case, seed, predict) for one, case in zip(seen, cases, strict=True)]
+    rows = [_row(one, case, seed, policy, table) for one, case in zip(seen, cases, strict=True)]
     indicators, rule, notes = _indicators(seen, cases, meant, caught, seed)
     return Behavior(
         policy.name,
@@ -136,8 +134,6 @@ def _subject(graph: Graph, target: Any, runtime: str) -> tuple[Policy, Callable[
     if isinstance(target, Policy):
         target.check(graph.sites)
         return target, None, "simulation"
-    if not isinstance(target, (str, Path)):
-        raise InvalidInput(f"target must be a policy or the path of an exported file, got {type(target).__name__}")
     chosen = RUNTIMES[runtime]
     session = chosen.load(target)
     return written_policy(session.metadata, graph, target), session, chosen.version()
@@ -152,22 +148,7 @@ def _left_out(task: Task, tolerance: float | None) -> tuple[str, ...]:
     )
 
 
-def _spread(table: SensitivityTable, policy: Policy) -> Callable[[Array], float]:
-    """Margins of float -> the share of disagreements that Margin-FIT predicts for a policy."""
-    margin = table.margin
-    assert margin is not None
-    chosen = [(table.row(site), table.column(bits)) for site, bits in policy.bits.items()]
-    variances = margin.variance([row for row, _ in chosen], [column for _, column in chosen])
-
-    def predicted(margins: Array) -> float:
-        from scipy.special import ndtr
-
-        return float(ndtr(-margins / math.sqrt(max(float(variances.mean()), 1e-300))).mean())
-
-    return predicted
-
-
-def _row(one: Seen, case: Case, seed: int, predict: Callable[[Array], float] | None) -> Shifted:
+def _row(one: Seen, case: Case, seed: int, policy: Policy, table: SensitivityTable | None) -> Shifted:
     more: dict[str, Any] = {}
     differs = None if one.differs is None else one.differs > 0
     if one.ours is not None and one.floats is not None:
@@ -176,8 +157,8 @@ def _row(one: Seen, case: Case, seed: int, predict: Callable[[Array], float] | N
         if differs is not None:
             more["lost"] = int((differs & (one.floats > one.ours)).sum())
             more["gained"] = int((differs & (one.ours > one.floats)).sum())
-    if predict is not None and one.margins is not None:
-        more["predicted"] = predict(one.margins)
+    if table is not None and table.margin is not None and one.margins is not None:
+        more["predicted"] = table.predict_at(policy, one.margins)
     count = None if differs is None else int(differs.sum())
     rate = None if count is None else wilson(count, one.samples)
     distance = bootstrap_mean(one.distances, seed=seed)

@@ -95,8 +95,8 @@ def behavior(
     from bitwright.report.panels_behavior import behavior_panel
     from bitwright.report.render import render_behavior
     from bitwright.settings import split_names
-    from bitwright.store import content_key, write_atomically
     from bitwright.store import folder as files
+    from bitwright.store import write_atomically
     from bitwright.values.policy import FLOAT
 
     if list_them:
@@ -117,7 +117,7 @@ def behavior(
     with work(job) as session:
         chosen, under = (FLOAT, session) if file else load_target(session, policy, recipe, job.output)
         batches, seed = Checked(session.batches("evaluation"), graph=under.graph), session.settings.seed
-        content = content_key(file=_digest(file)) if file else ""
+        content = _digest(file) if file else ""
         table = None
         if predict:
             from bitwright.flow import score

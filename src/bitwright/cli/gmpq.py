@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitwright.cli.options import BASICS, CALIBRATION, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, Augment, takes_job
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,10 +35,6 @@ Rate = Annotated[
 ]
 ShareRate = Annotated[
     float, typer.Option("--share-rate", metavar="RATE", help="Learning rate of the shares of the widths.")
-]
-Augment = Annotated[
-    str,
-    typer.Option("--augment", metavar="NAME", help="images: mirror and shift them at random; or module:function."),
 ]
 Labels = Annotated[
     bool,

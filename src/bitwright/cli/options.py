@@ -24,6 +24,10 @@ RecipeFile = Annotated[
         help="A recipe: policy, repairs and ranges together. Nothing in the .npz file beside it is fitted again.",
     ),
 ]
+Augment = Annotated[
+    str,
+    typer.Option("--augment", metavar="NAME", help="images: mirror and shift them at random; or module:function."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 Command = Callable[..., None]

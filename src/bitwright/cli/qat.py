@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitwright.cli.options import BASICS, CALIBRATION, RecipeFile, policy_option, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, Augment, RecipeFile, policy_option, takes_job
 from bitwright.settings import split_names
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ Rate = Annotated[
 ]
 Labels = Annotated[
     float, typer.Option("--labels", metavar="WEIGHT", help="Weight of the task's own loss beside the imitation.")
-]
-Augment = Annotated[
-    str,
-    typer.Option("--augment", metavar="NAME", help="images: mirror and shift them at random; or module:function."),
 ]
 Strategy = Annotated[
     str, typer.Option("--strategy", metavar="NAME", help="What a step does with a batch, e.g. mixup?alpha=0.4.")

@@ -26,8 +26,8 @@ from bitwright.data.imagefolder import ImageFolder, class_names
 from bitwright.data.load import COMMON, Options
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.registry import split_options
+from bitwright.values.behavior import SEVERITIES
 
-SEVERITIES = (1, 2, 3, 4, 5)
 Published = dict[str, dict[int, Dataset]]
 """Kind -> severity -> its samples, those of all kinds and severities in the same order."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +15,6 @@ from torch import Tensor
 from bitwright.arguments import checked
 from bitwright.cost import CostModel, costs_for, parse_budgets
 from bitwright.errors import InvalidData, InvalidInput, nearest
-from bitwright.files import write_atomically
 from bitwright.gmpq.attribution import Explainer, entropy, grouped, imitation_distance, normalized
 from bitwright.gmpq.capacity import SHAPES, ExpectedCost, lack_of_capacity
 from bitwright.gmpq.head import with_head
@@ -27,8 +25,9 @@ from bitwright.search import search
 from bitwright.store import content_key
 from bitwright.tasks.base import Answer, Task
 from bitwright.tasks.evaluate import evaluate, reference
+from bitwright.train.checkpoint import keep, taken_up
 from bitwright.train.feed import Augment, Feed
-from bitwright.values import Budget, Policy, SensitivityTable
+from bitwright.values import FLOAT, Budget, Policy, SensitivityTable
 from bitwright.values.searched import Round, Searched, Shown
 
 WIDTHS = (2, 3, 4, 6)
@@ -282,7 +281,7 @@ class _Work:
         return float(loss.detach()), compared, power
 
     def _float(self, inputs: tuple[Any, ...]) -> Any:
-        with self.plain.applied(Policy()), torch.no_grad():
+        with self.plain.applied(FLOAT), torch.no_grad():
             return self.plain(*inputs)
 
     def powers(self, losses: Tensor) -> Tensor:
@@ -326,7 +325,6 @@ class _Work:
         if file is None:
             return
         state = {
-            "key": self.key,
             "rows": [row.to_dict() for row in self.rows],
             "learned": {
                 f"{name}/{key}": value
@@ -335,20 +333,13 @@ class _Work:
             },
             "optimizer": self.optimizer.state_dict(),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(file, buffer.getvalue())
+        keep(file, self.key, state)
 
     def resume(self, file: Path | None) -> None:
         """Go on from a file, where there is one."""
         if file is None or not file.exists():
             return
-        try:
-            state = torch.load(file, weights_only=True, map_location=self.graph.device)
-        except Exception as error:
-            raise InvalidInput(f"checkpoint '{file}' cannot be read ({type(error).__name__}); remove it") from error
-        if state.get("key") != self.key:
-            raise InvalidInput(f"checkpoint '{file}' belongs to another search; remove it, or name another file")
+        state = taken_up(file, self.key, "search", self.graph.device)
         with torch.no_grad():
             for name, mixture in self.mixtures.items():
                 for key, value in mixture.named_parameters(recurse=False):

@@ -44,8 +44,6 @@ def prepared(model: Any, example_inputs: Any) -> tuple[Any, Any]:
             )
             model = full
             example_inputs = _mapped(example_inputs, lambda v: v.float() if v.dtype in _HALF else v)
-    elif not isinstance(model, torch.export.ExportedProgram):
-        raise InvalidInput(f"model must be a torch.nn.Module or an ExportedProgram, got {type(model).__name__}")
     mapping = isinstance(example_inputs, Mapping)
     listed = (*example_inputs,) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     inputs = named_inputs(example_inputs) if mapping else listed

@@ -67,6 +67,13 @@ def unblocked(tensor: Tensor, shape: torch.Size) -> Tensor:
     return tensor.flatten(1)[:, : shape[1:].numel()].reshape(shape)
 
 
+def spread(steps: Tensor, group_size: int | None, shape: torch.Size) -> Tensor:
+    """Steps, of a tensor, of its channels or of its groups, in a shape that broadcasts to the weight's."""
+    if group_size is None:
+        return steps
+    return unblocked(steps.expand(blocked(torch.empty(shape, device="meta"), group_size).shape), shape)
+
+
 def integers(tensor: Tensor, affine: Affine) -> Tensor:
     """The integers of the grid, as a float tensor in the shape of ``tensor``."""
     source = tensor if affine.group_size is None else blocked(tensor, affine.group_size)

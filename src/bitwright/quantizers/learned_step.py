@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bitwright.errors import InvalidInput
-from bitwright.numerics.affine import Affine, blocked, fake_quantize, integers, unblocked
+from bitwright.numerics.affine import Affine, blocked, fake_quantize, integers, spread, unblocked
 from bitwright.numerics.steps import position_of, rounded_up, step_at, stride, tie_free
 from bitwright.quantizers.base import Quantizer, Settling, grids_of
 from bitwright.values import Site
@@ -184,11 +184,7 @@ class LearnedStep(Quantizer):
 
     def _spread(self, steps: Tensor) -> Tensor:
         """Steps in a shape that broadcasts to the weight's."""
-        if self.group_size is None:
-            return steps
-        shape = torch.Size(self.site.shape)
-        groups = blocked(torch.empty(shape, device="meta"), self.group_size).shape
-        return unblocked(steps.expand(groups), shape)
+        return spread(steps, self.group_size, torch.Size(self.site.shape))
 
 
 class _Rounded(torch.autograd.Function):

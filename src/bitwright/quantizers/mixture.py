@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bitwright.errors import InvalidInput
-from bitwright.numerics.affine import Affine, blocked, fake_quantize, unblocked
+from bitwright.numerics.affine import Affine, blocked, fake_quantize, spread, unblocked
 from bitwright.numerics.ranges import Observed, RowHarm
 from bitwright.quantizers.base import Quantizer
 
@@ -88,10 +88,7 @@ class Mixture(Quantizer):
     def _step(self) -> Tensor:
         """The geometric mean of the widths' steps, in a shape that broadcasts to the weight's."""
         step = torch.stack([grid.scale for grid in self.grids]).log().mean(0).exp()
-        size, shape = self.grids[0].group_size, self.of.weight.shape
-        if size is None:
-            return step
-        return unblocked(step.expand(blocked(torch.empty(shape, device="meta"), size).shape), shape)
+        return spread(step, self.grids[0].group_size, self.of.weight.shape)
 
     def grid(self, bits: int) -> Affine:
         """The grid of one width."""
@@ -175,9 +172,7 @@ class _Mixed(torch.autograd.Function):
         tensor, shares = ctx.saved_tensors
         grids: tuple[Affine, ...] = ctx.grids
         if torch.is_grad_enabled():
-            passed = gradient * sum(a * _inside(tensor, grid) for a, grid in zip(shares, grids, strict=True))
-            found = torch.stack([(gradient * fake_quantize(tensor, grid)).sum() for grid in grids])
-            return passed, found, None
+            return *_followed(gradient, tensor, shares, grids), None
         wanted = ctx.needs_input_grad
         passed, products = _gradients(gradient, tensor, shares, grids, wanted[0])
         return passed, products if wanted[1] else None, None
@@ -203,14 +198,19 @@ def _mixed(tensor: Tensor, shares: Tensor, grids: tuple[Affine, ...]) -> Tensor:
     return result
 
 
+def _followed(gradient: Tensor, tensor: Tensor, shares: Tensor, grids: tuple[Affine, ...]) -> tuple[Tensor, Tensor]:
+    """The gradients of the tensor and of the shares, by operations that autograd follows."""
+    passed = gradient * sum(a * _inside(tensor, grid) for a, grid in zip(shares, grids, strict=True))
+    return passed, torch.stack([(gradient * fake_quantize(tensor, grid)).sum() for grid in grids])
+
+
 def _gradients(
     gradient: Tensor, tensor: Tensor, shares: Tensor, grids: tuple[Affine, ...], passing: bool
 ) -> tuple[Tensor | None, Tensor]:
     """The gradients of the tensor (None where it wants none) and of the shares."""
-    weights = shares.tolist()
     if not _single(grids):
-        passed = gradient * sum(a * _inside(tensor, grid) for a, grid in zip(weights, grids, strict=True))
-        return passed, torch.stack([(gradient * fake_quantize(tensor, grid)).sum() for grid in grids])
+        return _followed(gradient, tensor, shares, grids)
+    weights = shares.tolist()
     tensor, gradient = tensor.contiguous(), gradient.contiguous()
     result = torch.empty_like(tensor) if passing else None
     products = torch.zeros_like(shares)

@@ -97,6 +97,18 @@ class SitesPanel:
     mean_activation_bits: float | None
 
 
+def figure_rows(
+    verdicts: Mapping[str, Verdict],
+) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]]:
+    """The headings of the last verdict's figures, and each one's name with its figures and their intervals."""
+    last = list(verdicts.values())[-1]
+    headings = tuple(text.heading(figure.measure) for figure in last.figures.values())
+    return headings, tuple(
+        (name, tuple(text.interval(figure.measure, figure.value, unit=False) for figure in each.figures.values()))
+        for name, each in verdicts.items()
+    )
+
+
 def others(verdict: Verdict) -> list[Figure]:
     """The figures beside the primary one."""
     return [figure for name, figure in verdict.figures.items() if name != verdict.primary_name]

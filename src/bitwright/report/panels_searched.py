@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bitwright.report import format as text
+from bitwright.report.panels import figure_rows
+from bitwright.report.pictures import Curve, curves, png
 from bitwright.values import Measure, Sites, Verdict
 from bitwright.values.searched import Round, Searched
 
-WIDTH, HEIGHT = 300, 90
-"""Of a curve's drawing area."""
 COLOURS = ((27, 24, 82), (33, 128, 141), (250, 222, 60))
 """Of an attribution: none, half of the largest value, the largest value."""
 
 Pixel = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One figure over the epochs.
-
-    Attributes:
-        label: what it is.
-        points: of a line in an area of `WIDTH` x `HEIGHT`, as SVG writes them.
-        first, last: its ends in words.
-    """
-
-    label: str
-    points: str
-    first: str
-    last: str
 
 
 @dataclass(frozen=True)
@@ -121,11 +102,7 @@ def searched_panel(searched: Searched, sites: Sites, verdicts: Mapping[str, Verd
     return SearchedPanel(
         sentence,
         policy.origin,
-        tuple(text.heading(figure.measure) for figure in verdict.figures.values()),
-        tuple(
-            (name, tuple(text.interval(figure.measure, figure.value, unit=False) for figure in each.figures.values()))
-            for name, each in verdicts.items()
-        ),
+        *figure_rows(verdicts),
         _curves(searched.rounds, verdict),
         tuple(shares),
         tuple(Pictures(_photo(s.image), _heat(s.floats), _heat(s.mixed)) for s in searched.maps),
@@ -141,7 +118,7 @@ def searched_panel(searched: Searched, sites: Sites, verdicts: Mapping[str, Verd
 def _curves(rounds: Sequence[Round], verdict: Verdict) -> tuple[Curve, ...]:
     plain = Measure("", "")
     distance, primary = (verdict.figures[name].measure for name in (verdict.distance_name, verdict.primary_name))
-    columns: list[tuple[str, Measure, list[float | None]]] = [
+    columns: list[tuple[str, Measure, Sequence[float | None]]] = [
         ("Loss", plain, [row.loss for row in rounds]),
         ("Distance of attributions", plain, [row.attribution for row in rounds]),
         ("Expected cost, share of the budget", Measure("", "", "share"), [row.cost for row in rounds]),
@@ -150,20 +127,7 @@ def _curves(rounds: Sequence[Round], verdict: Verdict) -> tuple[Curve, ...]:
         (f"{distance.label}, held out", distance, [row.distance for row in rounds]),
         (f"{primary.label}, held out", primary, [row.primary for row in rounds]),
     ]
-    found = []
-    for label, measure, column in columns:
-        values = [(i, value) for i, value in enumerate(column) if value is not None]
-        if len(values) > 1:
-            first, last = (text.value(measure, values[place][1]) for place in (0, -1))
-            found.append(Curve(label, line(values, len(rounds)), first, last))
-    return tuple(found)
-
-
-def line(values: Sequence[tuple[int, float]], count: int) -> str:
-    """Points (epoch from 0, value) as those of an SVG line that fills the drawing area."""
-    low, high = min(value for _, value in values), max(value for _, value in values)
-    spread, steps = (high - low) or 1.0, max(count - 1, 1)
-    return " ".join(f"{WIDTH * x / steps:.1f},{HEIGHT * (high - y) / spread:.1f}" for x, y in values)
+    return curves(columns)
 
 
 def _heat(rows: Sequence[Sequence[float]]) -> str:
@@ -184,15 +148,3 @@ def _photo(channels: Sequence[Sequence[Sequence[float]]]) -> str:
     return png(
         [[(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in zip(*row, strict=True)] for row in rows]
     )
-
-
-def png(rows: Sequence[Sequence[Pixel]]) -> str:
-    """A picture as an address that holds its data, as PNG."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    pixels = b"".join(b"\0" + bytes(part for pixel in row for part in pixel) for row in rows)
-    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + parts).decode()

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bitwright.report import format as text
-from bitwright.report.panels_searched import Curve, line
+from bitwright.report.panels import figure_rows
+from bitwright.report.pictures import Curve, curves
 from bitwright.values import Measure, Verdict
 from bitwright.values.trained import Trained
 
@@ -57,11 +58,7 @@ def trained_panel(course: Trained, verdicts: Mapping[str, Verdict]) -> TrainedPa
     )
     return TrainedPanel(
         sentence,
-        tuple(text.heading(figure.measure) for figure in verdict.figures.values()),
-        tuple(
-            (name, tuple(text.interval(figure.measure, figure.value, unit=False) for figure in each.figures.values()))
-            for name, each in verdicts.items()
-        ),
+        *figure_rows(verdicts),
         _curves(course, verdict),
         tuple(
             TrainedRow(s.name, text.bits(s.bits), f"{s.step:.2f}", _percent(s.changed), _percent(s.oscillating))
@@ -86,10 +83,4 @@ def _curves(course: Trained, verdict: Verdict) -> tuple[Curve, ...]:
         ("Weights that went back", SHARE, [row.oscillating for row in rows]),
         ("Learning rate, share of the largest", SHARE, [row.rate for row in rows]),
     )
-    found = []
-    for label, measure, column in columns:
-        values = [(i, value) for i, value in enumerate(column) if value is not None]
-        if len(values) > 1:
-            first, last = (text.value(measure, values[place][1]) for place in (0, -1))
-            found.append(Curve(label, line(values, len(column)), first, last))
-    return tuple(found)
+    return curves(columns)

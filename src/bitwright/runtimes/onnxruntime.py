@@ -17,7 +17,7 @@ from bitwright.graph.graph import Graph
 from bitwright.runtimes import engines
 from bitwright.runtimes.export import native_bits, write
 from bitwright.runtimes.inside import site_values
-from bitwright.runtimes.runtime import RUNTIMES, Array, ExportResult, Runtime
+from bitwright.runtimes.runtime import RUNTIMES, Array, ExportResult, Runtime, random_arrays
 from bitwright.runtimes.weights import stored_type
 from bitwright.values import Site
 
@@ -56,6 +56,13 @@ _MOVING = {
     "Transpose",
     "Unsqueeze",
 }
+
+_TYPES: Mapping[str, type[np.generic]] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+"""Types of inputs beside float32."""
 
 
 def _onnxruntime() -> Any:
@@ -118,7 +125,7 @@ class Session:
         """
         if len(inputs) != len(self._inputs):
             raise InvalidInput(f"the file takes {len(self._inputs)} inputs, got {len(inputs)}")
-        feeds = {entry.name: _array(value) for entry, value in zip(self._inputs, inputs, strict=True)}
+        feeds = {entry.name: as_array(value) for entry, value in zip(self._inputs, inputs, strict=True)}
         try:
             found: list[Array] = self._session.run(None, feeds)
         except Exception as error:
@@ -127,19 +134,18 @@ class Session:
 
     def random_inputs(self, batch: int, seed: int = 0) -> list[Array]:
         """Inputs of the right shapes and types: normal values; zeros where the model takes integers."""
-        generator = np.random.default_rng(seed)
-        found: list[Array] = []
-        for entry in self._inputs:
-            shape = [size if isinstance(size, int) else batch for size in entry.shape]
-            if entry.type == "tensor(float)":
-                found.append(generator.standard_normal(shape, dtype=np.float32))
-            else:
-                kind = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
-                found.append(np.zeros(shape, dtype=kind.get(entry.type, np.float32)))
-        return found
+        return random_arrays(
+            (
+                ([size if isinstance(size, int) else None for size in entry.shape], _TYPES.get(entry.type, np.float32))
+                for entry in self._inputs
+            ),
+            batch,
+            seed,
+        )
 
 
-def _array(value: Any) -> Array:
+def as_array(value: Any) -> Array:
+    """A tensor, or what NumPy makes an array of."""
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from bitwright.errors import ExportError, InvalidData, InvalidInput, MissingExtra, first_line
 from bitwright.runtimes import engines
-from bitwright.runtimes.onnxruntime import OnnxRuntime
-from bitwright.runtimes.runtime import RUNTIMES, Array
+from bitwright.runtimes.onnxruntime import OnnxRuntime, as_array
+from bitwright.runtimes.runtime import RUNTIMES, Array, random_arrays
 
 _MOVING = {
     *("Input", "Output", "Const", "Constant", "Reorder", "Reshape", "Convert", "FakeQuantize", "Quantize", "Transpose"),
@@ -62,23 +61,19 @@ class Session:
         """Run the file; inputs in the order of the model's."""
         if len(inputs) != len(self._compiled.inputs):
             raise InvalidInput(f"the file takes {len(self._compiled.inputs)} inputs, got {len(inputs)}")
-        feeds = [value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value) for value in inputs]
         try:
-            found = self._compiled(feeds)
+            found = self._compiled([as_array(value) for value in inputs])
         except Exception as error:
             raise InvalidData(f"OpenVINO cannot run the file on these inputs: {first_line(error)}") from error
         return [np.array(found[place]) for place in range(len(self._compiled.outputs))]
 
     def random_inputs(self, batch: int, seed: int = 0) -> list[Array]:
         """Inputs of the right shapes and types: normal values; zeros where the model takes integers."""
-        generator = np.random.default_rng(seed)
-        found: list[Array] = []
-        for entry in self._compiled.inputs:
-            shape = [batch if size.is_dynamic else size.get_length() for size in entry.get_partial_shape()]
-            kind = entry.get_element_type().to_dtype()
-            normal = kind == np.float32
-            found.append(generator.standard_normal(shape, dtype=np.float32) if normal else np.zeros(shape, kind))
-        return found
+        entries = (
+            ([None if size.is_dynamic else size.get_length() for size in entry.get_partial_shape()], entry)
+            for entry in self._compiled.inputs
+        )
+        return random_arrays(((sizes, entry.get_element_type().to_dtype()) for sizes, entry in entries), batch, seed)
 
 
 class OpenVino(OnnxRuntime):

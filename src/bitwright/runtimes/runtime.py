@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from bitwright.arguments import checked
@@ -53,6 +54,17 @@ class Session(Protocol):
 
     def random_inputs(self, batch: int, seed: int = 0) -> list[Array]:
         """Inputs of the right shapes and types."""
+
+
+def random_arrays(entries: Iterable[tuple[Sequence[int | None], npt.DTypeLike]], batch: int, seed: int) -> list[Array]:
+    """For each (shape, type) normal values of float32, zeros of another type; a size of None is the batch's."""
+    generator = np.random.default_rng(seed)
+    found: list[Array] = []
+    for sizes, kind in entries:
+        shape = [batch if size is None else size for size in sizes]
+        normal = np.dtype(kind) == np.float32
+        found.append(generator.standard_normal(shape, dtype=np.float32) if normal else np.zeros(shape, kind))
+    return found
 
 
 class Runtime(ABC):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bitwright.behavior import Shift
-from bitwright.behavior.shift import SEVERITIES
 from bitwright.errors import InvalidData, InvalidInput
+from bitwright.values.behavior import SEVERITIES
 
 LARGEST = 99
 

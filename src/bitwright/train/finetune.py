@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from bitwright.arguments import checked
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.batches import iterate
+from bitwright.graph.capture import digest_with
 from bitwright.store import content_key
 from bitwright.tasks.base import Answer, Task
 from bitwright.tasks.infer import infer, named_task
@@ -84,7 +86,7 @@ def finetune(
     pupil = _Float(trained, task, feed, holdout, learning_rate, weight_decay)
     loop = Loop(pupil, feed, steps, epochs, helpers, patience)
     key = content_key(
-        weights=float(sum(each.detach().double().abs().sum() for each in model.state_dict().values())),
+        weights=digest_with(hashlib.sha256(), model.state_dict()),
         settings=[epochs, strategy, learning_rate, weight_decay, patience, precision, seed],
         samples=[feed.samples, feed.batches],
         augment=augment,

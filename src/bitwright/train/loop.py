@@ -5,7 +5,6 @@ What is trained is a :class:`Pupil`; what a step does with a batch, a strategy; 
 
 from __future__ import annotations
 
-import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bitwright.errors import InvalidData, InvalidInput
-from bitwright.files import write_atomically
+from bitwright.train.checkpoint import keep, taken_up
 from bitwright.train.feed import Feed, picked
 from bitwright.train.strategy import Steps
 from bitwright.train.workers import Workers
@@ -162,23 +161,15 @@ class Loop:
 
     def _save(self, file: Path, key: str) -> None:
         state = {
-            "key": key,
             "rows": [row.to_dict() for row in self.rows],
             "learned": self.pupil.state(),
             "optimizer": self.pupil.optimizer.state_dict(),
             "best": None if self.best is None else list(self.best),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(file, buffer.getvalue())
+        keep(file, key, state)
 
     def _resume(self, file: Path, key: str) -> None:
-        try:
-            state = torch.load(file, weights_only=True, map_location="cpu")
-        except Exception as error:
-            raise InvalidInput(f"checkpoint '{file}' cannot be read ({type(error).__name__}); remove it") from error
-        if state.get("key") != key:
-            raise InvalidInput(f"checkpoint '{file}' belongs to another training; remove it, or name another file")
+        state = taken_up(file, key, "training")
         self.pupil.load(state["learned"])
         self.pupil.optimizer.load_state_dict(state["optimizer"])
         self.rows = [Epoch.from_dict(row) for row in state["rows"]]

@@ -9,6 +9,9 @@ from bitwright.values.json import Value
 from bitwright.values.table import Packed, packed
 from bitwright.values.verdict import Interval, Measure
 
+SEVERITIES = (1, 2, 3, 4, 5)
+"""Of a shift."""
+
 
 @dataclass(frozen=True)
 class Flip(Value):

@@ -236,6 +236,20 @@ class SensitivityTable(Value, kind="sensitivity table", version=3):
             return float(sum(self.harm[s, b] for s, b in chosen))
         return self.margin.flip_rate(self.margin.variance([s for s, _ in chosen], [b for _, b in chosen]))
 
+    def predict_at(self, policy: Policy, margins: Array) -> float:
+        """The share of predictions that flip under a policy on samples with other margins, (N,).
+
+        Their variances are taken for the mean of those of the table's samples.
+
+        Raises:
+            InvalidInput: a table without a margin model.
+        """
+        if self.margin is None:
+            raise InvalidInput(f"the method {self.method} keeps no margins; make the table with method='margin-fit'")
+        chosen = self._choices(policy)
+        variance = self.margin.variance([s for s, _ in chosen], [b for _, b in chosen]).mean(keepdims=True)
+        return replace(self.margin, margins=margins).flip_rate(variance)
+
     def linearized(self, policy: Policy) -> SensitivityTable:
         """A table whose harms add up, exact to first order around ``policy``; itself if they already do."""
         if self.margin is None:
