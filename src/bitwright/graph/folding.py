@@ -25,6 +25,18 @@ def fold_behind_grouped_transposed(module: GraphModule) -> None:
     module.recompile()
 
 
+def norm_scales(module: GraphModule) -> dict[str, float]:
+    """Path of a weight -> mean square of the scale (gamma) of the batch norm that reads its layer's output."""
+    found = {}
+    for norm in [node for node in module.graph.nodes if entry_of(node).kind == "batch_norm"]:
+        layer, gamma = norm.args[0], _doubled(module, norm.args[1])
+        if isinstance(layer, Node) and entry_of(layer).layer is not None and gamma is not None:
+            weight = layer.args[1]
+            if isinstance(weight, Node) and weight.op == "get_attr":
+                found[str(weight.target)] = float(gamma.square().mean())
+    return found
+
+
 def keep_shared_layers(module: GraphModule) -> None:
     """Keep torchao from folding a batch norm into a layer that is not the batch norm's alone.
 

@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 
 from bitwright.arguments import checked
 from bitwright.errors import CaptureError, InvalidInput, MissingExtra, first_line
-from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_layers
+from bitwright.graph.folding import fold_behind_grouped_transposed, keep_shared_layers, norm_scales
 from bitwright.graph.names import layer_name
 from bitwright.graph.operations import entry_of
 from bitwright.graph.placement import Placement, place
@@ -216,6 +216,8 @@ PLACEMENTS.register(
 
 BATCH_NORMS = "bitwright batch norms"
 """Key of ``GraphModule.meta``: the names of the batch norms that the model had before any was folded."""
+NORM_SCALES = "bitwright batch norm scales"
+"""Key of ``GraphModule.meta``: path of a weight -> mean square of the scale of the batch norm behind its layer."""
 
 
 def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
@@ -229,11 +231,12 @@ def prepare(module: GraphModule, quantizer: Any) -> GraphModule:
 
         _tell_calls_apart(module)
         norms = tuple(layer_name(node) for node in module.graph.nodes if entry_of(node).kind == "batch_norm")
+        scales = norm_scales(module)
         fold_behind_grouped_transposed(module)
         keep_shared_layers(module)
         try:
             prepared: GraphModule = prepare_pt2e(module, quantizer)
-            prepared.meta[BATCH_NORMS] = norms
+            prepared.meta[BATCH_NORMS], prepared.meta[NORM_SCALES] = norms, scales
             return prepared
         except Exception as error:
             name = type(quantizer).__name__

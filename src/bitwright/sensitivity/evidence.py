@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -133,7 +133,7 @@ def _collect(evidence: Evidence, methods: Sequence[Method], errors: RoundingErro
         return found
 
     with graph.applied(FLOAT), Workspace.of(graph) as workspace:
-        for inputs, targets in _micro_batches(graph, evidence.batches, evidence.samples):
+        for inputs, targets in micro_batches(graph, evidence.batches, evidence.samples):
             count = len(inputs[0])
             first = first or cut((inputs, targets), 0, PROBED)
             scores = [partial(scored, method=method, targets=targets, count=count) for method in methods]
@@ -144,7 +144,7 @@ def _collect(evidence: Evidence, methods: Sequence[Method], errors: RoundingErro
             done += inputs[0].shape[0]
             if evidence.progress is not None:
                 evidence.progress(done, evidence.samples)
-            if evidence.tolerance is not None and done >= MINIMUM and _settled(squares, evidence.tolerance):
+            if evidence.tolerance is not None and done >= MINIMUM and settled(squares, evidence.tolerance):
                 break
     if done < 2:
         raise InvalidData(f"sensitivity needs at least 2 samples to estimate a standard error, got {done}")
@@ -181,7 +181,8 @@ def _checked(
     return raised
 
 
-def _settled(found: dict[str, list[Any]], tolerance: float) -> bool:
+def settled(found: Mapping[str, list[Any]], tolerance: float) -> bool:
+    """Whether the relative standard error of every site's mean, of (n, S) values, is at most the tolerance."""
     for parts in found.values():
         values = np.concatenate(parts)
         mean = values.mean(0)
@@ -191,7 +192,8 @@ def _settled(found: dict[str, list[Any]], tolerance: float) -> bool:
     return True
 
 
-def _micro_batches(graph: Graph, batches: Any, samples: int | None) -> Any:
+def micro_batches(graph: Graph, batches: Any, samples: int | None) -> Iterator[Batch]:
+    """The data in batches whose activations fit into memory with what a backward pass holds."""
     sample = 4 * sum(s.numel for s in graph.sites.activations) + 1
     size = max(1, min(max(FEWEST, min(MOST, ACTIVATION_BYTES // sample)), MOST_BYTES // sample))
     for batch in limited(iterate(as_batches(batches), graph, "sensitivity"), samples):

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.graph.graph import Graph
 from bitwright.numerics.error import uniform_noise
+from bitwright.quantizers.base import Quantizer
 from bitwright.values import check_bits
 
 Array = npt.NDArray[np.float64]
@@ -35,6 +37,19 @@ def check_noise(model: str) -> None:
         raise InvalidInput(f"noise must be one of {', '.join(MODELS)}, got '{model}'{nearest(model, MODELS)}")
 
 
+def values_at(quantizer: Quantizer) -> Tensor:
+    """The weight, or the calibration's sample of the activation.
+
+    Raises:
+        InvalidInput: the graph is not calibrated.
+    """
+    if quantizer.site.kind == "weight":
+        return quantizer.weight.detach()
+    if quantizer.observed is None:
+        raise InvalidInput(f"site '{quantizer.site.name}' has no range yet; call bw.calibrate(graph, batches) first")
+    return quantizer.observed.sample
+
+
 def noise_of_sites(graph: Graph, bits: Sequence[int], model: str = "measured") -> Array:
     """(S, B) mean squared rounding error per element of each site at each width.
 
@@ -49,14 +64,9 @@ def noise_of_sites(graph: Graph, bits: Sequence[int], model: str = "measured") -
     """
     check_noise(model)
     rows = []
-    for name, quantizer in graph.quantizers.items():
+    for quantizer in graph.quantizers.values():
         row = []
-        if quantizer.site.kind == "weight":
-            values = quantizer.weight.detach()
-        elif quantizer.observed is not None:
-            values = quantizer.observed.sample
-        else:
-            raise InvalidInput(f"site '{name}' has no range yet; call bw.calibrate(graph, batches) first")
+        values = values_at(quantizer)
         for width in bits:
             if model == "uniform":
                 row.append(uniform_noise(quantizer.grid(width)))

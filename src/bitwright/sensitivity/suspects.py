@@ -16,6 +16,7 @@ import numpy as np
 from bitwright.graph.graph import Graph
 from bitwright.graph.variants import Variant, run_variants
 from bitwright.sensitivity.method import Array
+from bitwright.sensitivity.noise import values_at
 from bitwright.values import Policy
 
 FAR = "the first-order prediction is far below what was measured"
@@ -136,6 +137,6 @@ def _suspects(graph: Graph, bits: Sequence[int], products: Sequence[Array]) -> l
 
 def _lost(quantizer: Any, width: int) -> float:
     """Part of the values, zeros aside, that are rounded to zero."""
-    values = quantizer.weight.detach() if quantizer.site.kind == "weight" else quantizer.observed.sample
+    values = values_at(quantizer)
     there = values != 0
     return float(((quantizer.rounded(width, values) == 0) & there).sum() / there.sum().clamp_min(1))
