@@ -26,8 +26,10 @@ from bitwright.version import VERSION
 if TYPE_CHECKING:
     from bitwright import tasks as tasks
     from bitwright.behavior import Guarded as Guarded
+    from bitwright.behavior import Subject as Subject
     from bitwright.behavior import add_guard as add_guard
     from bitwright.behavior import behavior as behavior
+    from bitwright.behavior import behaviors as behaviors
     from bitwright.debug import debug as debug
     from bitwright.debug import tensor_view as tensor_view
     from bitwright.errors import BitwrightError as BitwrightError
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _ROOMS = {
-    "behavior": ("Guarded", "add_guard", "behavior"),
+    "behavior": ("Guarded", "Subject", "add_guard", "behavior", "behaviors"),
     "debug": ("debug", "tensor_view"),
     "errors": ("BitwrightError",),
     "gmpq": ("gmpq",),

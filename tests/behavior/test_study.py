@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 import bitwright as bw
-from bitwright.behavior.indicators import INDICATORS, Areas, guard, half, judged
+from bitwright.behavior.indicators import INDICATORS, Areas, guard, judged
+from bitwright.behavior.inputs import half
 from bitwright.behavior.pictures import pictures
 from bitwright.behavior.shift import SHIFTS, Scale, Under
-from bitwright.behavior.study import EXAMPLES, behavior
+from bitwright.behavior.study import behavior
+from bitwright.behavior.summary import EXAMPLES
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.report.panels_behavior import behavior_panel
 from bitwright.runtimes.parity import predict

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
+
 import bitwright as bw
 from bitwright.behavior import SHIFTS
-from bitwright.values.behavior import Behavior
+from bitwright.values.behavior import Behavior, Behaviors
 
 QUICK = ("--calibration-samples", "48", "--batch-size", "32")
 
@@ -51,10 +53,44 @@ def test_an_exported_file_is_studied_beside_other_data_and_gets_its_guard(run, d
     guarded = bw.Guarded(tmp_path / "out" / "model.onnx", lambda x: x)
     assert guarded.guard == found.guard
     for more, message in (
-        (("--write-guard",), "--write-guard writes into an exported file"),
+        (("--write-guard",), "--write-guard writes into one exported file"),
+        (("--write-guard", "--file", "out/model.onnx", "--policy", "W4A4"), "and nothing beside it"),
         (("--file", "none.onnx"), "there is no file 'none.onnx'"),
         (("--also", "digits"), "--also must be NAME=DATA"),
-        (("--file", "out/model.onnx", "--policy", "W4A4"), "--file has its own policy"),
+        (("--beside", "mine"), "--beside must be NAME=package.module:factory, got 'mine'"),
+        (("--policy", "W4A4", "--words", "none.txt"), "--words must be a readable text file"),
     ):
         assert run(*words, *more) == 2
         assert message in capsys.readouterr().err
+
+
+def test_policies_recipes_files_and_other_models_are_compared(run, digits_flags, digits_model, tmp_path: Path, capsys):
+    path = tmp_path / "theirs.pt"
+    torch.save(digits_model.state_dict(), path)
+    (tmp_path / "theirs.py").write_text(
+        f"from bitwright.zoo import digits_net, load_weights\n\n\ndef net():\n"
+        f"    return load_weights(digits_net(), {str(path)!r})\n"
+    )
+    assert run("repair", *digits_flags, *QUICK, "--policy", "W2A3", "bias", "-o", "out") == 0
+    assert run("export", *digits_flags, *QUICK, "--policy", "W2A3", "-o", "out") == 0
+    capsys.readouterr()
+    words = ("behavior", *digits_flags, *QUICK, "--shifts", "snow", "--severities", "5", "-o", "out")
+    more = ("--policy", "W2A3", "--recipe", "out/recipe.json", "--file", "out/model.onnx", "--beside", "own=theirs:net")
+    assert run(*words, *more) == 0
+    out = capsys.readouterr().out
+    found = Behaviors.load(tmp_path / "out" / "behavior.json")
+    names = list(found.studies)
+    assert names == ["digits_net, W2A3", "own, W2A3", "W2A3, recipe.json", "out/model.onnx"]
+    plain, theirs, repaired, file = found.studies.values()
+    assert theirs == plain  # the same weights
+    assert repaired.clean != plain.clean
+    assert file.runtime.startswith("ONNX Runtime")
+    page = (tmp_path / "out" / "behavior.html").read_text()
+    assert all(name in page for name in names)
+    assert page.count("data:image/png;base64,") == sum(len(one.examples) for one in found.studies.values()) > 0
+    table = out.partition("Disagreements with float: on")[0]
+    assert max(map(len, table.splitlines())) <= 80
+    assert run(*words, *more) == 0  # from the store
+    assert capsys.readouterr().out == out
+    assert run(*words, "--policy", "W2A3") == 0  # which knows the cases of this one
+    assert Behavior.load(tmp_path / "out" / "behavior.json") == plain

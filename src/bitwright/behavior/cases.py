@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,8 @@ from bitwright.behavior.indicators import INDICATORS
 from bitwright.behavior.shift import SHIFTS, Scale, Shift, Under
 from bitwright.errors import InvalidData, InvalidInput
 from bitwright.graph.batches import Checked
-from bitwright.graph.graph import Graph
-from bitwright.tasks.base import Task
+from bitwright.tasks.base import Answer, Task
 from bitwright.tasks.columns import Columns, FloatSide
-from bitwright.tasks.evaluate import pairs
-from bitwright.values import Policy
 from bitwright.values.behavior import Seen
 
 
@@ -67,17 +64,16 @@ def _shifts(names: Iterable[str] | None, scale: Scale, others: bool) -> list[Shi
     return found
 
 
-def compared(
-    graph: Graph,
-    policy: Policy,
-    batches: Iterable[Any],
-    task: Task,
-    tolerance: float | None,
-    run: Callable[..., list[Any]] | None,
-) -> Seen:
-    """Both networks on some data."""
+def compared(answers: Iterable[tuple[Answer, Answer]], task: Task, tolerance: float | None) -> Seen:
+    """Two networks on some data.
+
+    Args:
+        answers: of the one that is judged, and of the one that it is compared with, batch by batch.
+        task: what they are for.
+        tolerance: for tasks that decide nothing, the distance from which on outputs disagree.
+    """
     ours, pair, floats, more = Columns(), Columns(), FloatSide(task), Columns()
-    for answer, expected in pairs(graph, policy, batches, task, run=run):
+    for answer, expected in answers:
         ours.add(answer.own if answer.targets is not None else {}, answer.count)
         pair.add(task.against(answer, expected), answer.count)
         floats.add(expected)

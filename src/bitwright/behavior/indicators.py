@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bitwright.behavior.inputs import Inputs, between, half
 from bitwright.errors import MissingExtra
 from bitwright.registry import Descriptor, Registry
-from bitwright.values import Interval
 from bitwright.values.behavior import Guard, Judged
 
 Array = npt.NDArray[np.float64]
@@ -79,13 +79,6 @@ def least_confidence(probabilities: Tensor) -> Tensor:
     return 1 - probabilities.amax(1)
 
 
-def half(inputs: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.bool_]:
-    """Which samples to fit on; the others are to measure on. An input is on one side under all shifts."""
-    names = np.unique(inputs)
-    chosen = np.random.RandomState(seed).permutation(names)[: len(names) // 2]
-    return np.isin(inputs, chosen)
-
-
 def judged(
     name: str,
     values: Array,
@@ -114,9 +107,10 @@ def judged(
     scores, truth = model.predict_proba(values[~fit, None] / spread)[:, 1], differs[~fit]
 
     areas = Areas(scores, truth)
-    drawn = _drawn(inputs[~fit], seed, resamples)
-    draws = [areas(weights) for weights in drawn if weights[truth].any() and weights[~truth].any()]
-    auroc, aupr, tnr = _intervals(areas(np.ones(len(truth))), draws)
+    drawn = Inputs(inputs[~fit], seed, resamples).weights()
+    draws = np.array([areas(weights) for weights in drawn if weights[truth].any() and weights[~truth].any()])
+    whole = areas(np.ones(len(truth)))
+    auroc, aupr, tnr = (between(value, column) for value, column in zip(whole, draws.T, strict=True))
     return Judged(name, auroc, aupr, tnr, float(truth.mean()))
 
 
@@ -177,35 +171,14 @@ def guard(
     risky = np.sort(risks[tuned & differs])[::-1]
     edge = float(risky[int(np.ceil(wanted * len(risky))) - 1])
     sent, differ = risks[test] >= edge, differs[test]
-
-    def shares(weights: Array) -> tuple[float, float]:
-        return float(weights[sent & differ].sum() / weights[differ].sum()), float(weights[sent].sum() / weights.sum())
-
-    draws = [shares(weights) for weights in _drawn(inputs[test], seed, 200) if weights[differ].any()]
-    caught, sent_back = _intervals(shares(np.ones(len(sent))), draws)
+    drawn = Inputs(inputs[test], seed)
+    caught, sent_back = drawn.share(sent & differ, differ), drawn.share(sent)
     found = Guard(task, name, -edge if small else edge, small, wanted, caught, sent_back)
     if right is None or float_right is None:
         return found
     ours, exact = right[test], float_right[test]
     pair = float(np.where(sent, exact, ours).mean())
     return replace(found, float_figure=float(exact.mean()), figure=float(ours.mean()), pair=pair)
-
-
-def _drawn(inputs: npt.NDArray[np.int64], seed: int, resamples: int) -> Iterator[Array]:
-    """(N,) how often each sample counts when inputs are drawn anew, each with all its shifts."""
-    _, owners = np.unique(inputs, return_inverse=True)
-    generator, count = np.random.RandomState(seed), int(owners.max()) + 1
-    for _ in range(resamples):
-        yield np.bincount(generator.randint(0, count, count), minlength=count)[owners].astype(np.float64)
-
-
-def _intervals(whole: Sequence[float], draws: Sequence[Sequence[float]]) -> list[Interval]:
-    """95 % of the draws about each figure."""
-    low, high = np.quantile(np.array(draws), (0.025, 0.975), axis=0)
-    return [
-        Interval(value, min(float(a), value), max(float(b), value), 0.95, "bootstrap")
-        for value, a, b in zip(whole, low, high, strict=True)
-    ]
 
 
 def _linear_models() -> Any:

@@ -1,4 +1,4 @@
-"""Pictures of the inputs on which the two networks disagree, for the page."""
+"""The inputs on which two networks disagree, to be looked at: pictures and texts for the page."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ LARGEST = 224
 """Pixels of a picture's longer side, at most."""
 
 
-def pictures(examples: Sequence[Example], batches: Any, others: Mapping[str, Any] | None, seed: int) -> tuple[str, ...]:
-    """An address of a PNG image for each example, its data within; "" where an input is no image.
+def pictures(
+    examples: Sequence[Example],
+    batches: Any,
+    others: Mapping[str, Any] | None,
+    seed: int,
+    words: Sequence[str] | None = None,
+) -> tuple[str, ...]:
+    """An address of a PNG image for each example, its data within, or its text; "" where an input is neither.
 
     Args:
         examples: of a study.
         batches: of the study, in the same order.
         others: likewise.
         seed: likewise.
+        words: what the numbers of a text stand for, by number; None: texts are not shown.
     """
     data = Checked(batches, purpose="behavior")
     names, given = dict.fromkeys(one.shift for one in examples), others or {}
@@ -40,11 +47,18 @@ def pictures(examples: Sequence[Example], batches: Any, others: Mapping[str, Any
         for inputs, _ in iterate(case.batches, purpose="behavior") if wanted else ():
             for sample in sorted(wanted):
                 if start <= sample < start + len(inputs[0]):
-                    found[case.name, case.severity, sample] = _address(inputs[0][sample - start], scale)
+                    found[case.name, case.severity, sample] = _shown(inputs[0][sample - start], scale, words)
             start += len(inputs[0])
             if start > max(wanted):
                 break
     return tuple(found.get((one.shift, one.severity, one.sample), "") for one in examples)
+
+
+def _shown(value: Tensor, scale: Scale, words: Sequence[str] | None) -> str:
+    if scale.kind == "words" and words is not None:
+        known = [words[number] if number < len(words) else "?" for number in value.tolist() if number]
+        return " ".join(known).replace(" ##", "")
+    return _address(value, scale)
 
 
 def _address(value: Tensor, scale: Scale) -> str:

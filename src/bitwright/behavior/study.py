@@ -1,20 +1,17 @@
-"""The study: float and quantized network on the same inputs, as they are and under shifts (Hu et al. 2022)."""
+"""The study: float and quantized networks on the same inputs, as they are and under shifts (Hu et al. 2022)."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from bitwright.arguments import checked
-from bitwright.behavior.cases import Case, cases_of, compared
-from bitwright.behavior.indicators import LEAST, guard, half, judged
+from bitwright.behavior.cases import cases_of, compared
+from bitwright.behavior.summary import examples, indicators, left_out, row
 from bitwright.errors import InvalidInput
 from bitwright.graph.batches import Checked
 from bitwright.graph.graph import Graph
@@ -22,20 +19,32 @@ from bitwright.runtimes.parity import written_policy
 from bitwright.runtimes.runtime import RUNTIMES
 from bitwright.settings import DEFAULTS
 from bitwright.tasks.base import Task
+from bitwright.tasks.evaluate import Reference, pairs, reference
 from bitwright.tasks.infer import task_for
-from bitwright.tasks.intervals import bootstrap_mean, paired_bootstrap, wilson
 from bitwright.values import Policy
-from bitwright.values.behavior import SEVERITIES, Behavior, Example, Flip, Guard, Judged, Seen, Shifted
+from bitwright.values.behavior import SEVERITIES, Behavior, Seen
 from bitwright.values.table import SensitivityTable
 
-Array = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 Remember = Callable[[str, int, Callable[[], dict[str, Any]]], dict[str, Any]]
 """(shift, severity, what makes the record of a case) -> the record."""
-FLIPS = 5
-"""Changes of decisions that are kept, the most frequent ones."""
-EXAMPLES, OF_EACH = 24, 2
-"""Inputs that are kept to be looked at, and how many of one case."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A quantized network to be studied beside the float network of its graph.
+
+    Attributes:
+        graph: calibrated; its policy is left as it was.
+        target: a policy, which is simulated; or the path of an exported file, which runs in its runtime.
+        table: from Margin-FIT, to predict disagreements of a policy; its variances are taken for those of all inputs.
+        remember: keeps the record of each case, so that a study that was stopped goes on.
+    """
+
+    graph: Graph
+    target: Policy | str | Path
+    table: SensitivityTable | None = None
+    remember: Remember | None = None
 
 
 @checked
@@ -88,158 +97,124 @@ def behavior(
         PolicyMismatch: a file of another graph.
         MissingExtra: a package that a shift, a runtime, or judging indicators, needs.
     """
-    if not 0 < caught <= 1:
-        raise InvalidInput(f"caught must be a share above 0 and at most 1, got {caught!r}")
-    if tolerance is not None and not 0 < tolerance < math.inf:
-        raise InvalidInput(f"tolerance must be a distance above 0, got {tolerance!r}")
-    wrong = [severity for severity in severities if severity not in SEVERITIES]
-    if wrong or not severities:
-        raise InvalidInput(f"severities must be some of {', '.join(map(str, SEVERITIES))}, got {wrong or 'none'}")
-    policy, run, ran = _subject(graph, target, runtime)
-    data = Checked(batches, purpose="behavior", graph=graph)  # a shift changes the first input of the network
-    meant = task_for(graph, data, task)
-    if meant.agreement and tolerance is not None:
-        raise InvalidInput(f"tolerance is for tasks that decide nothing; leave it out for the task '{meant.name}'")
-    cases = list(cases_of(data, shifts, sorted(set(severities)), others or {}, seed))
-    seen: list[Seen] = []
-    for number, case in enumerate(cases):
-
-        def compute(case: Case = case) -> dict[str, Any]:
-            return compared(graph, policy, case.batches, meant, tolerance, run).to_dict()
-
-        kept = compute() if remember is None else remember(case.name, case.severity, compute)
-        seen.append(Seen.from_dict(kept))
-        if progress is not None:
-            progress(number + 1, len(cases))
-    rows = [_row(one, case, seed, policy, table) for one, case in zip(seen, cases, strict=True)]
-    indicators, rule, notes = _indicators(seen, cases, meant, caught, seed)
-    return Behavior(
-        policy.name,
-        ran,
-        meant.name,
-        meant.measure(meant.primary),
-        meant.measure(meant.distance),
-        rows[0],
-        tuple(rows[1:]),
-        indicators,
-        rule,
-        _examples(seen, cases),
-        tolerance,
-        (*notes, *_left_out(meant, tolerance)),
-    )
+    study = Study(graph, batches, shifts, severities, others, task, caught, tolerance, runtime, seed)
+    subject = Subject(graph, target, table, remember)
+    (seen,) = study.watch([subject], progress)
+    return study.found(subject, seen)
 
 
-def _subject(graph: Graph, target: Any, runtime: str) -> tuple[Policy, Callable[..., list[Any]] | None, str]:
-    """The policy, what answers in its place, and what that is called."""
-    if isinstance(target, Policy):
-        target.check(graph.sites)
-        return target, None, "simulation"
-    chosen = RUNTIMES[runtime]
-    session = chosen.load(target)
-    return written_policy(session.metadata, graph, target), session, chosen.version()
+class Study:
+    """Inputs as they are and under shifts, and what quantized networks make of them; arguments as in :func:`behavior`.
 
+    Args:
+        graph: takes the inputs, and settles the task.
+        batches: evaluation data.
+        shifts: of the data.
+        severities: of the shifts.
+        others: other data.
+        task: what the outputs mean.
+        caught: by the guard.
+        tolerance: of tasks that decide nothing.
+        runtime: of exported files.
+        seed: of whatever is drawn at random.
 
-def _left_out(task: Task, tolerance: float | None) -> tuple[str, ...]:
-    if task.agreement or tolerance is not None:
-        return ()
-    return (
-        f"The task '{task.name}' decides nothing, so networks are compared by {task.distance} alone; with a tolerance, "
-        "inputs on which that is larger count as disagreements.",
-    )
+    Attributes:
+        cases: the data as they are, then each shift, then other data.
+        task: what the outputs mean.
 
+    Raises:
+        InvalidInput: settings that cannot be used.
+        InvalidData: no data, or inputs that no shift works on.
+    """
 
-def _row(one: Seen, case: Case, seed: int, policy: Policy, table: SensitivityTable | None) -> Shifted:
-    more: dict[str, Any] = {}
-    differs = None if one.differs is None else one.differs > 0
-    if one.ours is not None and one.floats is not None:
-        change = paired_bootstrap(one.ours, one.floats, seed=seed)
-        more = {"float_figure": float(one.floats.mean()), "figure": float(one.ours.mean()), "change": change}
-        if differs is not None:
-            more["lost"] = int((differs & (one.floats > one.ours)).sum())
-            more["gained"] = int((differs & (one.ours > one.floats)).sum())
-    if table is not None and table.margin is not None and one.margins is not None:
-        more["predicted"] = table.predict_at(policy, one.margins)
-    count = None if differs is None else int(differs.sum())
-    rate = None if count is None else wilson(count, one.samples)
-    distance = bootstrap_mean(one.distances, seed=seed)
-    return Shifted(case.name, case.severity, one.samples, count, rate, distance, flips=_flips(one), **more)
+    def __init__(
+        self,
+        graph: Graph,
+        batches: Any,
+        shifts: Iterable[str] | None,
+        severities: Sequence[int],
+        others: Mapping[str, Any] | None,
+        task: Task | str | None,
+        caught: float,
+        tolerance: float | None,
+        runtime: str,
+        seed: int,
+    ) -> None:
+        if not 0 < caught <= 1:
+            raise InvalidInput(f"caught must be a share above 0 and at most 1, got {caught!r}")
+        if tolerance is not None and not 0 < tolerance < math.inf:
+            raise InvalidInput(f"tolerance must be a distance above 0, got {tolerance!r}")
+        wrong = [severity for severity in severities if severity not in SEVERITIES]
+        if wrong or not severities:
+            raise InvalidInput(f"severities must be some of {', '.join(map(str, SEVERITIES))}, got {wrong or 'none'}")
+        data = Checked(batches, purpose="behavior", graph=graph)  # a shift changes the first input of the network
+        self.task = task_for(graph, data, task)
+        if self.task.agreement and tolerance is not None:
+            raise InvalidInput(
+                f"tolerance is for tasks that decide nothing; leave it out for the task '{self.task.name}'"
+            )
+        self.cases = list(cases_of(data, shifts, sorted(set(severities)), others or {}, seed))
+        self._caught, self._tolerance, self._runtime, self._seed = caught, tolerance, runtime, seed
 
+    def watch(self, subjects: Sequence[Subject], progress: Progress | None = None) -> list[list[Seen]]:
+        """For each subject what was seen in each case; shifted inputs, and a float network they share, are made once.
 
-def _flips(one: Seen) -> tuple[Flip, ...]:
-    if one.before is None or one.after is None:
-        return ()
-    changed = one.before != one.after
-    found = Counter(zip(one.before[changed].astype(int).tolist(), one.after[changed].astype(int).tolist(), strict=True))
-    return tuple(Flip(a, b, count) for (a, b), count in found.most_common(FLIPS))
+        Args:
+            subjects: the quantized networks.
+            progress: called with (passes done, passes in all).
+        """
+        ran = [self._ready(subject) for subject in subjects]
+        networks = Counter(subject.graph.graph_hash for subject in subjects)
+        found: list[list[Seen]] = [[] for _ in subjects]
+        for number, case in enumerate(self.cases):
+            batches = Checked(case.batches, purpose="behavior") if len(subjects) > 1 else case.batches
+            floats: dict[str, Reference] = {}
+            for place, (subject, (policy, run, _)) in enumerate(zip(subjects, ran, strict=True)):
+                graph = subject.graph
 
+                def compute(
+                    graph: Graph = graph,
+                    policy: Policy = policy,
+                    run: Any = run,
+                    batches: Any = batches,
+                    floats: Any = floats,
+                ) -> dict[str, Any]:
+                    if networks[graph.graph_hash] > 1 and graph.graph_hash not in floats:
+                        floats[graph.graph_hash] = reference(graph, batches, self.task)
+                    answers = pairs(graph, policy, batches, self.task, floats.get(graph.graph_hash), run)
+                    return compared(answers, self.task, self._tolerance).to_dict()
 
-def _examples(seen: Sequence[Seen], cases: Sequence[Case]) -> tuple[Example, ...]:
-    """Of each case the disagreements with the largest distance: of the data as they are, then where there are most."""
-    counts = [0.0 if one.differs is None else float(one.differs.mean()) for one in seen]
-    order = [0, *sorted(range(1, len(seen)), key=lambda i: -counts[i])]
-    found: list[Example] = []
-    for i in order:
-        one, differs = seen[i], seen[i].differs
-        if differs is None:
-            continue
-        places = np.flatnonzero(differs > 0)
-        for place in places[np.argsort(-one.distances[places], kind="stable")][:OF_EACH].tolist():
-            before, after = (None if v is None else int(v[place]) for v in (one.before, one.after))
-            found.append(Example(cases[i].name, cases[i].severity, place, before, after, float(one.distances[place])))
-    return tuple(found[:EXAMPLES])
+                kept = compute() if subject.remember is None else subject.remember(case.name, case.severity, compute)
+                found[place].append(Seen.from_dict(kept))
+                if progress is not None:
+                    progress(number * len(subjects) + place + 1, len(self.cases) * len(subjects))
+        return found
 
-
-def _indicators(
-    seen: Sequence[Seen], cases: Sequence[Case], task: Task, caught: float, seed: int
-) -> tuple[tuple[Judged, ...], Guard | None, tuple[str, ...]]:
-    """The indicators on all samples together, the best one first, and the guard that it makes."""
-    known = [(one, case) for one, case in zip(seen, cases, strict=True) if one.indicators and one.differs is not None]
-    if not known:
-        return (), None, ("Indicators need probabilities of classes, one decision for each input; this task has none.",)
-    differs = np.concatenate([one.differs > 0 for one, _ in known if one.differs is not None])
-    inputs = _origins(known)
-    sides = [differs[side] for fit in [half(inputs, seed)] for side in (fit, ~fit)]
-    if any(min(side.sum(), (~side).sum()) < LEAST for side in sides):
-        few = f"at least {LEAST} disagreements in each half of the inputs"
-        return (), None, (f"Indicators need {few} to be judged; there are {int(differs.sum())} in all.",)
-    values = {name: np.concatenate([one.indicators[name] for one, _ in known]) for name in known[0][0].indicators}
-    found = sorted(
-        (judged(name, each, differs, inputs, seed) for name, each in values.items()), key=lambda i: -i.auroc.value
-    )
-    right = float_right = None
-    if all(one.ours is not None for one, _ in known):
-        right = np.concatenate([one.ours for one, _ in known if one.ours is not None])
-        float_right = np.concatenate([one.floats for one, _ in known if one.floats is not None])
-    best, fit = found[0].name, half(inputs, seed)
-    names = [case.name for one, case in known for _ in range(one.samples)]
-    tuned_on, measured_on = _apart([case.name for _, case in known], seed)
-    tuned, test = fit & np.isin(names, tuned_on), ~fit & np.isin(names, measured_on)
-    notes: tuple[str, ...] = ()
-    if min((differs & side).sum() for side in (tuned, test)) < LEAST:
-        tuned_on = measured_on = list(dict.fromkeys(names))
-        tuned, test = fit, ~fit
-        notes = (
-            "The guard was chosen and measured under the same shifts, on different inputs: there were too few "
-            "disagreements to keep some shifts for measuring.",
+    def found(self, subject: Subject, seen: Sequence[Seen]) -> Behavior:
+        """What was seen of a subject, in figures."""
+        policy, _, ran = self._ready(subject)
+        rows = [row(one, case, self._seed, policy, subject.table) for one, case in zip(seen, self.cases, strict=True)]
+        judged, rule, notes = indicators(seen, self.cases, self.task, self._caught, self._seed)
+        return Behavior(
+            policy.name,
+            ran,
+            self.task.name,
+            self.task.measure(self.task.primary),
+            self.task.measure(self.task.distance),
+            rows[0],
+            tuple(rows[1:]),
+            judged,
+            rule,
+            examples(seen, self.cases),
+            self._tolerance,
+            (*notes, *left_out(self.task, self._tolerance)),
         )
-    rule = guard(task.name, best, values[best], differs, inputs, tuned, test, right, float_right, caught, seed)
-    return tuple(found), replace(rule, tuned_on=tuple(tuned_on), measured_on=tuple(measured_on)), notes
 
-
-def _apart(names: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """The shifts to choose a guard under, the data as they are among them, and those to measure it under."""
-    shifts = [name for name in dict.fromkeys(names) if name]
-    order = np.random.RandomState(seed).permutation(len(shifts))
-    return ["", *(shifts[i] for i in sorted(order[::2]))], [shifts[i] for i in sorted(order[1::2])]
-
-
-def _origins(known: Iterable[tuple[Seen, Case]]) -> npt.NDArray[np.int64]:
-    """A number for each sample, the same for the same input under all shifts."""
-    first: dict[str, int] = {}
-    numbers, used = [], 0
-    for one, case in known:
-        if case.origin not in first:
-            first[case.origin] = used
-            used += 1 << 32
-        numbers.append(first[case.origin] + np.arange(one.samples, dtype=np.int64))
-    return np.concatenate(numbers)
+    def _ready(self, subject: Subject) -> tuple[Policy, Callable[..., list[Any]] | None, str]:
+        """The policy, what answers in its place, and what that is called."""
+        if isinstance(subject.target, Policy):
+            subject.target.check(subject.graph.sites)
+            return subject.target, None, "simulation"
+        chosen = RUNTIMES[self._runtime]
+        session = chosen.load(subject.target)
+        return written_policy(session.metadata, subject.graph, subject.target), session, chosen.version()

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitwright.cli.options import BASICS, CALIBRATION, PolicyFile, RecipeFile, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, takes_job
+from bitwright.cli.targets import Beside, Files, Policies, Recipes
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Mapping
 
+    from rich.console import Console, RenderableType
+
+    from bitwright.behavior import Subject
     from bitwright.cli.job import Job
+    from bitwright.cli.targets import Target
     from bitwright.report.panels_behavior import BehaviorPanel
+    from bitwright.values.behavior import Behavior, Behaviors
 
-File = Annotated[
-    Path | None,
-    typer.Option("--file", metavar="FILE", help="An exported file, which runs in its runtime, in place of a policy."),
-]
 Shifts = Annotated[
     str,
     typer.Option(
@@ -50,15 +52,22 @@ Guarded = Annotated[
 Predict = Annotated[
     bool, typer.Option("--predict", help="Beside what is measured, the disagreements that Margin-FIT predicts.")
 ]
+Words = Annotated[
+    Path | None,
+    typer.Option(
+        "--words", metavar="FILE", help="What the numbers of a text stand for, one a line from 0 on, to show texts."
+    ),
+]
 ListThem = Annotated[bool, typer.Option("--list", help="Show every shift with what it stands for.")]
 
 
 @takes_job(*BASICS, *CALIBRATION, "runtime")
 def behavior(
     job: Job,
-    policy: PolicyFile = None,
-    recipe: RecipeFile = None,
-    file: File = None,
+    policy: Policies = None,
+    recipe: Recipes = None,
+    file: Files = None,
+    beside: Beside = None,
     shifts: Shifts = "",
     severities: Severities = "1,3,5",
     also: Also = None,
@@ -66,6 +75,7 @@ def behavior(
     tolerance: Tolerance = None,
     predict: Predict = False,
     write_guard: Guarded = False,
+    words: Words = None,
     list_them: ListThem = False,
 ) -> None:
     """Find out where a quantized network decides differently from the float one, and what guards against it.
@@ -74,30 +84,29 @@ def behavior(
     missing words for texts. Accuracy alone hides disagreements in which one network is right and others in which the
     other is; they are counted here. Indicators such as the margin are judged by how well they tell disagreements from
     the quantized network's output, and the best of them gives a threshold: inputs beyond it go to the float network.
-    Writes behavior.html, with pictures, and behavior.json to the output folder. A study that was stopped goes on where
-    it was.
+    Several policies, recipes, files and models are compared on the same inputs. Writes behavior.html, with pictures,
+    and behavior.json to the output folder. A study that was stopped goes on where it was.
 
     \b
     Examples:
       bitwright behavior --model mynet:build --data mydata:load --policy W4A8
       bitwright behavior --job bitwright.toml --recipe out/recipe.json --shifts fog,jpeg --severities 1,2,3,4,5
       bitwright behavior --job bitwright.toml --file out/model.onnx --also mnist-c:~/mnist_c --write-guard
+      bitwright behavior --job bitwright.toml --policy W4A4 --recipe out/recipe.json --beside mixup=mynet:with_mixup
     """
     from rich.console import Console
 
-    from bitwright.behavior import INDICATORS, SHIFTS, add_guard
+    from bitwright.behavior import SHIFTS, add_guard, behaviors
     from bitwright.behavior import behavior as study
-    from bitwright.behavior.pictures import pictures
-    from bitwright.cli.load import load_target, work
+    from bitwright.cli.load import work
     from bitwright.cli.run import title
+    from bitwright.cli.targets import targets
     from bitwright.errors import InvalidInput
     from bitwright.graph.batches import Checked
-    from bitwright.report.panels_behavior import behavior_panel
-    from bitwright.report.render import render_behavior
+    from bitwright.report.render import render_behavior, render_behaviors
     from bitwright.settings import split_names
     from bitwright.store import folder as files
     from bitwright.store import write_atomically
-    from bitwright.values.policy import FLOAT
 
     if list_them:
         for name, about in SHIFTS.items():
@@ -109,81 +118,132 @@ def behavior(
     degrees = [part.strip() for part in severities.split(",")]
     if not all(part in ("1", "2", "3", "4", "5") for part in degrees):
         raise InvalidInput(f"--severities must be some of 1,2,3,4,5, got '{severities}'")
-    if file is not None and (policy or recipe):
-        raise InvalidInput("--file has its own policy and repairs; leave out --policy and --recipe")
-    if write_guard and file is None:
-        raise InvalidInput("--write-guard writes into an exported file; name it with --file")
+    if write_guard and (not file or len(file) > 1 or policy or recipe or beside):
+        raise InvalidInput("--write-guard writes into one exported file; name it with --file, and nothing beside it")
+    vocabulary = None if words is None else _lines(words)
     others, marks = _others(also or [], job)
     with work(job) as session:
-        chosen, under = (FLOAT, session) if file else load_target(session, policy, recipe, job.output)
-        batches, seed = Checked(session.batches("evaluation"), graph=under.graph), session.settings.seed
-        content = _digest(file) if file else ""
-        table = None
-        if predict:
-            from bitwright.flow import score
+        chosen = targets(job, session, policy, recipe, file, beside)
+        first = next(iter(chosen.values()))
+        batches, seed = Checked(session.batches("evaluation"), graph=first.session.graph), session.settings.seed
+        subjects = {name: _subject(one, job, marks, predict, tolerance) for name, one in chosen.items()}
+        options: dict[str, Any] = {
+            "severities": [int(part) for part in degrees],
+            "others": others,
+            "task": session.task,
+            "caught": catch,
+            "tolerance": tolerance,
+            "runtime": job.runtime,
+            "seed": seed,
+        }
 
-            table = next((t for t in score(under, ("margin-fit",)) if t.margin is not None), None)
-            if table is None:
-                raise InvalidInput(
-                    f"--predict needs the margins of a decision; the task '{session.task.name}' has none"
-                )
+        def shown(one: Behavior) -> tuple[str, ...]:
+            from bitwright.behavior.pictures import pictures
 
-        def remember(name: str, severity: int, compute: Any) -> dict[str, Any]:
-            return under.remember(
-                "behavior",
-                compute,
-                policy=chosen,
-                file=content,
-                runtime=job.runtime if file else "",
-                data=marks.get(name, session.samples.identity_of("evaluation")),
-                shift=(name, severity, seed, SHIFTS[name].function if name in SHIFTS else None),
-                indicators=[each.function for each in INDICATORS.values()],
-                tolerance=tolerance,
-            )
+            return pictures(one.examples, batches, others, seed, vocabulary)
 
+        found: Behavior | None = None
         with session.steps.step("shifts") as tell:
-            found = study(
-                under.graph,
-                file or chosen,
-                batches,
-                named,
-                severities=[int(part) for part in degrees],
-                others=others,
-                task=session.task,
-                caught=catch,
-                tolerance=tolerance,
-                table=table,
-                runtime=job.runtime,
-                seed=seed,
-                remember=remember,
-                progress=tell,
-            )
-        found.save(job.output / files.BEHAVIOR)
-        shown = pictures(found.examples, batches, others, seed)
-    page = render_behavior(found, f"{title(job)}, {found.policy_name} in {found.runtime}", shown)
-    write_atomically(job.output / files.BEHAVIOR_PAGE, page)
-    panel = behavior_panel(found, shown)
-    console = Console(highlight=False)
-    for table_shown in tables(panel, f"{found.policy_name} in {found.runtime} beside float"):
-        console.print(table_shown)
-    for line in (*panel.sentences, *panel.notes):
-        print(line)
-    if write_guard and file is not None:
+            if len(subjects) > 1:
+                several = behaviors(subjects, batches, named, progress=tell, **options)
+            else:
+                (one,) = subjects.values()
+                found = study(
+                    one.graph,
+                    one.target,
+                    batches,
+                    named,
+                    table=one.table,
+                    remember=one.remember,
+                    progress=tell,
+                    **options,
+                )
+        console = Console(highlight=False)
+        if found is None:
+            several.save(job.output / files.BEHAVIOR)
+            pages = {name: shown(one) for name, one in several.studies.items()}
+            page = render_behaviors(several, f"{title(job)}, {len(several.studies)} networks", pages)
+            _tell_several(console, several)
+        else:
+            found.save(job.output / files.BEHAVIOR)
+            page = render_behavior(found, f"{title(job)}, {found.policy_name} in {found.runtime}", shown(found))
+            _tell(console, found)
+        write_atomically(job.output / files.BEHAVIOR_PAGE, page)
+    if write_guard and found is not None and file:
         if found.guard is None:
             raise InvalidInput("there is no guard to write: " + " ".join(found.notes))
-        add_guard(file, found.guard, job.runtime)
-        print(f"{file}: holds the guard now; bw.Guarded('{file}', float_model) uses it")
+        add_guard(file[0], found.guard, job.runtime)
+        print(f"{file[0]}: holds the guard now; bw.Guarded('{file[0]}', float_model) uses it")
     print(f"\n{job.output / files.BEHAVIOR_PAGE}: with pictures; {job.output / files.BEHAVIOR}: every figure as data")
 
 
-def _digest(file: Path) -> str:
-    import hashlib
+def _subject(target: Target, job: Job, marks: Mapping[str, str], predict: bool, tolerance: float | None) -> Subject:
+    """A target with its records in the run store and, where it is asked for, what Margin-FIT says of it."""
+    from bitwright.behavior import INDICATORS, SHIFTS, Subject
+    from bitwright.errors import InvalidInput
+    from bitwright.flow import score
 
+    session, table = target.session, None
+    if predict:
+        table = next((t for t in score(session, ("margin-fit",)) if t.margin is not None), None)
+        if table is None:
+            raise InvalidInput(f"--predict needs the margins of a decision; the task '{session.task.name}' has none")
+
+    def remember(name: str, severity: int, compute: Any) -> dict[str, Any]:
+        return session.remember(
+            "behavior",
+            compute,
+            policy=target.policy,
+            file=target.digest,
+            runtime=job.runtime if target.digest else "",
+            data=marks.get(name, session.samples.identity_of("evaluation")),
+            shift=(name, severity, session.settings.seed, SHIFTS[name].function if name in SHIFTS else None),
+            indicators=[each.function for each in INDICATORS.values()],
+            tolerance=tolerance,
+        )
+
+    return Subject(session.graph, target.target, table, remember)
+
+
+def _lines(file: Path) -> list[str]:
+    """The words of a file, one a line."""
     from bitwright.errors import InvalidInput
 
-    if not file.is_file():
-        raise InvalidInput(f"there is no file '{file}'; export the graph first")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"--words must be a readable text file, got '{file}': {error}") from None
+
+
+def _tell(console: Console, found: Behavior) -> None:
+    """One network: its shifts, indicators and guard."""
+    from bitwright.report.panels_behavior import behavior_panel
+
+    panel = behavior_panel(found)
+    for table in tables(panel, f"{found.policy_name} in {found.runtime} beside float"):
+        console.print(table)
+    for line in (*panel.sentences, *panel.notes):
+        print(line)
+
+
+def _tell_several(console: Console, found: Behaviors) -> None:
+    """Several networks: a row for each, with what fits into a terminal."""
+    from bitwright.report.panels_behaviors import behaviors_panel
+    from bitwright.report.terminal import plain_table
+
+    panel = behaviors_panel(found)
+    more = "Float's figures, every case, indicators and guards: on the page."
+    table = plain_table(f"{panel.headings[0].partition(',')[0]} with float, on the same inputs", more)
+    table.add_column("Network", overflow="fold", min_width=10)
+    headings = ("as they are", *panel.headings[1:-3], found.studies[panel.names[0]].primary.label)
+    for heading in headings:
+        table.add_column(heading[0].upper() + heading[1:], justify="right")
+    for name, *cells in panel.rows:
+        kept = (cells[0].partition(" ")[0], *cells[1:-3], cells[-2])
+        table.add_row(name, *(cell.replace("–", "-") for cell in kept))
+    console.print(table)
+    for line in (*panel.sentences, *panel.notes):
+        print(line)
 
 
 def _others(specs: list[str], job: Job) -> tuple[dict[str, Any], dict[str, str]]:

@@ -36,7 +36,7 @@ class BehaviorPanel:
         rows: every case with its figures.
         judged: indicator, AUROC, AUPR with that of a guess, TNR.
         flips: the most frequent changes of classes over all cases: (from, to, how often).
-        examples: where, what was decided, and the address of a picture or "".
+        examples: where, what was decided, and the address of a picture, a text or "".
     """
 
     sentences: tuple[str, ...]
@@ -52,7 +52,7 @@ class BehaviorPanel:
 
 
 def behavior_panel(found: Behavior, pictures: Sequence[str] = ()) -> BehaviorPanel:
-    """The study as text; pictures are addresses of images, one for each example or none at all."""
+    """The study as text; pictures are addresses of images or texts, one for each example or none at all."""
     cases = (found.clean, *found.shifted)
     severities = sorted({one.severity for one in found.shifted if one.severity})
     counted = found.clean.rate is not None
@@ -95,7 +95,7 @@ def behavior_panel(found: Behavior, pictures: Sequence[str] = ()) -> BehaviorPan
             for each in found.indicators
         ),
         tuple((before, after, count) for (before, after), count in most),
-        tuple((case_name(one), _decided(one), picture) for one, picture in zip(found.examples, shown, strict=True)),
+        tuple((case_name(one), decided(one), picture) for one, picture in zip(found.examples, shown, strict=True)),
     )
 
 
@@ -106,7 +106,8 @@ def case_name(one: Shifted | Example) -> str:
     return f"{one.shift} {one.severity}" if one.severity else one.shift
 
 
-def _decided(one: Example) -> str:
+def decided(one: Example) -> str:
+    """``"float 3, quantized 8"``."""
     if one.before is None:
         return f"distance {text.significant(one.distance)}"
     return f"float {one.before}, quantized {one.after}"
@@ -153,7 +154,8 @@ def guard_sentence(found: Behavior, guard: Guard) -> str:
         f"sends {text.percent(guard.sent_back.value)} of the inputs"
     )
     apart = not set(guard.tuned_on) & set(guard.measured_on)
-    said += f", under {len(guard.measured_on)} shifts that it was not chosen under." if apart else "."
+    many = len(guard.measured_on)
+    said += f", under {many} shift{'s' * (many > 1)} that it was not chosen under." if apart else "."
     if guard.pair is not None and guard.figure is not None and guard.float_figure is not None:
         shown = (text.value(found.primary, v) for v in (guard.pair, guard.figure, guard.float_figure))
         said += " {}: {} together, {} alone, {} in float.".format(found.primary.label, *shown)

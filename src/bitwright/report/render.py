@@ -15,6 +15,7 @@ from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
 from bitwright.report.panels import figures_panel, headline, sensitivity_panel, sites_panel, target_line
 from bitwright.report.panels_behavior import behavior_panel
+from bitwright.report.panels_behaviors import behaviors_panel
 from bitwright.report.panels_debug import debug_panel
 from bitwright.report.panels_front import front_panel, point_figures
 from bitwright.report.panels_runtime import latency_panel, parity_panel
@@ -24,7 +25,7 @@ from bitwright.report.panels_tensor import tensor_panel
 from bitwright.report.panels_trained import trained_panel
 from bitwright.report.run_report import RunReport
 from bitwright.values import FLOAT, Front, Sites, Verdict
-from bitwright.values.behavior import Behavior
+from bitwright.values.behavior import Behavior, Behaviors
 from bitwright.values.findings import Findings
 from bitwright.values.searched import Searched
 from bitwright.values.sweep import Sweep
@@ -109,10 +110,21 @@ def render_behavior(found: Behavior, title: str = "model", pictures: Sequence[st
     Args:
         found: by the study.
         title: of the page.
-        pictures: addresses of images, one for each example, or none at all.
+        pictures: addresses of images, or texts, one for each example, or none at all.
     """
     panel = behavior_panel(found, pictures)
     return _page("behavior.html", _NO_PLOTS, plots=False, title=title, panel=panel)
+
+
+def render_behaviors(found: Behaviors, title: str = "model", shown: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Several quantized networks side by side under shifts; errors as for :func:`render_debug`.
+
+    Args:
+        found: by the study.
+        title: of the page.
+        shown: of each network the addresses of images, or texts, one for each example.
+    """
+    return _page("behaviors.html", _NO_PLOTS, plots=False, title=title, panel=behaviors_panel(found, shown))
 
 
 def render_searched(searched: Searched, sites: Sites, verdicts: Mapping[str, Verdict], title: str = "model") -> str:

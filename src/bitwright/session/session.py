@@ -102,6 +102,11 @@ class Session:
         graph = _captured(model, self.samples, settings, self.steps, calling.again)
         return Session(graph, self.task, self.samples, settings, self.store, self.steps)._calibrated()
 
+    def of(self, model: Any) -> Session:
+        """The plain session of another model for the same task, on the same samples."""
+        graph = _captured(model, self.samples, self.settings, self.steps)
+        return Session(graph, self.task, self.samples, self.settings, self.store, self.steps)._calibrated()
+
     def _calibrated(self) -> Session:
         with self.steps.step("calibrate", self.samples.calibration.samples):
             self.graph  # noqa: B018 -- made when it is first asked for

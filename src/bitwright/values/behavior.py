@@ -176,6 +176,42 @@ class Behavior(Value, kind="behavior"):
 
 
 @dataclass(frozen=True)
+class Total(Value):
+    """A quantized network on all shifted inputs together; on the data as they are, if there are no others.
+
+    Intervals come from drawing inputs anew, each with all its shifts.
+
+    Attributes:
+        samples: inputs, each counted in every case.
+        rate: share of disagreements; None for tasks that decide nothing.
+        against: that share minus that of the first network, on the same inputs; None for the first itself.
+        float_figure: the task's primary figure of the float network, where it is a mean over samples.
+        figure: of the quantized one.
+        figure_against: that figure minus that of the first network.
+    """
+
+    samples: int
+    rate: Interval | None = None
+    against: Interval | None = None
+    float_figure: float | None = None
+    figure: Interval | None = None
+    figure_against: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Behaviors(Value, kind="behaviors"):
+    """Several quantized networks on the same inputs.
+
+    Attributes:
+        studies: name -> what was found of it.
+        totals: name -> all shifts together, beside the first one.
+    """
+
+    studies: dict[str, Behavior]
+    totals: dict[str, Total]
+
+
+@dataclass(frozen=True)
 class Seen(Value):
     """The two networks on the inputs of one case, sample by sample; arrays are (N,).
 
