@@ -1,6 +1,6 @@
 """``python -m bitwright`` is the command ``bitwright``."""
 
-from bitwright.cli.main import main
+from bitwright.cli.entry import main
 
 if __name__ == "__main__":
     main()

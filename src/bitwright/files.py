@@ -48,16 +48,17 @@ def atomic_files(path: str | Path) -> Iterator[Path]:
         yield folder / target.name
         written = sorted(folder.iterdir(), key=lambda file: file.name == target.name)
         for file in written:
-            _flush(file)
+            flush(file)
             os.replace(file, target.with_name(file.name))
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
     except OSError as error:
-        raise _store_error(error, target) from error
+        raise store_error(error, target) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _store_error(error: OSError, target: Path) -> StoreError:
+def store_error(error: OSError, target: Path) -> StoreError:
+    """What stopped a file or a folder from being written, in one line."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(
             f"the disk is full: cannot write '{target}'; free some space in '{target.parent}' or choose another "
@@ -66,7 +67,8 @@ def _store_error(error: OSError, target: Path) -> StoreError:
     return StoreError(f"cannot write '{target}': {error.strerror or error}; choose another output folder")
 
 
-def _flush(path: Path, flags: int = os.O_RDWR) -> None:
+def flush(path: Path, flags: int = os.O_RDWR) -> None:
+    """Have a file's content on the disk."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
@@ -74,9 +76,10 @@ def _flush(path: Path, flags: int = os.O_RDWR) -> None:
         os.close(descriptor)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
     if os.name == "posix":  # a folder cannot be opened elsewhere
-        _flush(folder, os.O_RDONLY)
+        flush(folder, os.O_RDONLY)
 
 
 def _remove_stale_parts(target: Path) -> None:

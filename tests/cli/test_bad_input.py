@@ -166,7 +166,7 @@ def test_a_full_disk(refused, monkeypatch) -> None:
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr("bitwright.files._flush", full)
+    monkeypatch.setattr("bitwright.files.flush", full)
     line = refused("sensitivity", *flags(), "--bits", "4")
     assert line.startswith("error: the disk is full: cannot write 'bitwright-out/sensitivity.json'; free some space")
 

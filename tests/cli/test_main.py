@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
+from pathlib import Path
 
 import pytest
 import typer
@@ -96,6 +99,95 @@ def test_a_full_disk_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) 
 def test_ctrl_c_says_that_the_command_resumes(capsys: pytest.CaptureFixture[str]) -> None:
     assert leave(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err.startswith("stopped; the same command goes on from here")
+
+
+@pytest.mark.parametrize("code", ["0", "", "3", "'no data here'"])
+def test_a_users_code_that_ends_the_program_is_bad_input(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        exec(compile(f"import sys\nsys.exit({code})", "mynet.py", "exec"), {})
+
+    with pytest.raises(SystemExit) as caught:
+        guarded(command)()
+    assert caught.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: code of your own ended the program (SystemExit")
+    assert "mynet.py line 2" in line
+
+
+BEGINNING = """
+import sys, time
+from pathlib import Path
+from bitwright.cli import entry
+def ready():
+    Path("ready").touch()
+    time.sleep(60)
+"""
+WHILE_IMPORTING = """
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            ready()
+sys.meta_path.insert(0, Slow())
+entry.main(["sites"])
+"""
+IN_A_COMMAND = """
+{code}
+entry.listen()
+from bitwright.cli.guard import guarded
+guarded(command)()
+"""
+SWALLOWED = """
+def command():
+    try:
+        ready()
+    except:
+        time.sleep(60)
+"""
+IN_A_FINALIZER = """
+class Net:
+    def __del__(self):
+        ready()
+def command():
+    Net()
+    time.sleep(60)
+"""
+REPLACED = """
+def command():
+    try:
+        ready()
+    except BaseException as error:
+        raise ImportError("cannot import this") from error
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    "program",
+    [WHILE_IMPORTING, *(IN_A_COMMAND.format(code=code) for code in (SWALLOWED, IN_A_FINALIZER, REPLACED))],
+    ids=["while importing", "swallowed", "in a finalizer", "replaced"],
+)
+def test_a_signal_is_one_line_wherever_it_comes(program: str, name: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "started.py").write_text(BEGINNING + program)
+    with subprocess.Popen([sys.executable, "started.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "ready").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, name))
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert errors.startswith("stopped")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_signal_to_a_worker_ends_it_in_the_usual_way(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, time\nfrom bitwright.cli import entry\nentry.listen()\nchild = os.fork()\n"
+        "if not child:\n    time.sleep(60)\n"
+        "os.kill(child, signal.SIGTERM)\nprint(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("-15\n", "")
 
 
 def test_debug_raises_the_error_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

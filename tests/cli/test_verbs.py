@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bitwright.store import RunStore
 from bitwright.values import Front, Policy, SensitivityTable
 
 QUICK = ("--calibration-samples", "48", "--batch-size", "32")
@@ -163,3 +164,13 @@ def test_export_finds_out_before_the_work_that_a_package_is_missing(
     assert run("export", *digits_flags, "--policy", "W8A8") == 2
     assert "the package 'onnx-ir' is needed to export for ONNX Runtime" in capsys.readouterr().err
     assert not Path("bitwright-out").exists()
+
+
+def test_a_second_job_in_the_same_folder_is_refused(run, digits_flags, tmp_path: Path, capsys) -> None:
+    with RunStore(tmp_path / "bitwright-out") as store:
+        store.own("another", "bitwright run --budget bops=W4A4")
+        for command in (("sweep",), ("debug", "--policy", "W4A8"), ("run", "--runtime", "none", "--bits", "8")):
+            assert run(*command, *digits_flags, *QUICK) == 2
+            line = capsys.readouterr().err
+            assert "the output folder 'bitwright-out' is in use by `bitwright run --budget bops=W4A4` (process" in line
+            assert line.count("\n") == 1

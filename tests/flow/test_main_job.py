@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import torch
 
 from bitwright.data import DataSets, load_data
 from bitwright.data.adopt import as_dataset
-from bitwright.errors import ImpossibleBudget, InvalidInput, MissingExtra
+from bitwright.errors import ImpossibleBudget, InvalidInput, MissingExtra, StoreError
 from bitwright.flow import run
 from bitwright.report import RunReport
 from bitwright.session import session as session_module
 from bitwright.settings import Settings
+from bitwright.store import RunStore
 from bitwright.values import Front, Policy, SensitivityTable
 
 QUICK = Settings(
@@ -98,6 +100,34 @@ def test_a_second_run_measures_nothing_again(done, digits_model, data, monkeypat
     again = run(digits_model, data, folder, QUICK)
     assert again.chosen.to_dict() == report.chosen.to_dict()
     assert again.front.to_dict() == report.front.to_dict()
+
+
+def test_what_an_earlier_run_wrote_and_this_one_does_not_is_gone(done, digits_model, data) -> None:
+    folder, report = done
+    with RunStore(folder) as store, store.results("run") as place:
+        for name in ("scales.json", "policy.json"):
+            (place / name).write_text("of another run")
+    run(digits_model, data, folder, QUICK)
+    assert not (folder / "scales.json").exists()
+    assert Policy.load(folder / "policy.json") == report.chosen.policy
+
+
+def test_a_run_that_stops_at_the_last_file_leaves_the_earlier_ones(
+    done, digits_model, data, tmp_path: Path, monkeypatch
+) -> None:
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*[!e]") if "sqlite" not in path.name}
+    monkeypatch.setattr("bitwright.flow.outputs.render", lambda report: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(digits_model, data, tmp_path, QUICK.model_copy(update={"budget": ("bops=W8A8",)}))
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*[!e]") if "sqlite" not in path.name} == before
+
+
+def test_another_job_in_the_same_folder_is_refused(done, digits_model, data) -> None:
+    with RunStore(done[0]) as store:
+        store.own("another", "bitwright sweep")
+        with pytest.raises(StoreError, match="is in use by `bitwright sweep` .*--output"):
+            run(digits_model, data, done[0], QUICK)
 
 
 def test_a_stopped_run_goes_on_from_what_it_has(done, digits_model, data, tmp_path: Path, monkeypatch, stored) -> None:

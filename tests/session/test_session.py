@@ -162,3 +162,27 @@ def test_a_quantizer_that_was_edited_is_measured_anew(digits_graph, batches, req
         return plain
 
     assert [(s.measured, s.reused) for s in map(measured, ("mse", "mse", "minmax"))] == [(1, 0), (0, 1), (1, 0)]
+
+
+def test_what_another_process_measures_is_left_to_it(digits_graph, batches, tmp_path: Path) -> None:
+    samples = Samples.of(batches[:2], batches[2:])
+    mine, theirs = (Policy.uniform(digits_graph.sites, bits, 8) for bits in (3, 4))
+    with RunStore(tmp_path) as store, RunStore(tmp_path) as other:
+        session, beside = (Session(digits_graph, Classification(), samples, store=one) for one in (store, other))
+        claimed: list[str] = []
+
+        def late(key: str) -> bool:
+            claimed.append(key)
+            store._owners.claim(key)
+            return claim(key)
+
+        claim, other._claim = other._claim, late  # type: ignore[method-assign]
+        beside.share(theirs)  # which the first process has claimed
+        other._claim = claim  # type: ignore[method-assign]
+        beside.share(theirs)
+        assert (len(claimed), beside.measured) == (1, 0)
+        beside.share(mine)
+        assert beside.measured == 1
+        session.measure(theirs)
+        assert beside.measure(theirs) == session.measure(theirs)
+        assert (session.measured, beside.measured) == (1, 1)

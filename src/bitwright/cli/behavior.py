@@ -122,7 +122,7 @@ def behavior(
         raise InvalidInput("--write-guard writes into one exported file; name it with --file, and nothing beside it")
     vocabulary = None if words is None else _lines(words)
     others, marks = _others(also or [], job)
-    with work(job) as session:
+    with work(job) as (session, store):
         chosen = targets(job, session, policy, recipe, file, beside)
         first = next(iter(chosen.values()))
         batches, seed = Checked(session.batches("evaluation"), graph=first.session.graph), session.settings.seed
@@ -160,15 +160,15 @@ def behavior(
                 )
         console = Console(highlight=False)
         if found is None:
-            several.save(job.output / files.BEHAVIOR)
             pages = {name: shown(one) for name, one in several.studies.items()}
             page = render_behaviors(several, f"{title(job)}, {len(several.studies)} networks", pages)
             _tell_several(console, several)
         else:
-            found.save(job.output / files.BEHAVIOR)
             page = render_behavior(found, f"{title(job)}, {found.policy_name} in {found.runtime}", shown(found))
             _tell(console, found)
-        write_atomically(job.output / files.BEHAVIOR_PAGE, page)
+        with store.results("behavior") as folder:
+            (several if found is None else found).save(folder / files.BEHAVIOR)
+            write_atomically(folder / files.BEHAVIOR_PAGE, page)
     if write_guard and found is not None and file:
         if found.guard is None:
             raise InvalidInput("there is no guard to write: " + " ".join(found.notes))

@@ -57,21 +57,20 @@ def debug(
     from rich.console import Console
     from torch import nn
 
-    from bitwright.cli.load import load_data, load_model, load_policy, load_recipe
+    from bitwright.cli.load import load_data, load_model, load_policy, load_recipe, opened
     from bitwright.cli.progress import ProgressBars
     from bitwright.cli.run import title
     from bitwright.debug import debug as flow
     from bitwright.report.render import render_debug
     from bitwright.report.terminal_debug import findings_lines, step_lines
     from bitwright.session import Session, Steps
-    from bitwright.store import RunStore, write_atomically
     from bitwright.store import folder as files
+    from bitwright.store import write_atomically
 
-    job.require("model", "data")
     console = Console(highlight=False)
     chosen = None if repairs is None else tuple(split_names(repairs))
     begin: Recipe | None = load_recipe(recipe) if recipe is not None else None
-    with RunStore(job.output) as store:
+    with opened(job) as store:
         model = load_model(job)
         with ProgressBars() as bars:
             session = Session.open(model, load_data(job), job.settings(), store, Steps(bars))
@@ -86,10 +85,11 @@ def debug(
             recipe=begin,
             on_step=lambda step: console.print(step_lines(step)),
         )
-        findings.save(job.output / files.FINDINGS)
-        fitted = findings.recipe.save(job.output / files.RECIPE)
         page = render_debug(findings, f"Debugging {title(job)}", applying(job, job.output / files.RECIPE))
-        write_atomically(job.output / files.FINDINGS_PAGE, page)
+        with store.results("debug") as folder:
+            findings.save(folder / files.FINDINGS)
+            fitted = findings.recipe.save(folder / files.RECIPE)
+            write_atomically(folder / files.FINDINGS_PAGE, page)
     console.print(findings_lines(findings))
     print(f"\nFiles in {job.output}:")
     print(f"  {files.FINDINGS_PAGE:<22}the flow: open it in a browser")

@@ -28,7 +28,7 @@ def evaluate(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, as_
     from bitwright.cli.load import load_target, work
     from bitwright.cli.reports import figures_of
 
-    with work(job) as session:
+    with work(job) as (session, _):
         sites = session.sites
         chosen, under = load_target(session, policy, recipe, job.output)
         with session.steps.step("evaluate"):

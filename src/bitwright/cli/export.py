@@ -33,9 +33,10 @@ def export(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None) -> No
     if job.runtime == "none":
         raise InvalidJob("runtime is 'none', which exports nothing; take --runtime onnxruntime")
     registry_of("runtime")[job.runtime].require()
-    with work(job) as session:
+    with work(job) as (session, store):
         chosen, under = load_target(session, policy, recipe, job.output)
-        delivery = deliver(under, chosen, job.output)
+        with store.results("export") as folder:
+            delivery = deliver(under, chosen, folder)
     console = Console(highlight=False)
     console.print(f"Written: {job.output / delivery.file}")
     if delivery.parity is not None:

@@ -102,21 +102,23 @@ def gmpq(
         "labels": labels,
         "augment": changes,
     }
-    with work(job) as session:
+    with work(job) as (session, store):
         other = specs.load_data(proxy) if proxy else None
         if study:
             facts = check_facts(session, budget, other, seeds, **settings)
-            facts.save(job.output / files.FACTS)
+            with store.results("gmpq --study") as folder:
+                facts.save(folder / files.FACTS)
             show_facts(Console(highlight=False), facts)
             print(f"\nFiles in {job.output}:\n  {files.FACTS:<22}every figure as data")
             return
         checkpoint = job.output / files.SEARCH_CHECKPOINT
         found = search_policy(session, budget, other, proxy or job.data, checkpoint, method=method, **settings)
         sites, policy = session.sites, found.searched.policy
-        policy.save(job.output / files.POLICY)
-        found.save(job.output / files.SEARCHED)
         page = render_searched(found.searched, sites, {**found.uniform, policy.name: found.verdict}, title(job))
-        write_atomically(job.output / files.SEARCHED_PAGE, page)
+        with store.results("gmpq") as folder:
+            policy.save(folder / files.POLICY)
+            found.save(folder / files.SEARCHED)
+            write_atomically(folder / files.SEARCHED_PAGE, page)
     show(Console(highlight=False), found, sites, job.runtime)
     print(f"\nFiles in {job.output}:")
     print(f"  {files.POLICY:<22}train it: bitwright qat --policy {job.output / files.POLICY} ...")

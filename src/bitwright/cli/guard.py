@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 import typer
 
-from bitwright.errors import BitwrightError, BitwrightWarning, by_users_code, told
+from bitwright.cli.entry import stopped, was_asked_to_stop
+from bitwright.errors import BitwrightError, BitwrightWarning, InvalidInput, by_users_code, told
 
 EXIT_ERROR = 1
 """Something that Bitwright did not foresee."""
@@ -20,8 +21,6 @@ EXIT_BAD_INPUT = 2
 """Something that the user can mend."""
 EXIT_OUTCOMES = {"holds": 0, "undecided": 3, "fails": 4}
 """Whether the target holds, of ``bitwright debug`` and ``bitwright run --target-drop``."""
-EXIT_INTERRUPTED = 130
-"""Stopped with Ctrl-C."""
 
 DEBUG_VARIABLE = "BITWRIGHT_DEBUG"
 """Set by ``--debug``, so that worker processes know too."""
@@ -44,12 +43,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")
         try:
             command(*args, **kwargs)
-        except (typer.Exit, typer.Abort, typer.BadParameter, SystemExit):
+        except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
-        except KeyboardInterrupt:
-            say("stopped; the same command goes on from here (finished measurements are kept)")
-            raise SystemExit(EXIT_INTERRUPTED) from None
+        except SystemExit as error:
+            fail(InvalidInput(f"code of your own ended the program ({told(error)}); raise an error there instead"))
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or was_asked_to_stop():
+                stopped("stopped; the same command goes on from here (finished measurements are kept)")
             fail(error)
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bitwright.data import DataSets
     from bitwright.graph import Graph
     from bitwright.session import Session
+    from bitwright.store import RunStore
     from bitwright.values import Policy, Sites
     from bitwright.values.recipe import Recipe
 
@@ -84,14 +86,24 @@ def check_shape(job: Job, shape: tuple[int, ...], name: str) -> None:
 
 
 @contextmanager
-def work(job: Job) -> Iterator[Session]:
-    """The session of a job: its calibrated network with samples and run store, under progress bars."""
-    from bitwright.session import Session, Steps
-    from bitwright.store import RunStore
+def opened(job: Job) -> Iterator[RunStore]:
+    """The run store of a job, whose output folder is this command's alone."""
+    from bitwright.cli.run import called
+    from bitwright.store import RunStore, content_key
 
     job.require("model", "data")
-    with RunStore(job.output) as store, ProgressBars() as bars:
-        yield Session.open(load_model(job), load_data(job), job.settings(), store, Steps(bars))
+    with RunStore(job.output) as store:
+        store.own(content_key(job=job.echo(), folder=Path.cwd(), command=sys.argv[1:]), called())
+        yield store
+
+
+@contextmanager
+def work(job: Job) -> Iterator[tuple[Session, RunStore]]:
+    """The session of a job, its calibrated network with samples, under progress bars; and its run store."""
+    from bitwright.session import Session, Steps
+
+    with opened(job) as store, ProgressBars() as bars:
+        yield Session.open(load_model(job), load_data(job), job.settings(), store, Steps(bars)), store
 
 
 def load_policy(text: str | None, folder: Path, sites: Sites) -> Policy:

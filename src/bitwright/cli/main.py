@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.guard import DEBUG_VARIABLE, EXIT_INTERRUPTED, fail, guarded, say
+from bitwright.cli.entry import stopped
+from bitwright.cli.guard import DEBUG_VARIABLE, fail, guarded
 
 _ORDER = """
     demo run sites sensitivity search evaluate debug repair qat gmpq
@@ -56,7 +57,7 @@ def _bitwright(
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; the entry point of the ``bitwright`` script. Ends with :class:`SystemExit`."""
+    """Run the command line. Ends with :class:`SystemExit`."""
     words = list(sys.argv[1:] if args is None else args)
     if "--debug" in words:  # allowed anywhere, before the command and after it
         words = [word for word in words if word != "--debug"]
@@ -64,7 +65,6 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         app(words, prog_name="bitwright")
     except KeyboardInterrupt:
-        say("stopped")
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        stopped("stopped")
     except Exception as error:
         fail(error)

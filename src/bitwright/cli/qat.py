@@ -89,7 +89,7 @@ def qat(
     added = actions(first, ()) if begin is None and split_names(first) else ()
     check_repairs((), added)
     job.require("model", "data")
-    with work(job) as session:
+    with work(job) as (session, store):
         if begin is None:
             begin = plain_recipe(job, session, policy, "W4A4")
             for action in added:
@@ -107,10 +107,11 @@ def qat(
             precision=precision,
         )
         sites = session.sites
-        fitted = found.recipe.save(job.output / files.RECIPE)
-        found.save(job.output / files.TRAINING)
         page = render_trained(found.course, found.verdicts, title(job))
-        write_atomically(job.output / files.TRAINING_PAGE, page)
+        with store.results("qat") as folder:
+            fitted = found.recipe.save(folder / files.RECIPE)
+            found.save(folder / files.TRAINING)
+            write_atomically(folder / files.TRAINING_PAGE, page)
     show(Console(highlight=False), found, sites, job.runtime)
     tell_files(job, fitted, files.TRAINING, "learned")
 

@@ -72,12 +72,13 @@ def repair(
     added = actions(repairs, options or ())
     check_repairs(begin.actions if begin is not None else (), added)
     job.require("model", "data")
-    with work(job) as session:
+    with work(job) as (session, store):
         begin = begin or plain_recipe(job, session, policy, "W8A8")
         found = repair_policy(session, begin, added)
         sites = session.sites
-        fitted = found.recipe.save(job.output / files.RECIPE)
-        found.save(job.output / files.REPAIRS)
+        with store.results("repair") as folder:
+            fitted = found.recipe.save(folder / files.RECIPE)
+            found.save(folder / files.REPAIRS)
     show(console, found, begin, sites, job.runtime)
     tell_files(job, fitted, files.REPAIRS)
 

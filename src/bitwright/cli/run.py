@@ -53,25 +53,22 @@ def main_job(job: Job, model: object, data: object, command: str, recipe: str | 
     from rich.console import Console
 
     from bitwright.cli.closing import closing, opening
-    from bitwright.cli.job import JOB_FILE
     from bitwright.cli.load import load_recipe
     from bitwright.cli.progress import ProgressBars
     from bitwright.flow import Asked
     from bitwright.flow import run as flow
     from bitwright.report.terminal import summary
-    from bitwright.store import write_atomically
 
     wanted = None if recipe is None else load_recipe(recipe)
-    kept = job.anchored().to_toml()
-    write_atomically(job.output / JOB_FILE, kept)
-    asked = Asked(title(job), settings=job.echo(), command=command, job_file=kept)
+
+    def job_file(placement: str) -> str:  # so that other commands find the same sites
+        return job.anchored().model_copy(update={"quantizer": placement or job.quantizer}).to_toml()
+
+    asked = Asked(title(job), settings=job.echo(), command=command, job_file=job_file)
     console = Console(highlight=False)
     console.print(opening(job) if recipe is None else f"Asked: apply the recipe {recipe}.")
     with ProgressBars() as bars:
         report = flow(model, data, job.output, job.settings(), asked, bars, wanted)  # type: ignore[arg-type]
-    if report.placement not in ("", job.quantizer):  # so that other commands find the same sites
-        placed = job.anchored().model_copy(update={"quantizer": report.placement})
-        write_atomically(job.output / JOB_FILE, placed.to_toml())
     console.print()
     console.print(summary(report))
     console.print(closing(report, job), soft_wrap=True)

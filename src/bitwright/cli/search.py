@@ -40,7 +40,7 @@ def search(job: Job, no_measure: NoMeasure = False) -> None:
     from bitwright.session.search import search as find
     from bitwright.store import folder as files
 
-    with work(job) as session:
+    with work(job) as (session, store):
         sites = session.sites
         table = score(session, (job.method,))[0]
         with session.steps.step("search"):
@@ -55,9 +55,10 @@ def search(job: Job, no_measure: NoMeasure = False) -> None:
                 constraints=constraints(job.settings()),
                 costs=costs_for(job.runtime),
             )
-        front.save(job.output / files.FRONT)
-        if job.budget:
-            front[0].policy.save(job.output / files.POLICY)
+        with store.results("search") as folder:
+            front.save(folder / files.FRONT)
+            if job.budget:
+                front[0].policy.save(folder / files.POLICY)
     console = Console(highlight=False)
     console.print(front_table(front, sites))
     for note in (*gave_way((job.method,), (table,)), *table.distrust):

@@ -33,9 +33,10 @@ def sensitivity(job: Job, at: At = None, top: Top = 15) -> None:
     from bitwright.report.terminal import sensitivity_table
     from bitwright.store import folder as files
 
-    with work(job) as session:
+    with work(job) as (session, store):
         tables = score(session, methods := made_for(job.method))
-        write_tables(job.output, tables)
+        with store.results("sensitivity") as folder:
+            write_tables(folder, tables)
     console = Console(highlight=False)
     console.print(sensitivity_table(tables[0], at, top or None, session.sites))
     for note in gave_way(methods, tables):

@@ -53,7 +53,7 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
     from bitwright.values.json import lines
     from bitwright.values.sweep import Sweep
 
-    with work(job) as session:
+    with work(job) as (session, store):
         chosen, under = load_target(session, policy, recipe, job.output, "W8A8")
         sites = None if blocks == 0 else grouped(under.graph.sites, blocks)
         batches = under.batches("calibration")
@@ -68,8 +68,9 @@ def sweep(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None, blocks
 
         on, off = measured("alone on", chosen, FLOAT), measured("alone off", (None,), chosen)
         data = {"alone on": on.to_dict(), "alone off": off.to_dict()}
-        write_atomically(job.output / files.SWEEP, lines(data) + "\n")
-        write_atomically(job.output / files.SWEEP_PAGE, render_sweep(on, off, f"{title(job)} at {chosen.name}"))
+        with store.results("sweep") as folder:
+            write_atomically(folder / files.SWEEP, lines(data) + "\n")
+            write_atomically(folder / files.SWEEP_PAGE, render_sweep(on, off, f"{title(job)} at {chosen.name}"))
     Console(highlight=False).print(table(sweep_panel(on, off), top or None))
     print(f"{job.output / files.SWEEP_PAGE}: every site; {job.output / files.SWEEP}: the same as data")
 

@@ -61,7 +61,7 @@ def tensor(
         raise InvalidInput(
             "name the sites, e.g. `bitwright tensor conv1.weight 'layer1.*'`; bitwright sites lists them"
         )
-    with work(job) as session:
+    with work(job) as (session, store):
         found = matching(session.sites, names)
         chosen, under = load_target(session, policy, recipe, job.output, "W8A8")
         views = []
@@ -73,7 +73,8 @@ def tensor(
                 tell(len(views))
         after = f", after the repairs of {recipe}" if recipe is not None else ""
         note = f"Weights, and activations of the float network{after}; the grids of {chosen.name or 'the policy'}."
-        write_atomically(job.output / files.TENSORS_PAGE, render_tensors(views, f"Tensors of {title(job)}", note))
+        with store.results("tensor") as folder:
+            write_atomically(folder / files.TENSORS_PAGE, render_tensors(views, f"Tensors of {title(job)}", note))
     if as_json:
         print(json.dumps([view.to_dict() for view in views], indent=1, allow_nan=False))
         return

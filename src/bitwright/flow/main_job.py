@@ -12,7 +12,7 @@ goes on from what it has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from bitwright.search import Constraints, Refinement, refine, search, uniform_wi
 from bitwright.sensitivity.agreement import spearman_interval
 from bitwright.session import Progress, Session, Steps
 from bitwright.settings import Settings
-from bitwright.store import RunStore
+from bitwright.store import RunStore, content_key, write_atomically
 from bitwright.store import folder as files
 from bitwright.values import FLOAT, Budget, Candidate, Front, Interval, Policy, SensitivityTable, Verdict
 from bitwright.values.recipe import Recipe
@@ -54,13 +54,13 @@ class Asked:
         title: of the report, e.g. the model's name.
         settings: setting -> value as the user gave them.
         command: the command line that makes this run again.
-        job_file: the text of the job file.
+        job_file: gives the text of the job file for the placement that was taken.
     """
 
     title: str = "model"
     settings: dict[str, Any] | None = None
     command: str = ""
-    job_file: str = ""
+    job_file: Callable[[str], str] | None = None
 
 
 def run(
@@ -95,11 +95,11 @@ def run(
         raise InvalidInput(f"a recipe has its own policy; leave out budget, got {settings.budget[0]}")
     with RunStore(output) as store:
         session, placing = placed(model, data, settings, store, steps, recipe)
+        store.own(work_of(session, settings, recipe), asked.command or "bitwright.flow.run")
         final = session if recipe is None else session.under(recipe)
         models = costs_for(settings.runtime)
         budgets = [parse_budgets(entry, session.sites, models) for entry in settings.budget]
         tables = score(session, methods := made_for(settings.method))
-        outputs.write_tables(output, tables)
         refined = explore(session, tables[0], budgets)
         if recipe is not None:
             choices = [given(final, recipe, refined_prediction(refined, recipe.policy))]
@@ -109,48 +109,60 @@ def run(
             choices[0], recipe = cheapest_repaired(session, refined.front, choices[0])
             final = session if recipe is None else session.under(recipe)
         front, policy = with_choices(refined.front, choices), choices[0].candidate.policy
-        front.save(Path(output) / files.FRONT)
-        policy.save(Path(output) / files.POLICY)
-        if final is not session:
-            final.fitted.save(Path(output) / files.RECIPE)
-        elif session is not session.plain:
-            keep_fitted(session.graph, session.recipe.aimed_at(policy)).save(Path(output) / files.RECIPE)
         figures = evaluate_all(session, final, choices, refined, front)
-        delivery = deliver(final, policy, Path(output))
-        report = RunReport(
-            title=asked.title,
-            sites=session.sites,
-            job=asked.settings or {},
-            float_costs=costs(session, FLOAT),
-            chosen=figures.chosen,
-            baselines=figures.uniform,
-            alternatives=figures.alternatives,
-            front=figures.front,
-            tables=tables,
-            agreements=tuple(agreement(session, table, refined) for table in tables),
-            exported=delivery.file,
-            file_bytes=delivery.bytes,
-            float_file_bytes=delivery.float_bytes,
-            parity=delivery.parity,
-            latency=delivery.latency,
-            export_notes=delivery.notes,
-            environment=outputs.environment(session.graph.device),
-            command=asked.command,
-            job_file=asked.job_file,
-            timings=dict(steps.seconds),
-            target_drop=settings.target_drop,
-            placement=session.settings.quantizer if isinstance(session.settings.quantizer, str) else "",
-            notes=(
-                *placing,
-                *notes(session, choices, recipe),
-                *unfitted(refined),
-                *gave_way(methods, tables),
-                *no_smaller(session, tables[0], budgets),
-            ),
-        )
-        with steps.step("write the report"):
-            outputs.write_report(output, report)
+        placement = session.settings.quantizer if isinstance(session.settings.quantizer, str) else ""
+        job_file = asked.job_file(placement) if asked.job_file is not None else ""
+        with store.results("run") as folder:
+            outputs.write_tables(folder, tables)
+            front.save(folder / files.FRONT)
+            policy.save(folder / files.POLICY)
+            if final is not session:
+                final.fitted.save(folder / files.RECIPE)
+            elif session is not session.plain:
+                keep_fitted(session.graph, session.recipe.aimed_at(policy)).save(folder / files.RECIPE)
+            if job_file:
+                write_atomically(folder / files.JOB, job_file)
+            delivery = deliver(final, policy, folder)
+            report = RunReport(
+                title=asked.title,
+                sites=session.sites,
+                job=asked.settings or {},
+                float_costs=costs(session, FLOAT),
+                chosen=figures.chosen,
+                baselines=figures.uniform,
+                alternatives=figures.alternatives,
+                front=figures.front,
+                tables=tables,
+                agreements=tuple(agreement(session, table, refined) for table in tables),
+                exported=delivery.file,
+                file_bytes=delivery.bytes,
+                float_file_bytes=delivery.float_bytes,
+                parity=delivery.parity,
+                latency=delivery.latency,
+                export_notes=delivery.notes,
+                environment=outputs.environment(session.graph.device),
+                command=asked.command,
+                job_file=job_file,
+                timings=dict(steps.seconds),
+                target_drop=settings.target_drop,
+                placement=placement,
+                notes=(
+                    *placing,
+                    *notes(session, choices, recipe),
+                    *unfitted(refined),
+                    *gave_way(methods, tables),
+                    *no_smaller(session, tables[0], budgets),
+                ),
+            )
+            with steps.step("write the report"):
+                outputs.write_report(folder, report)
     return report
+
+
+def work_of(session: Session, settings: Settings, recipe: Recipe | None) -> str:
+    """Names the job by its content: whoever does the same in the same folder shares the work."""
+    plain = settings.model_dump(exclude={"task", "loss", "metric", "quantizer"})  # the session knows of these
+    return content_key(session=session.identity, settings=plain, recipe="" if recipe is None else recipe.digest)
 
 
 def explore(session: Session, table: SensitivityTable, budgets: list[tuple[Budget, ...]]) -> Refinement:
@@ -167,10 +179,13 @@ def explore(session: Session, table: SensitivityTable, budgets: list[tuple[Budge
         whole = find(points=settings.points)
     start = replace(whole, candidates=(*whole, *wanted))
     with session.steps.step("measure candidates") as tell:
+        for done, candidate in enumerate(start, start=1):
+            session.share(candidate.policy)
+            tell(done)
 
         def measure(policy: Policy) -> Verdict:
             verdict = session.measure(policy)
-            tell(session.measured + session.reused)
+            tell(max(len(start), session.measured + session.reused))
             return verdict
 
         unit = ranked_by(session)
@@ -246,15 +261,15 @@ def evaluate_all(session: Session, final: Session, choices: list[Choice], refine
     beside = uniform_beside(session, first, refined.table)
     rest = [c.candidate.policy for c in choices[1:]]
     total = 1 + len(beside) + len(rest) + len(front)
-    done = 0
     with session.steps.step("evaluate", total) as tell:
+        shared = [(final, first.policy), *((session, policy) for policy in (*beside, *rest))]
+        shared += [(final if c.policy == first.policy else session, c.policy) for c in front]
+        for done, (under, policy) in enumerate(shared, start=1):
+            under.share(policy, "evaluation")
+            tell(done)
 
         def measured(policy: Policy, predicted: float | None = None, under: Session = session) -> Measured:
-            nonlocal done
-            verdict = under.measure(policy, on="evaluation")
-            done += 1
-            tell(done)
-            return Measured(policy, costs(session, policy), verdict, predicted)
+            return Measured(policy, costs(session, policy), under.measure(policy, on="evaluation"), predicted)
 
         chosen = measured(first.policy, refined_prediction(refined, first.policy), final)
         uniform, alternatives = (

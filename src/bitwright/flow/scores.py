@@ -39,14 +39,16 @@ def score(session: Session, methods: tuple[str, ...]) -> tuple[SensitivityTable,
     }
     with session.steps.step("score sites", samples) as tell:
         found = {method: store.get(key) for method, key in keys.items()}
-        missing = [method for method in methods if found.get(method) is None]
-        if missing:
-            made = sensitivities(
-                session.graph, batches, missing, bits=bits, task=session.task, samples=samples, progress=tell
-            )
-            for method, table in zip(missing, made, strict=True):
-                found[method] = table.to_dict()
-                store.put(keys[method], "sensitivity", table.to_dict())
+        if None in found.values():
+            with store.claimed(content_key(scores=keys)):
+                found = {method: store.get(key) for method, key in keys.items()}
+                if missing := [method for method in methods if found[method] is None]:
+                    made = sensitivities(
+                        session.graph, batches, missing, bits=bits, task=session.task, samples=samples, progress=tell
+                    )
+                    for method, table in zip(missing, made, strict=True):
+                        found[method] = table.to_dict()
+                        store.put(keys[method], "sensitivity", table.to_dict())
     return tuple(SensitivityTable.from_dict(found[method] or {}) for method in methods)
 
 

@@ -237,22 +237,40 @@ class Session:
             InvalidPolicy: unknown sites.
             StoreError: the store cannot be written.
         """
+        verdict = self._measured(policy, on, wait=True)
+        assert verdict is not None
+        return verdict
+
+    def share(self, policy: Policy, on: str = "holdout") -> None:
+        """Measure a policy unless another process of the job is measuring it.
+
+        Processes that first share all policies of a list, and then measure them, have divided the list among them.
+        """
+        self._measured(policy, on, wait=False)
+
+    def _measured(self, policy: Policy | None, on: str, wait: bool) -> Verdict | None:
         chosen = self.recipe.policy if policy is None else policy
         same = not self.recipe.actions and not self._given and self.recipe.ranges == self.plain.recipe.ranges
         if self is not self.plain and same:
-            return self.plain.measure(chosen, on)
+            return self.plain._measured(chosen, on, wait)
         chosen.check(self._source.sites)
         key = content_key(
             graph=self.identity, policy=chosen, data=self.samples.identity_of(on), seed=self.settings.seed
         )
-        found = self.store.get(key)
-        if found is not None:
-            self.plain.reused += 1
-            return dataclasses.replace(Verdict.from_dict(found), policy_name=chosen.name)
-        verdict = evaluate(self.graph, chosen, self.batches(on), reference=self.reference(on), seed=self.settings.seed)
-        self.store.put(key, "verdict", verdict.to_dict())
-        self.plain.measured += 1
-        return verdict
+        made: list[Verdict] = []
+
+        def compute() -> dict[str, Any]:
+            reference, seed = self.reference(on), self.settings.seed
+            made.append(evaluate(self.graph, chosen, self.batches(on), reference=reference, seed=seed))
+            return made[0].to_dict()
+
+        take = self.store.get_or_compute if wait else self.store.attempt
+        found = take(key, "verdict", compute)
+        if found is None:
+            return None
+        self.plain.measured += len(made)
+        self.plain.reused += int(wait and not made)
+        return made[0] if made else dataclasses.replace(Verdict.from_dict(found), policy_name=chosen.name)
 
     @property
     def sites(self) -> Sites:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 
@@ -18,17 +19,28 @@ class Store(ABC):
     def put(self, key: str, kind: str, payload: Mapping[str, Any]) -> None:
         """Keep a measurement; a second one under the same key changes nothing."""
 
+    def claimed(self, key: str) -> AbstractContextManager[None]:
+        """A block in which no other process works on a key."""
+        return nullcontext()
+
     def get_or_compute(self, key: str, kind: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The measurement under ``key``; ``compute`` runs, and its result is kept, only when there is none.
 
-        Two processes that compute the same key at once both return the record that was stored first.
+        Where another process computes it, this waits for it; should that one die, this takes its place.
         """
         found = self.get(key)
         if found is None:
-            self.put(key, kind, compute())
-            found = self.get(key)
-            assert found is not None
+            with self.claimed(key):
+                found = self.get(key)
+                if found is None:
+                    self.put(key, kind, compute())
+                    found = self.get(key)
+        assert found is not None
         return found
+
+    def attempt(self, key: str, kind: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any] | None:
+        """As :meth:`get_or_compute`, but None at once where another process is computing it."""
+        return self.get_or_compute(key, kind, compute)
 
 
 class Memory(Store):

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from bitwright.errors import StoreError
+from bitwright.files import store_error
 from bitwright.store.base import Store
+from bitwright.store.owners import SCHEMA, Owners, transaction
+from bitwright.store.results import beside, clear, complete, is_unfinished, remove_abandoned, take_places
 
 STORE_NAME = "bitwright.sqlite"
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
+_WAIT_SECONDS = 0.1
 _APPLICATION_ID = 0x42575247  # "BWRG" in the file's header: says that SQLite file is ours
 _IDENTITY = """
 SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
@@ -61,12 +65,12 @@ class RunStore(Store):
                 f"cannot make the output folder '{self.folder}': {error.strerror}; choose another one"
             ) from None
         with self._errors():
-            self._connection = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            self._connection = self._connect()
         try:
             with self._errors():
                 self._open()
+                self._owners = self._owners_of()
+                self._finish()
         except BaseException:
             self._connection.close()
             raise
@@ -93,15 +97,78 @@ class RunStore(Store):
             text = json.dumps(dict(payload))
         except (TypeError, ValueError) as error:
             raise StoreError(f"the {kind} measurement cannot be stored: {error}") from None
-        with self._lock, self._errors(), self._transaction():
+        with self._lock, self._errors(), transaction(self._connection):
             self._connection.execute(
                 "INSERT INTO measurements (key, kind, payload, created) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (key) DO NOTHING",
                 (key, kind, text, time.time()),
             )
 
+    @contextmanager
+    def claimed(self, key: str) -> Iterator[None]:
+        """A block in which no other process works on a key; waits for one that does, until it is done or dead."""
+        while not self._claim(key):
+            time.sleep(_WAIT_SECONDS)
+        try:
+            yield
+        finally:
+            with self._errors():
+                self._owners.release(key)
+
+    def attempt(self, key: str, kind: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any] | None:
+        """As :meth:`get_or_compute`, but None at once where another process is computing it."""
+        found = self.get(key)
+        return self.get_or_compute(key, kind, compute) if found is None and self._claim(key) else found
+
+    def _claim(self, key: str) -> bool:
+        with self._errors():
+            return self._owners.claim(key)
+
+    def own(self, job: str, command: str) -> None:
+        """Take the folder for a job, until this object is closed.
+
+        Args:
+            job: names it by its content: several processes of the same job may work here at once, and share the work.
+            command: how the job is called in messages.
+
+        Raises:
+            StoreError: another job works here.
+        """
+        with self._errors():
+            self._owners.own(job, command)
+
+    @contextmanager
+    def results(self, command: str) -> Iterator[Path]:
+        """A folder for the result files of a command, which take their places together when the block ends well.
+
+        What the same command wrote here before and does not write now is removed then. When the block raises, or the
+        process is killed in it, everything stays as it was.
+
+        Raises:
+            StoreError: the disk is full, the folder cannot be written, or another job has taken it over.
+        """
+        part = beside(self.folder, self._owners.id)
+        try:
+            with self._errors(), self._owners.exclusive():
+                remove_abandoned(self.folder, self._owners.tell() - {self._owners.id})
+            part.mkdir()
+            yield part
+            with self._errors(), self._owners.exclusive():
+                self._owners.check()
+                take_places(self.folder, self._owners.connection)
+                clear(self.folder)
+                complete(part, command)
+            self._finish()
+        except StoreError as error:
+            raise StoreError(str(error).replace(str(part), str(self.folder))) from None
+        except OSError as error:
+            raise store_error(error, self.folder) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
     def close(self) -> None:
         """Close the file; further calls raise :class:`StoreError`."""
+        self._owners.close()
         self._connection.close()
 
     def __enter__(self) -> RunStore:
@@ -115,10 +182,31 @@ class RunStore(Store):
     def __reduce__(self) -> tuple[Any, ...]:
         return (RunStore, (self.folder,))
 
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+    def _owners_of(self) -> Owners:
+        connection = self._connect()
+        connection.execute("PRAGMA synchronous = NORMAL")
+        known = connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name IN ('owners', 'claims', 'results')")
+        if known.fetchone()[0] < len(SCHEMA):
+            with transaction(connection):
+                for table in SCHEMA:
+                    connection.execute(table)
+        return Owners(connection, self.folder)
+
+    def _finish(self) -> None:
+        """Put results in their places that a process has completed."""
+        if is_unfinished(self.folder):
+            with self._owners.exclusive():
+                take_places(self.folder, self._owners.connection)
+            with self._owners.exclusive():  # after what was written about them counts
+                clear(self.folder)
+
     def _open(self) -> None:
         # What the file is gets checked before anything is written to it: a foreign file stays untouched.
         if self._identity() is None:
-            with self._transaction():
+            with transaction(self._connection):
                 if self._identity() is None:  # another process may have made it meanwhile
                     self._connection.execute(_SCHEMA)
                     self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -156,18 +244,6 @@ class RunStore(Store):
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
             time.sleep(0.02)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
-            raise
 
     def _decode(self, key: str, text: str) -> dict[str, Any]:
         try:
