@@ -1,12 +1,15 @@
 """What quantization-aware training brings, and what a step of it costs; one thread.
 
-    python benchmarks/qat.py --data cifar10:DIR [--settings W4A4,W3A3,...] [--epochs N] [--seeds N] [--placement NAME]
-        [--precision bf16] [--cost] [--output FILE]
+    python benchmarks/qat.py --data cifar10:DIR [--settings W4A4,W3A3,...] [--epochs N] [--seeds 0,1,2]
+        [--placement NAME] [--precision bf16] [--peers torchao,brevitas] [--cost] [--output FILE]
 
 The trained ResNet-20 (BITWRIGHT_WEIGHTS), trained on the lossless calibration images, mirrored and shifted, from where
 GPTQ on 512 of them leaves it; first and last layer at 8 bits. Measured on the evaluation images, which choose nothing:
 the last epoch counts. The placement "layers" quantizes weights and what convolutions and linear layers read, as papers
 on training do (torchao's X86InductorQuantizer); "edge", the default placement, quantizes outputs of blocks as well.
+
+With --peers, other libraries train from the same float weights, on the same batches, towards the same distance to the
+float network, with SGD, since their parameters are those of the network (see `_qat_peers.py`).
 
 With --cost: time of a step, forward, backward and update, in units of a step of the float network with its batch norms
 folded, the median of several of each in turn; and the memory that tensors take at most, likewise.
@@ -29,10 +32,12 @@ import torch  # noqa: E402
 
 import bitwright as bw  # noqa: E402
 from _environment import output_argument, write  # noqa: E402
+from _qat_peers import PEERS, mode, train  # noqa: E402
 from bitwright.data import load_data  # noqa: E402
 from bitwright.tasks import reference  # noqa: E402
+from bitwright.tasks.classification import TEMPERATURE  # noqa: E402
 from bitwright.tasks.infer import named_task  # noqa: E402
-from bitwright.train.feed import mirrored_and_shifted  # noqa: E402
+from bitwright.train.feed import Feed, mirrored_and_shifted  # noqa: E402
 from bitwright.train.qat import Student  # noqa: E402
 from bitwright.train.workers import Workers  # noqa: E402
 from bitwright.zoo import resnet20_cifar10  # noqa: E402
@@ -53,16 +58,59 @@ def quantizer_of(placement: str) -> Any:
     return X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config())
 
 
-def policy_of(graph: Any, setting: str) -> Any:
+def widths_of(setting: str) -> tuple[int, int]:
     found = re.fullmatch(r"W(\d+)A(\d+)", setting)
     if found is None:
         raise SystemExit(f"--settings must look like W4A4, got '{setting}'")
-    policy = bw.Policy.uniform(graph.sites, int(found[1]), int(found[2]))
+    return int(found[1]), int(found[2])
+
+
+def policy_of(graph: Any, setting: str) -> Any:
+    policy = bw.Policy.uniform(graph.sites, *widths_of(setting))
     return policy.replaced({name: EDGES for name in ENDS if name in graph.sites}, setting)
 
 
 def shown(verdict: Any) -> dict[str, Any]:
     return {name: getattr(verdict, name).to_dict() for name in ("accuracy", "agreement", "kl")}
+
+
+def divergence(outputs: torch.Tensor, wanted: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Mean KL to the wanted outputs at a temperature, times its square: what Bitwright brings down at TEMPERATURE."""
+    p, q = ((each / temperature).log_softmax(1) for each in (wanted, outputs))
+    return (p.exp() * (p - q)).sum(1).mean() * temperature**2
+
+
+def measured(network: Any, model: torch.nn.Module, evaluation: list[Any]) -> dict[str, float]:
+    """A network's accuracy, agreement with the float model, and KL to it."""
+    mode(network, False)
+    with torch.no_grad():
+        ours, floats = (torch.cat([each(images) for images, _ in evaluation]) for each in (network, model))
+    classes, right = ours.argmax(1), torch.cat([labels for _, labels in evaluation])
+    return {
+        "accuracy": float((classes == right).double().mean()),
+        "agreement": float((classes == floats.argmax(1)).double().mean()),
+        "kl": float(divergence(ours.double(), floats.double())),
+    }
+
+
+def peer(name: str, model: Any, setting: str, epochs: int, seed: int, batches: Any, evaluation: Any) -> dict[str, Any]:
+    """What another library's training brings."""
+    torch.manual_seed(seed)
+    network = PEERS[name](model, *widths_of(setting), EDGES, [x for x, _ in batches[: CALIBRATION // BATCH]])
+    start, seconds = measured(network, model, evaluation), time.process_time()
+    feed = Feed(batches, None, seed, None, mirrored_and_shifted)
+
+    def images(number: int) -> Any:
+        return (inputs[0] for inputs, _ in feed.epoch(number))
+
+    def loss(x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = model(x)
+        return divergence(outputs, wanted, TEMPERATURE)
+
+    train(network, images, epochs, epochs * feed.batches, loss)
+    seconds = time.process_time() - seconds
+    return {"peer": name, "processor_seconds": seconds, "start": start, "trained": measured(network, model, evaluation)}
 
 
 def peak(step: Callable[[], None]) -> int:
@@ -125,10 +173,11 @@ def main() -> None:
     parser.add_argument("--data", metavar="SPEC", required=True, help="e.g. cifar10:DIR")
     parser.add_argument("--settings", default=",".join(EPOCHS))
     parser.add_argument("--epochs", type=int, help="of every setting; else " + str(EPOCHS))
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", default="0")
     parser.add_argument("--placement", choices=("layers", "edge"), default="layers")
     parser.add_argument("--precision", choices=("no", "bf16"), default="no")
     parser.add_argument("--learning-rate", type=float, default=0.005)
+    parser.add_argument("--peers", default="", help="of " + ", ".join(PEERS) + "; none as a default")
     parser.add_argument("--cost", action="store_true", help="what a step costs, and nothing else")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -150,7 +199,7 @@ def main() -> None:
         begun = graph.copy().apply(policy)
         bw.repair(begun, "gptq", calibration, policy=policy)
         start = shown(bw.evaluate(begun, policy, evaluation, reference=floats))
-        for seed in range(arguments.seeds):
+        for seed in map(int, arguments.seeds.split(",")):
             trained, seconds = begun.copy(), time.process_time()
             course = bw.qat(
                 trained,
@@ -167,6 +216,10 @@ def main() -> None:
             row = {"setting": setting, "epochs": epochs, "seed": seed, "processor_seconds": seconds}
             rows.append({**row, "start": start, "trained": after, "losses": [e.loss for e in course.epochs]})
             print(setting, seed, after["accuracy"], after["agreement"], flush=True)
+            for name in filter(None, arguments.peers.split(",")):
+                other = peer(name, model, setting, epochs, seed, batches, evaluation)
+                rows.append({"setting": setting, "epochs": epochs, "seed": seed, **other})
+                print(setting, seed, name, other["trained"], flush=True)
     chosen = {name: getattr(arguments, name) for name in ("placement", "precision", "learning_rate")}
     figures = {"images": images, "float_accuracy": floats.figure.value.value, **chosen, "rows": rows}
     write("qat", figures, arguments.output)

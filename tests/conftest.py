@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import sqlite3
 import warnings
 
@@ -13,6 +14,7 @@ import torch
 from bitwright.store import STORE_NAME
 
 torch.set_num_threads(1)
+gc.set_threshold(100_000, 20, 20)  # captures and exports allocate so much that the defaults take a tenth of the time
 
 
 @pytest.fixture(autouse=True)
