@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bitwright.behavior import add_guard as add_guard
     from bitwright.behavior import behavior as behavior
     from bitwright.behavior import behaviors as behaviors
+    from bitwright.behavior import retrain as retrain
     from bitwright.debug import debug as debug
     from bitwright.debug import tensor_view as tensor_view
     from bitwright.errors import BitwrightError as BitwrightError
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _ROOMS = {
-    "behavior": ("Guarded", "Subject", "add_guard", "behavior", "behaviors"),
+    "behavior": ("Guarded", "Subject", "add_guard", "behavior", "behaviors", "retrain"),
     "debug": ("debug", "tensor_view"),
     "errors": ("BitwrightError",),
     "gmpq": ("gmpq",),

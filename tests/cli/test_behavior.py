@@ -58,6 +58,7 @@ def test_an_exported_file_is_studied_beside_other_data_and_gets_its_guard(run, d
         (("--file", "none.onnx"), "there is no file 'none.onnx'"),
         (("--also", "digits"), "--also must be NAME=DATA"),
         (("--beside", "mine"), "--beside must be NAME=package.module:factory, got 'mine'"),
+        (("--policy", "W4A4", "--retrain", "1", "--recipe", "r.json"), "--retrain trains one policy or recipe"),
         (("--policy", "W4A4", "--words", "none.txt"), "--words must be a readable text file"),
     ):
         assert run(*words, *more) == 2
@@ -94,3 +95,25 @@ def test_policies_recipes_files_and_other_models_are_compared(run, digits_flags,
     assert capsys.readouterr().out == out
     assert run(*words, "--policy", "W2A3") == 0  # which knows the cases of this one
     assert Behavior.load(tmp_path / "out" / "behavior.json") == plain
+
+
+def test_a_policy_is_retrained_with_its_disagreements(run, digits_flags, tmp_path: Path, capsys, monkeypatch):
+    words = ("behavior", *digits_flags, *QUICK, "--shifts", "snow", "--severities", "5", "-o", "out")
+    asked = (*words, "--policy", "W2A3", "--retrain", "2")
+    assert run(*asked) == 0
+    out = capsys.readouterr().out
+    found = Behavior.load(tmp_path / "out" / "behavior.json")
+    again = found.retraining
+    assert again is not None
+    assert again.epochs == 2
+    assert again.same.before == again.added > 0
+    assert again.same.before + again.other.before == found.clean.disagreements + found.shifted[0].disagreements
+    assert "Retraining: 2 epochs on " in out
+    assert max(map(len, out.partition("The two decide")[0].splitlines())) <= 80
+    assert 'id="retraining"' in (tmp_path / "out" / "behavior.html").read_text()
+    monkeypatch.setattr("bitwright.train.loop.Loop.run", None)  # the second time, everything is in the store
+    assert run(*asked) == 0
+    assert capsys.readouterr().out == out
+    assert run(*words, "--recipe", "out/retrained.json") == 0
+    trained = Behavior.load(tmp_path / "out" / "behavior.json")
+    assert trained.clean.disagreements + trained.shifted[0].disagreements == again.same.after + again.other.after

@@ -2,8 +2,20 @@
 
 from bitwright.behavior.guarded import Guarded, add_guard
 from bitwright.behavior.indicators import INDICATORS, Indicator
+from bitwright.behavior.retraining import retrain
 from bitwright.behavior.shift import SHIFTS, Shift
 from bitwright.behavior.side_by_side import behaviors
 from bitwright.behavior.study import Subject, behavior
 
-__all__ = ["INDICATORS", "SHIFTS", "Guarded", "Indicator", "Shift", "Subject", "add_guard", "behavior", "behaviors"]
+__all__ = [
+    "INDICATORS",
+    "SHIFTS",
+    "Guarded",
+    "Indicator",
+    "Shift",
+    "Subject",
+    "add_guard",
+    "behavior",
+    "behaviors",
+    "retrain",
+]

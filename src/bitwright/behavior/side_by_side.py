@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from bitwright.arguments import checked
-from bitwright.behavior.cases import Case
 from bitwright.behavior.inputs import Array, Inputs, origins
 from bitwright.behavior.study import Progress, Study, Subject
 from bitwright.errors import InvalidInput
@@ -58,19 +57,26 @@ def behaviors(
     """
     if not subjects:
         raise InvalidInput('subjects must hold at least one network, e.g. {"W8A8": bw.Subject(graph, policy)}')
-    given = list(subjects.values())
-    study = Study(given[0].graph, batches, shifts, severities, others, task, caught, tolerance, runtime, seed)
-    seen = study.watch(given, progress)
+    graph = next(iter(subjects.values())).graph
+    study = Study(graph, batches, shifts, severities, others, task, caught, tolerance, runtime, seed)
+    return side_by_side(study, subjects, progress)
+
+
+def side_by_side(study: Study, subjects: Mapping[str, Subject], progress: Progress | None = None) -> Behaviors:
+    """The subjects of a study; the others are compared with the first."""
+    seen = study.watch(list(subjects.values()), progress)
     found = {name: study.found(one, mine) for (name, one), mine in zip(subjects.items(), seen, strict=True)}
-    totals = [_total(mine, seen[0] if place else None, study.cases, seed) for place, mine in enumerate(seen)]
+    totals = [_total(mine, seen[0] if place else None, study) for place, mine in enumerate(seen)]
     return Behaviors(found, dict(zip(subjects, totals, strict=True)))
 
 
-def _total(seen: Sequence[Seen], first: Sequence[Seen] | None, cases: Sequence[Case], seed: int) -> Total:
+def _total(seen: Sequence[Seen], first: Sequence[Seen] | None, study: Study) -> Total:
     """All shifted inputs of one network together, beside those of the first one."""
-    start = min(1, len(cases) - 1)
+    cases, start = study.cases, min(1, len(study.cases) - 1)
     ours, known = seen[start:], None if first is None else first[start:]
-    inputs = Inputs(origins((case.origin, one.samples) for case, one in zip(cases[start:], ours, strict=True)), seed)
+    inputs = Inputs(
+        origins((case.origin, one.samples) for case, one in zip(cases[start:], ours, strict=True)), study.seed
+    )
     differs, figure, floats = (joined(ours, name) for name in ("differs", "ours", "floats"))
     before, other = (None if known is None else joined(known, name) for name in ("differs", "ours"))
     return Total(

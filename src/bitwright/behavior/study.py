@@ -121,6 +121,7 @@ class Study:
     Attributes:
         cases: the data as they are, then each shift, then other data.
         task: what the outputs mean.
+        seed: of whatever is drawn at random.
 
     Raises:
         InvalidInput: settings that cannot be used.
@@ -154,7 +155,7 @@ class Study:
                 f"tolerance is for tasks that decide nothing; leave it out for the task '{self.task.name}'"
             )
         self.cases = list(cases_of(data, shifts, sorted(set(severities)), others or {}, seed))
-        self._caught, self._tolerance, self._runtime, self._seed = caught, tolerance, runtime, seed
+        self._caught, self._tolerance, self._runtime, self.seed = caught, tolerance, runtime, seed
 
     def watch(self, subjects: Sequence[Subject], progress: Progress | None = None) -> list[list[Seen]]:
         """For each subject what was seen in each case; shifted inputs, and a float network they share, are made once.
@@ -193,8 +194,8 @@ class Study:
     def found(self, subject: Subject, seen: Sequence[Seen]) -> Behavior:
         """What was seen of a subject, in figures."""
         policy, _, ran = self._ready(subject)
-        rows = [row(one, case, self._seed, policy, subject.table) for one, case in zip(seen, self.cases, strict=True)]
-        judged, rule, notes = indicators(seen, self.cases, self.task, self._caught, self._seed)
+        rows = [row(one, case, self.seed, policy, subject.table) for one, case in zip(seen, self.cases, strict=True)]
+        judged, rule, notes = indicators(seen, self.cases, self.task, self._caught, self.seed)
         return Behavior(
             policy.name,
             ran,

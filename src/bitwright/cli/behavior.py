@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,15 +12,16 @@ from bitwright.cli.options import BASICS, CALIBRATION, takes_job
 from bitwright.cli.targets import Beside, Files, Policies, Recipes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console, RenderableType
 
     from bitwright.behavior import Subject
+    from bitwright.behavior.study import Study
     from bitwright.cli.job import Job
     from bitwright.cli.targets import Target
     from bitwright.report.panels_behavior import BehaviorPanel
-    from bitwright.values.behavior import Behavior, Behaviors
+    from bitwright.values.behavior import Behavior, Behaviors, Retraining
 
 Shifts = Annotated[
     str,
@@ -52,6 +54,16 @@ Guarded = Annotated[
 Predict = Annotated[
     bool, typer.Option("--predict", help="Beside what is measured, the disagreements that Margin-FIT predicts.")
 ]
+Retrain = Annotated[
+    int | None,
+    typer.Option(
+        "--retrain",
+        metavar="EPOCHS",
+        min=1,
+        help="Train the network with the disagreements on one half of the inputs, and see what becomes of them and of "
+        "those on the other half.",
+    ),
+]
 Words = Annotated[
     Path | None,
     typer.Option(
@@ -75,6 +87,7 @@ def behavior(
     tolerance: Tolerance = None,
     predict: Predict = False,
     write_guard: Guarded = False,
+    retrain: Retrain = None,
     words: Words = None,
     list_them: ListThem = False,
 ) -> None:
@@ -85,7 +98,8 @@ def behavior(
     other is; they are counted here. Indicators such as the margin are judged by how well they tell disagreements from
     the quantized network's output, and the best of them gives a threshold: inputs beyond it go to the float network.
     Several policies, recipes, files and models are compared on the same inputs. Writes behavior.html, with pictures,
-    and behavior.json to the output folder. A study that was stopped goes on where it was.
+    and behavior.json to the output folder, and with --retrain the trained network's retrained.json. A study that was
+    stopped goes on where it was.
 
     \b
     Examples:
@@ -93,11 +107,13 @@ def behavior(
       bitwright behavior --job bitwright.toml --recipe out/recipe.json --shifts fog,jpeg --severities 1,2,3,4,5
       bitwright behavior --job bitwright.toml --file out/model.onnx --also mnist-c:~/mnist_c --write-guard
       bitwright behavior --job bitwright.toml --policy W4A4 --recipe out/recipe.json --beside mixup=mynet:with_mixup
+      bitwright behavior --job bitwright.toml --recipe out/recipe.json --retrain 3
     """
     from rich.console import Console
 
-    from bitwright.behavior import SHIFTS, add_guard, behaviors
-    from bitwright.behavior import behavior as study
+    from bitwright.behavior import SHIFTS, add_guard
+    from bitwright.behavior.side_by_side import side_by_side
+    from bitwright.behavior.study import Study
     from bitwright.cli.load import work
     from bitwright.cli.run import title
     from bitwright.cli.targets import targets
@@ -120,6 +136,10 @@ def behavior(
         raise InvalidInput(f"--severities must be some of 1,2,3,4,5, got '{severities}'")
     if write_guard and (not file or len(file) > 1 or policy or recipe or beside):
         raise InvalidInput("--write-guard writes into one exported file; name it with --file, and nothing beside it")
+    if retrain and (file or beside or len([*(policy or ()), *(recipe or ())]) > 1):
+        raise InvalidInput(
+            "--retrain trains one policy or recipe; name no other --policy or --recipe, no --file and no --beside"
+        )
     vocabulary = None if words is None else _lines(words)
     others, marks = _others(also or [], job)
     with work(job) as (session, store):
@@ -127,37 +147,29 @@ def behavior(
         first = next(iter(chosen.values()))
         batches, seed = Checked(session.batches("evaluation"), graph=first.session.graph), session.settings.seed
         subjects = {name: _subject(one, job, marks, predict, tolerance) for name, one in chosen.items()}
-        options: dict[str, Any] = {
-            "severities": [int(part) for part in degrees],
-            "others": others,
-            "task": session.task,
-            "caught": catch,
-            "tolerance": tolerance,
-            "runtime": job.runtime,
-            "seed": seed,
-        }
+        study = Study(
+            first.session.graph,
+            batches,
+            named,
+            [int(part) for part in degrees],
+            others,
+            session.task,
+            catch,
+            tolerance,
+            job.runtime,
+            seed,
+        )
 
         def shown(one: Behavior) -> tuple[str, ...]:
             from bitwright.behavior.pictures import pictures
 
             return pictures(one.examples, batches, others, seed, vocabulary)
 
-        found: Behavior | None = None
         with session.steps.step("shifts") as tell:
-            if len(subjects) > 1:
-                several = behaviors(subjects, batches, named, progress=tell, **options)
-            else:
-                (one,) = subjects.values()
-                found = study(
-                    one.graph,
-                    one.target,
-                    batches,
-                    named,
-                    table=one.table,
-                    remember=one.remember,
-                    progress=tell,
-                    **options,
-                )
+            several = side_by_side(study, subjects, tell)
+        found = next(iter(several.studies.values())) if len(subjects) == 1 else None
+        if retrain and found is not None:
+            found = replace(found, retraining=_retrained(first, study, job, marks, retrain, tolerance))
         console = Console(highlight=False)
         if found is None:
             pages = {name: shown(one) for name, one in several.studies.items()}
@@ -174,6 +186,9 @@ def behavior(
             raise InvalidInput("there is no guard to write: " + " ".join(found.notes))
         add_guard(file[0], found.guard, job.runtime)
         print(f"{file[0]}: holds the guard now; bw.Guarded('{file[0]}', float_model) uses it")
+    if retrain:
+        made = job.output / files.RETRAINED
+        print(f"{made}: the trained network; apply it: bitwright export --recipe {made} ...")
     print(f"\n{job.output / files.BEHAVIOR_PAGE}: with pictures; {job.output / files.BEHAVIOR}: every figure as data")
 
 
@@ -205,6 +220,27 @@ def _subject(target: Target, job: Job, marks: Mapping[str, str], predict: bool, 
     return Subject(session.graph, target.target, table, remember)
 
 
+def _retrained(
+    target: Target, study: Study, job: Job, marks: Mapping[str, str], epochs: int, tolerance: float | None
+) -> Retraining:
+    """Train a target with its disagreements, see what became of them, and write the recipe."""
+    from bitwright.behavior.retraining import Mixed, disagreed, retraining
+    from bitwright.flow.training import train_policy
+    from bitwright.store import folder as files
+    from bitwright.values.recipe import Recipe
+
+    session = target.session
+    (before,) = study.watch([_subject(target, job, marks, False, tolerance)])
+    added = disagreed(study, before)
+    begin = session.recipe if session is not session.plain else Recipe(target.policy, job.ranges)
+    trained = train_policy(session.plain, begin, job.output / files.CHECKPOINT, added, epochs=epochs)
+    after = replace(target, session=session.plain.under(trained.recipe))
+    with session.steps.step("shifts again") as tell:
+        (seen,) = study.watch([_subject(after, job, marks, False, tolerance)], tell)
+    trained.recipe.save(job.output / files.RETRAINED)
+    return retraining(study, before, seen, Mixed(session.batches("training"), added), epochs)
+
+
 def _lines(file: Path) -> list[str]:
     """The words of a file, one a line."""
     from bitwright.errors import InvalidInput
@@ -217,11 +253,13 @@ def _lines(file: Path) -> list[str]:
 
 def _tell(console: Console, found: Behavior) -> None:
     """One network: its shifts, indicators and guard."""
-    from bitwright.report.panels_behavior import behavior_panel
+    from bitwright.report.panels_behavior import behavior_panel, turned_headings
 
     panel = behavior_panel(found)
     for table in tables(panel, f"{found.policy_name} in {found.runtime} beside float"):
         console.print(table)
+    if found.retraining is not None:
+        console.print(turned_table(panel, turned_headings(found)))
     for line in (*panel.sentences, *panel.notes):
         print(line)
 
@@ -290,3 +328,18 @@ def tables(panel: BehaviorPanel, title: str) -> list[RenderableType]:
     for each in panel.judged:
         judged.add_row(*(cell.replace("%", "") for cell in each))
     return [*shown, judged]
+
+
+def turned_table(panel: BehaviorPanel, headings: Sequence[str]) -> RenderableType:
+    """What became of disagreements in a training."""
+    from bitwright.report.terminal import plain_table
+
+    table = plain_table(
+        "Retraining with disagreements", f"Shift by shift, and {headings[-1].partition(',')[0]}: on the page."
+    )
+    table.add_column(headings[0], overflow="fold", min_width=14)
+    for heading in headings[1:-1]:
+        table.add_column(heading, justify="right")
+    for row in panel.turned:
+        table.add_row(*row[:-1])
+    return table

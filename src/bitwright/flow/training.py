@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bitwright.behavior.retraining import Mixed
+from bitwright.data.dataset import digest
+from bitwright.graph.batches import Batch
 from bitwright.repair import functions_of
 from bitwright.session import Session
 from bitwright.train import STRATEGIES, Trained, qat
@@ -43,7 +47,9 @@ class Training(Value, kind="trained policy"):
         return {**found, f"{name}, trained": self.after}
 
 
-def train_policy(session: Session, begin: Recipe, checkpoint: Path | None = None, **settings: Any) -> Training:
+def train_policy(
+    session: Session, begin: Recipe, checkpoint: Path | None = None, added: Sequence[Batch] = (), **settings: Any
+) -> Training:
     """Train the network under a recipe's policy, and measure what that brings.
 
     It trains on all calibration data but the samples that are held out; these choose the epoch that is taken.
@@ -52,18 +58,21 @@ def train_policy(session: Session, begin: Recipe, checkpoint: Path | None = None
         session: the plain one.
         begin: the policy, with the repairs to start from.
         checkpoint: a file for the state after each epoch.
+        added: further batches to train on, such as those that two networks disagree on.
         settings: of :func:`bitwright.train.qat`: epochs, learning_rate, labels, augment, strategy, ...
     """
     first = session.under(begin)
     plain_options = {key: value for key, value in settings.items() if isinstance(value, (int, float, str))}
-    action = Action("training", {**plain_options, "seed": session.settings.seed})
+    more = {"added": digest(*(value for inputs, _ in added for value in inputs))} if added else {}
+    action = Action("training", {**plain_options, **more, "seed": session.settings.seed})
+    training = session.batches("training")
 
     def compute() -> dict[str, Any]:
         graph = first.graph.copy()
         with session.steps.step("train") as tell:
             course = qat(
                 graph,
-                session.batches("training"),
+                Mixed(training, added) if added else training,
                 begin.policy,
                 task=session.task,
                 shuffle=True,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitwright.report import format as text
-from bitwright.values.behavior import Behavior, Example, Guard, Shifted
+from bitwright.values.behavior import Behavior, Example, Guard, Retraining, Shifted, Turned
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class BehaviorPanel:
         rows: every case with its figures.
         judged: indicator, AUROC, AUPR with that of a guess, TNR.
         flips: the most frequent changes of classes over all cases: (from, to, how often).
+        turned: what became of disagreements in a training: whose, then counts, shares and changes.
+        turned_shifts: likewise shift by shift, of the inputs that were not trained on.
         examples: where, what was decided, and the address of a picture, a text or "".
     """
 
@@ -48,6 +50,8 @@ class BehaviorPanel:
     rows: tuple[tuple[str, ...], ...]
     judged: tuple[tuple[str, str, str, str], ...]
     flips: tuple[tuple[int, int, int], ...]
+    turned: tuple[tuple[str, ...], ...]
+    turned_shifts: tuple[tuple[str, ...], ...]
     examples: tuple[tuple[str, str, str], ...]
 
 
@@ -77,8 +81,13 @@ def behavior_panel(found: Behavior, pictures: Sequence[str] = ()) -> BehaviorPan
             changes[flip.before, flip.after] = changes.get((flip.before, flip.after), 0) + flip.count
     most = sorted(changes.items(), key=lambda item: -item[1])[:10]
     shown = list(pictures) or [""] * len(found.examples)
+    again = found.retraining
     return BehaviorPanel(
-        (*_sentences(found), *([guard_sentence(found, found.guard)] if found.guard else [])),
+        (
+            *_sentences(found),
+            *([guard_sentence(found, found.guard)] if found.guard else []),
+            *([retraining_sentence(again)] if again else []),
+        ),
         found.notes,
         "Inputs on which the two decide differently" if counted else text.heading(found.distance),
         tuple(str(severity) for severity in severities) or ("",),
@@ -95,6 +104,8 @@ def behavior_panel(found: Behavior, pictures: Sequence[str] = ()) -> BehaviorPan
             for each in found.indicators
         ),
         tuple((before, after, count) for (before, after), count in most),
+        tuple(_turned(found, one) for one in (again.same, again.other)) if again else (),
+        tuple(_turned(found, one) for one in again.shifts) if again else (),
         tuple((case_name(one), decided(one), picture) for one, picture in zip(found.examples, shown, strict=True)),
     )
 
@@ -122,6 +133,32 @@ def _figures(found: Behavior, one: Shifted, counted: bool, predicted: bool) -> l
     guess = ["–" if one.predicted is None else text.percent(one.predicted)] if predicted else []
     harm = ["–" if v is None else f"{v:,}" for v in (one.lost, one.gained)]
     return [rate, *guess, *shown, *harm, distance]
+
+
+def turned_headings(found: Behavior) -> tuple[str, ...]:
+    """Of what became of disagreements in a training."""
+    unit = ", points" if found.primary.unit == "share" else ""
+    counts = ("Before", "After", "Removed", "Kept", "New")
+    return ("Inputs", *counts, "Change, points", f"{found.primary.label}{unit}")
+
+
+def _turned(found: Behavior, one: Turned) -> tuple[str, ...]:
+    counts = (f"{count:,}" for count in (one.before, one.after, one.removed, one.kept, one.new))
+    change, shares = one.figure_change, found.primary.unit == "share"
+    figure = "–" if change is None else text.points_interval(change, False) if shares else text.number_interval(change)
+    return (one.name or "as they are", *counts, text.points_interval(one.change, unit=False), figure)
+
+
+def retraining_sentence(again: Retraining) -> str:
+    """What the training did to disagreements on inputs that it had not seen."""
+    one = again.other
+    gone = f", of which {text.percent_interval(one.removed_share)} are gone" if one.removed_share else ""
+    new = f"; {text.percent_interval(one.new_share)} of these are new" if one.new_share else ""
+    return (
+        f"Retraining: {again.epochs} epochs on {again.trained_on:,} samples and {again.added:,} disagreements. On "
+        f"inputs that were not trained on, there were {one.before:,} disagreements{gone}, and there are {one.after:,} "
+        f"now{new}. Their share changes by {text.points_interval(one.change)}."
+    )
 
 
 def _sentences(found: Behavior) -> list[str]:

@@ -14,7 +14,7 @@ from bitwright.errors import MissingExtra
 from bitwright.report import format as text
 from bitwright.report.compare import compare_panel
 from bitwright.report.panels import figures_panel, headline, sensitivity_panel, sites_panel, target_line
-from bitwright.report.panels_behavior import behavior_panel
+from bitwright.report.panels_behavior import behavior_panel, turned_headings
 from bitwright.report.panels_behaviors import behaviors_panel
 from bitwright.report.panels_debug import debug_panel
 from bitwright.report.panels_front import front_panel, point_figures
@@ -113,7 +113,8 @@ def render_behavior(found: Behavior, title: str = "model", pictures: Sequence[st
         pictures: addresses of images, or texts, one for each example, or none at all.
     """
     panel = behavior_panel(found, pictures)
-    return _page("behavior.html", _NO_PLOTS, plots=False, title=title, panel=panel)
+    headings = turned_headings(found)
+    return _page("behavior.html", _NO_PLOTS, plots=False, title=title, panel=panel, turned_headings=headings)
 
 
 def render_behaviors(found: Behaviors, title: str = "model", shown: Mapping[str, Sequence[str]] | None = None) -> str:

@@ -142,6 +142,69 @@ class Guard(Value, kind="guard"):
 
 
 @dataclass(frozen=True)
+class Turned(Value):
+    """Disagreements before and after a training, of the same inputs in the same cases.
+
+    Attributes:
+        name: whose inputs, or under which shift.
+        samples: inputs, each counted in every case.
+        before: disagreements before the training.
+        after: disagreements after it.
+        removed: those before that are none after.
+        new: those after that were none before; all others are kept.
+        rate_before: their share of the samples. All intervals come from drawing inputs anew, with all their shifts.
+        rate_after: likewise.
+        change: the share after minus that before.
+        removed_share: of those before; None where there were none.
+        new_share: of those after; None where there are none.
+        figure_before: the quantized network's primary figure, where it is a mean over samples.
+        figure_after: likewise.
+        figure_change: the one after minus the one before.
+    """
+
+    name: str
+    samples: int
+    before: int
+    after: int
+    removed: int
+    new: int
+    rate_before: Interval
+    rate_after: Interval
+    change: Interval
+    removed_share: Interval | None = None
+    new_share: Interval | None = None
+    figure_before: float | None = None
+    figure_after: float | None = None
+    figure_change: Interval | None = None
+
+    @property
+    def kept(self) -> int:
+        """Disagreements before and after."""
+        return self.before - self.removed
+
+
+@dataclass(frozen=True)
+class Retraining(Value, kind="retraining"):
+    """What training with disagreements did to them.
+
+    Attributes:
+        added: disagreements that were added to the training data, in number of inputs, counted in every case.
+        trained_on: the other samples.
+        epochs: passes over both.
+        same: the inputs of which they were taken.
+        other: the other half of the inputs, under the same shifts.
+        shifts: the other half, shift by shift; "" for the data as they are.
+    """
+
+    added: int
+    trained_on: int
+    epochs: int
+    same: Turned
+    other: Turned
+    shifts: tuple[Turned, ...] = ()
+
+
+@dataclass(frozen=True)
 class Behavior(Value, kind="behavior"):
     """A policy under shifts.
 
@@ -159,6 +222,7 @@ class Behavior(Value, kind="behavior"):
         tolerance: the distance from which on outputs disagree, for tasks that decide nothing; None where it was not
             given, or is not needed.
         notes: what was left out, and why.
+        retraining: what training with the disagreements did to them, where it was asked for.
     """
 
     policy_name: str
@@ -173,6 +237,7 @@ class Behavior(Value, kind="behavior"):
     examples: tuple[Example, ...] = ()
     tolerance: float | None = None
     notes: tuple[str, ...] = ()
+    retraining: Retraining | None = None
 
 
 @dataclass(frozen=True)
