@@ -67,7 +67,10 @@ def test_compare_shows_the_difference_and_the_sites(
     assert "accuracy +5.0 points [" in out
     assert "1 sites with other bits" in " ".join(out.split())
     assert [line.split() for line in out.splitlines() if "fc.weight" in line] == [["fc.weight", "4", "8"]]
-    assert (tmp_path / "c.html").is_file()
+    assert "Inputs were not compared: 'a' has no bitwright.toml" in out
+    assert "Inputs were not compared" in (tmp_path / "c.html").read_text()
+    assert run("compare", "a", "b", "--no-inputs") == 0
+    assert "Inputs were" not in capsys.readouterr().out
 
 
 def test_compare_needs_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def _flips(one: Seen) -> tuple[Flip, ...]:
     return tuple(Flip(a, b, count) for (a, b), count in found.most_common(FLIPS))
 
 
-def examples(seen: Sequence[Seen], cases: Sequence[Case]) -> tuple[Example, ...]:
+def examples(seen: Sequence[Seen], cases: Sequence[Case], each: int = OF_EACH) -> tuple[Example, ...]:
     """Of each case the disagreements with the largest distance: of the data as they are, then where there are most."""
     counts = [0.0 if one.differs is None else float(one.differs.mean()) for one in seen]
     order = [0, *sorted(range(1, len(seen)), key=lambda i: -counts[i])]
@@ -70,7 +70,7 @@ def examples(seen: Sequence[Seen], cases: Sequence[Case]) -> tuple[Example, ...]
         if differs is None:
             continue
         places = np.flatnonzero(differs > 0)
-        for place in places[np.argsort(-one.distances[places], kind="stable")][:OF_EACH].tolist():
+        for place in places[np.argsort(-one.distances[places], kind="stable")][:each].tolist():
             before, after = (None if v is None else int(v[place]) for v in (one.before, one.after))
             found.append(Example(cases[i].name, cases[i].severity, place, before, after, float(one.distances[place])))
     return tuple(found[:EXAMPLES])

@@ -115,6 +115,7 @@ def behavior(
     from bitwright.behavior.side_by_side import side_by_side
     from bitwright.behavior.study import Study
     from bitwright.cli.load import work
+    from bitwright.cli.reports import read_lines
     from bitwright.cli.run import title
     from bitwright.cli.targets import targets
     from bitwright.errors import InvalidInput
@@ -140,7 +141,7 @@ def behavior(
         raise InvalidInput(
             "--retrain trains one policy or recipe; name no other --policy or --recipe, no --file and no --beside"
         )
-    vocabulary = None if words is None else _lines(words)
+    vocabulary = None if words is None else read_lines(words, "--words")
     others, marks = _others(also or [], job)
     with work(job) as (session, store):
         chosen = targets(job, session, policy, recipe, file, beside)
@@ -239,16 +240,6 @@ def _retrained(
         (seen,) = study.watch([_subject(after, job, marks, False, tolerance)], tell)
     trained.recipe.save(job.output / files.RETRAINED)
     return retraining(study, before, seen, Mixed(session.batches("training"), added), epochs)
-
-
-def _lines(file: Path) -> list[str]:
-    """The words of a file, one a line."""
-    from bitwright.errors import InvalidInput
-
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"--words must be a readable text file, got '{file}': {error}") from None
 
 
 def _tell(console: Console, found: Behavior) -> None:

@@ -33,3 +33,13 @@ def read_report(folder: Path) -> RunReport:
 
     text = files.read_output(folder, files.REPORT_DATA, "bitwright run")
     return RunReport.from_json(text, f"'{folder / files.REPORT_DATA}'")
+
+
+def read_lines(file: Path, flag: str) -> list[str]:
+    """The lines of a text file that a flag names."""
+    from bitwright.errors import InvalidInput
+
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{flag} must be a readable text file, got '{file}': {error}") from None

@@ -11,6 +11,7 @@ from bitwright.report import format as text
 from bitwright.report.panels import others
 from bitwright.report.run_report import RunReport
 from bitwright.values import Interval, Measure, Verdict
+from bitwright.values.behavior import Apart
 from bitwright.values.verdict import within
 
 MISSING = "not in this graph"
@@ -146,6 +147,26 @@ def labels(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> 
     return tuple(f"{label} ({i})" if given.count(label) > 1 else label for i, label in enumerate(given, start=1))
 
 
+def apart_sentence(found: Apart, first: str, later: str) -> str:
+    """How two runs differ on the same inputs, in words."""
+    one = found.case
+    if one.rate is None:
+        distance = text.interval(found.distance, one.distance)
+        said = f"{later} against {first}, on the same {one.samples:,} inputs: {found.distance.label} {distance}"
+    else:
+        said = (
+            f"{later} against {first}, on the same {one.samples:,} inputs: other decisions on "
+            f"{text.percent_interval(one.rate)}"
+        )
+    if one.change is not None:
+        shares = found.primary.unit == "share"
+        change = text.points_interval(one.change) if shares else text.number_interval(one.change)
+        said += f"; {found.primary.words} {change}, paired"
+    if one.lost is not None and one.gained is not None:
+        said += f"; {one.lost:,} right in {first} alone, {one.gained:,} in {later} alone"
+    return f"{said}."
+
+
 def _headings(measures: Mapping[str, Measure]) -> tuple[str, ...]:
     labels = [f"{m.label} ({m.unit})" if m.unit not in ("", "share") else m.label for m in measures.values()]
     return (labels[0], "Change against float", *labels[1:]) if labels else ()
@@ -182,7 +203,7 @@ def compare_panel(reports: Sequence[RunReport], names: Sequence[str] | None = No
     changed = tuple(row for row in rows if len(set(row.bits)) > 1)
     note = (
         "Differences between runs carry 95% Newcombe intervals for independent inputs; "
-        "where the runs share their inputs, a paired interval would be narrower."
+        "where the networks can be run on the same inputs, the paired interval that is told with them is narrower."
     )
     return ComparePanel(
         tuple(_column(report, title, list(names_of), metrics) for report, title in zip(reports, titles, strict=True)),

@@ -117,11 +117,11 @@ def case_name(one: Shifted | Example) -> str:
     return f"{one.shift} {one.severity}" if one.severity else one.shift
 
 
-def decided(one: Example) -> str:
+def decided(one: Example, before: str = "float", after: str = "quantized") -> str:
     """``"float 3, quantized 8"``."""
     if one.before is None:
         return f"distance {text.significant(one.distance)}"
-    return f"float {one.before}, quantized {one.after}"
+    return f"{before} {one.before}, {after} {one.after}"
 
 
 def _figures(found: Behavior, one: Shifted, counted: bool, predicted: bool) -> list[str]:

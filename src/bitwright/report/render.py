@@ -78,8 +78,19 @@ def render(report: RunReport) -> str:
     )
 
 
-def render_compare(reports: Sequence[RunReport], names: Sequence[str] | None = None) -> str:
-    """Two or more runs side by side as one HTML page that works offline."""
+def render_compare(
+    reports: Sequence[RunReport],
+    names: Sequence[str] | None = None,
+    differing: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (),
+) -> str:
+    """Two or more runs side by side as one HTML page that works offline.
+
+    Args:
+        reports: of the runs.
+        names: of the runs.
+        differing: for each later run, how it differs from the first on the same inputs, in words, and inputs on which
+            it does: (their number, what was decided, the address of a picture, a text or "").
+    """
     panel = compare_panel(reports, names)
     fronts: list[Front] = [r.front for r in reports if r.front is not None and len(r.front)]
     overlay = []
@@ -90,7 +101,9 @@ def render_compare(reports: Sequence[RunReport], names: Sequence[str] | None = N
                 overlay.append({"label": column.label, "front": points})
     data = {**_NO_PLOTS, "overlay": overlay, "labels": [column.label for column in panel.columns]}
     title = "Comparison: " + ", ".join(column.label for column in panel.columns)
-    return _page("compare.html", data, plots=bool(overlay), title=title, panel=panel, overlay=bool(overlay))
+    return _page(
+        "compare.html", data, plots=bool(overlay), title=title, panel=panel, overlay=bool(overlay), differing=differing
+    )
 
 
 def render_debug(findings: Findings, title: str = "model", command: str = "") -> str:

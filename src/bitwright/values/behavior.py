@@ -277,6 +277,24 @@ class Behaviors(Value, kind="behaviors"):
 
 
 @dataclass(frozen=True)
+class Apart(Value, kind="apart"):
+    """Two quantized networks on the same inputs.
+
+    Attributes:
+        primary: the figure that decides.
+        distance: how the outputs of the two are compared.
+        case: what was found; ``float_figure`` is that of the first network here, ``figure`` that of the second,
+            ``lost`` are decisions that only the first has right, ``gained`` those that only the second has.
+        examples: inputs on which the two differ most; ``before`` is what the first decides.
+    """
+
+    primary: Measure
+    distance: Measure
+    case: Shifted
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
 class Seen(Value):
     """The two networks on the inputs of one case, sample by sample; arrays are (N,).
 
