@@ -79,9 +79,9 @@ def searched(graph: bw.Graph, data: list[Any], budget: str, method: str, options
     return found.policy, {"seconds": found.seconds, "decided": float(np.mean(shares)), "cost": found.rounds[-1].cost}
 
 
-def scored(graph: bw.Graph, data: list[Any], budget: str, method: str) -> Any:
+def scored(graph: bw.Graph, data: list[Any], budget: str, method: str, task: Any = None) -> Any:
     start = time.perf_counter()
-    table = bw.sensitivity(graph, data[:8], method=method, bits=WIDTHS)
+    table = bw.sensitivity(graph, data[:8], method=method, bits=WIDTHS, task=task)
     policy = bw.search(graph, table, budgets=[f"bops={budget}"])[0].policy
     return policy, {"seconds": time.perf_counter() - start}
 
@@ -150,7 +150,7 @@ def detect(options: Any) -> dict[str, Any]:
     for budget in options.budgets:
         graph = bw.calibrate(bw.capture(built.model, training[0][0][:2]), training[:8])
         policies = {"uniform": bw.Policy.uniform(graph.sites, int(budget[1]), int(budget[3]))}
-        policies["fit"] = scored(graph, training, budget, "fit")[0]
+        policies["distance"] = scored(graph, training, budget, "one-site-distance", task)[0]
         for method in ("gmpq", "r-gmpq"):
             given = task.with_data(batches(proxy, torch.full((len(proxy), 1, 5), -1.0)), ())
             settings = {"epochs": options.epochs, "share_rate": options.share_rate, "seed": options.seed}

@@ -101,6 +101,22 @@ def test_a_recipe_keeps_it_and_the_file_computes_it(digits_graph, digits_model, 
     assert (parity.exact_agreement, parity.exact_difference) == (1.0, 0.0)
 
 
+@pytest.mark.parametrize("norms", [False, True])
+def test_ranges_can_stay_as_they_were_calibrated(digits_graph, batches, norms):
+    policy = bw.Policy.uniform(digits_graph.sites, 3, 4)
+    digits_graph.apply(policy)
+    before = {name: digits_graph.quantizers[name].own_grid(bits) for name, bits in policy.bits.items()}
+    learned = qat(digits_graph.copy(), batches, policy, epochs=3, norms=norms)
+    course = qat(digits_graph, batches, policy, epochs=3, learn_steps=False, norms=norms)
+    assert any(site.step != 1 for site in learned.sites if site.oscillating is None)
+    for site in course.sites:
+        if site.oscillating is None or not norms:  # norms are folded into the steps of weights
+            after = digits_graph.quantizers[site.name].own_grid(site.bits)
+            assert torch.equal(after.scale, before[site.name].scale), site
+    assert any(site.changed for site in course.sites)
+    assert course.epochs[-1].loss < course.epochs[0].loss
+
+
 class Stop(BaseException):
     """Stands for a process that ends."""
 

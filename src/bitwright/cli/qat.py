@@ -25,6 +25,9 @@ Rate = Annotated[
 Labels = Annotated[
     float, typer.Option("--labels", metavar="WEIGHT", help="Weight of the task's own loss beside the imitation.")
 ]
+Steps = Annotated[
+    bool, typer.Option("--learn-steps/--fixed-steps", help="Learn the steps of the grids, or keep calibrated ranges.")
+]
 Strategy = Annotated[
     str, typer.Option("--strategy", metavar="NAME", help="What a step does with a batch, e.g. mixup?alpha=0.4.")
 ]
@@ -49,6 +52,7 @@ def qat(
     epochs: Epochs = 10,
     learning_rate: Rate = 0.005,
     labels: Labels = 0.0,
+    learn_steps: Steps = True,
     augment: Augment = "",
     strategy: Strategy = "standard",
     patience: Patience = None,
@@ -101,6 +105,7 @@ def qat(
             epochs=epochs,
             learning_rate=learning_rate,
             labels=labels,
+            learn_steps=learn_steps,
             augment=changes,
             strategy=strategy,
             patience=patience,

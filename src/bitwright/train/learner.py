@@ -131,17 +131,19 @@ class Learner:
         for name, quantizer in quantizers.items():
             self.graph.put(name, quantizer)
 
-    def groups(self, rate: float) -> list[dict[str, Any]]:
+    def groups(self, rate: float, steps: bool = True) -> list[dict[str, Any]]:
         """Parameters for an optimizer whose steps do not depend on the scale of gradients, such as Adam.
 
         Args:
             rate: of weights, in steps of their grids; activations' steps, norms and biases follow from it.
+            steps: whether steps are learned.
         """
         moves = [each.moves for each in self.learned.values() if each.moves is not None]
         others = [bias.move for bias in self.biases]
         others += [each for norm in self.norms for each in norm.learned]
-        steps = [each.log_step for each in self.learned.values()]
-        groups = [{"params": moves, "lr": rate}, {"params": others, "lr": rate}, {"params": steps, "lr": rate / 4}]
+        ranges = [each.log_step.requires_grad_(steps) for each in self.learned.values()]
+        groups = [{"params": moves, "lr": rate}, {"params": others, "lr": rate}]
+        groups += [{"params": ranges, "lr": rate / 4}] if steps else []
         return [group for group in groups if group["params"]]
 
     def _refresh(self) -> None:

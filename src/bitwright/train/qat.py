@@ -45,6 +45,7 @@ def qat(
     strategy: str = "standard",
     learning_rate: float = 0.005,
     labels: float = 0.0,
+    learn_steps: bool = True,
     augment: Augment | None = None,
     shuffle: bool | None = None,
     norms: bool | None = None,
@@ -80,6 +81,7 @@ def qat(
         strategy: what a step does with a batch, by name, e.g. ``"mixup?alpha=0.4"``.
         learning_rate: the largest one, in grid steps for each step of the optimizer.
         labels: weight of the task's own loss against the targets; 0: none.
+        learn_steps: whether the steps of the grids are learned, too; otherwise ranges stay as they were calibrated.
         augment: changes the inputs of a batch at random, e.g. :func:`~bitwright.train.feed.mirrored_and_shifted`.
         shuffle: mix the samples; None: a list, yes, a loader, no.
         holdout: batches that are not trained on; the epoch with the least distance to float on them is taken, or the
@@ -122,13 +124,13 @@ def qat(
             f"labels={labels:g} needs a loss, and the task '{meant.name}' has none; pass a task with loss="
         )
     live = bool(graph.module.meta.get(BATCH_NORMS)) if norms is None else norms
-    student = Student(graph, meant, epochs, learning_rate, labels, live, holdout, helpers)
+    student = Student(graph, meant, epochs, learning_rate, labels, live, holdout, helpers, learn_steps)
     loop = Loop(student, feed, steps, epochs, helpers, patience)
     key = content_key(
         graph=graph.graph_hash,
         policy=graph.policy,
         repairs=graph.repairs,
-        settings=[epochs, learning_rate, labels, seed, live, patience, precision, strategy],
+        settings=[epochs, learning_rate, labels, learn_steps, seed, live, patience, precision, strategy],
         samples=[feed.samples, feed.batches],
         augment=augment,
         task=meant.name,
@@ -167,6 +169,7 @@ class Student(Pupil):
         live: bool,
         holdout: Any,
         workers: Workers,
+        learn_steps: bool = True,
     ) -> None:
         self.graph, self.task, self._labels, self._workers = graph, task, labels, workers
         self._settled_at = min(max(round(epochs * SETTLED_AFTER), 1), epochs - 1)
@@ -174,7 +177,7 @@ class Student(Pupil):
         self.first = {name: graph.quantizers[name].own_grid(bits).scale for name, bits in graph.policy.bits.items()}
         self._start = None if holdout is None else self._held()[0]
         self.learner = Learner(graph, live, workers)
-        self.optimizer = torch.optim.Adam(self.learner.groups(rate), fused=True)
+        self.optimizer = torch.optim.Adam(self.learner.groups(rate, learn_steps), fused=True)
         self._begun = self._last = self._before_last = self.learner.integers()
         self._back = {name: torch.zeros(()) for name in self._last}
 
