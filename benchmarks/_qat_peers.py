@@ -1,14 +1,13 @@
 """Other libraries' quantization-aware training, as their documentation has it, for the networks of `qat.py`.
 
 Each function returns a network that its library trains: ready for a training step in train mode, with its quantizers
-started on some images. torchao's takes the sites that Bitwright's placement "layers" has; Brevitas quantizes the
-weights and what each convolution and linear layer reads, which are the same tensors.
+started on some images. They quantize weights and what convolutions and linear layers read, as Bitwright's placement
+"layers" does.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,27 +16,43 @@ from torch import Tensor, nn
 
 
 def torchao(model: nn.Module, weights: int, activations: int, edges: int, images: list[Tensor]) -> nn.Module:
-    """PT2E: `prepare_qat_pt2e` with X86InductorQuantizer, whose ranges are moving averages of minima and maxima."""
-    from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
-    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
-        X86InductorQuantizer,
-        get_default_x86_inductor_quantization_config,
+    """PT2E: `prepare_qat_pt2e`; ranges are moving averages of minima and maxima, as in torchao's own quantizers."""
+    from torchao.quantization.pt2e import (
+        FusedMovingAvgObsFakeQuantize,
+        MovingAverageMinMaxObserver,
+        MovingAveragePerChannelMinMaxObserver,
     )
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
-    def config(weights: int, activations: int) -> Any:
-        made = get_default_x86_inductor_quantization_config(is_qat=True)
+    layers = {torch.ops.aten.conv2d.default, torch.ops.aten.linear.default}
 
-        activation = dataclasses.replace(made.input_activation, quant_max=2**activations - 1)
-        half = 2 ** (weights - 1)
-        weight = dataclasses.replace(made.weight, quant_min=-half, quant_max=half - 1)
-        return dataclasses.replace(made, input_activation=activation, output_activation=activation, weight=weight)
+    def specs(weights: int, activations: int) -> tuple[Any, Any]:
+        observed = FusedMovingAvgObsFakeQuantize.with_args(observer=MovingAverageMinMaxObserver)
+        channels = FusedMovingAvgObsFakeQuantize.with_args(observer=MovingAveragePerChannelMinMaxObserver)
+        half, most = 2 ** (weights - 1), 2**activations - 1
+        return (
+            QuantizationSpec(torch.uint8, observed, 0, most, torch.per_tensor_affine),
+            QuantizationSpec(torch.int8, channels, -half, half - 1, torch.per_channel_symmetric, 0),
+        )
 
-    quantizer = X86InductorQuantizer().set_global(config(weights, activations))
-    for name in ("conv1", "linear"):
-        quantizer.set_module_name_qconfig(name, config(edges, edges))
+    class Layers(Quantizer):  # type: ignore[misc]
+        """Weights, and what convolutions and linear layers read; the first and the last at the width of the edges."""
+
+        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            found = [node for node in model.graph.nodes if node.target in layers]
+            for node in found:
+                widths = (edges, edges) if node in (found[0], found[-1]) else (weights, activations)
+                read = dict(zip(node.args[:2], specs(*widths), strict=True))
+                node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=read, _annotated=True)
+            return model
+
+        def validate(self, model: torch.fx.GraphModule) -> None:
+            """Nothing to check."""
+
     batch = torch.export.Dim("batch", min=2)
     exported = torch.export.export(copy.deepcopy(model).train(), (images[0],), dynamic_shapes=({0: batch},)).module()
-    prepared = prepare_qat_pt2e(exported, quantizer)
+    prepared = prepare_qat_pt2e(exported, Layers())
     mode(prepared, False)
     with torch.no_grad():
         for one in images:

@@ -5,8 +5,9 @@
 
 The trained ResNet-20 (BITWRIGHT_WEIGHTS), trained on the lossless calibration images, mirrored and shifted, from where
 GPTQ on 512 of them leaves it; first and last layer at 8 bits. Measured on the evaluation images, which choose nothing:
-the last epoch counts. The placement "layers" quantizes weights and what convolutions and linear layers read, as papers
-on training do (torchao's X86InductorQuantizer); "edge", the default placement, quantizes outputs of blocks as well.
+the last epoch counts. The placement "layers" quantizes weights and what convolutions and linear layers read, for these
+alone, as papers on training do; torchao's "x86" the sums in between as well, and "edge", the default placement, also
+outputs of the network's last layers.
 
 With --peers, other libraries train from the same float weights, on the same batches, towards the same distance to the
 float network, with SGD, since their parameters are those of the network (see `_qat_peers.py`).
@@ -45,17 +46,6 @@ from bitwright.zoo import resnet20_cifar10  # noqa: E402
 EPOCHS = {"W4A4": 18, "W3A3": 18, "W2A4": 15, "W2A2": 30}
 BATCH, CALIBRATION, EDGES = 64, 512, 8
 ENDS = ("x", "conv1.weight", "pool", "linear.weight")
-
-
-def quantizer_of(placement: str) -> Any:
-    if placement == "edge":
-        return None
-    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
-        X86InductorQuantizer,
-        get_default_x86_inductor_quantization_config,
-    )
-
-    return X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config())
 
 
 def widths_of(setting: str) -> tuple[int, int]:
@@ -174,7 +164,7 @@ def main() -> None:
     parser.add_argument("--settings", default=",".join(EPOCHS))
     parser.add_argument("--epochs", type=int, help="of every setting; else " + str(EPOCHS))
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--placement", choices=("layers", "edge"), default="layers")
+    parser.add_argument("--placement", default="layers", help="e.g. edge, x86")
     parser.add_argument("--precision", choices=("no", "bf16"), default="no")
     parser.add_argument("--learning-rate", type=float, default=0.005)
     parser.add_argument("--peers", default="", help="of " + ", ".join(PEERS) + "; none as a default")
@@ -185,7 +175,7 @@ def main() -> None:
     images = 128 if arguments.cost else 4660
     batches = list(data.calibration.batches(128 if arguments.cost else BATCH, limit=images))
     calibration = batches[: CALIBRATION // BATCH]
-    graph = bw.calibrate(bw.capture(model, batches[0][0][:2], quantizer=quantizer_of(arguments.placement)), calibration)
+    graph = bw.calibrate(bw.capture(model, batches[0][0][:2], quantizer=arguments.placement), calibration)
     if arguments.cost:
         (inputs, targets) = batches[0]
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)

@@ -184,7 +184,8 @@ class Settings(BaseModel):
     ] = "auto"
     """Where tensors are quantized: auto as edge, or as linear where run finds that better; edge-tensor has one step for
     each weight, linear leaves everything between linear layers in float, dynamic too, with the range of each tensor;
-    weight-only leaves all activations in float. Options stand behind the name: weight-only?group_size=64."""
+    layers quantizes what convolutions and linear layers read, for these alone; weight-only leaves all activations in
+    float. Options stand behind the name: weight-only?group_size=64."""
     returns: Annotated[tuple[str, ...], BeforeValidator(listed), Flag("LIST", empty="all")] = ()
     """Outputs of the model to keep, by name or position, e.g. logits; the others are left out."""
     runtime: Annotated[str, one_of("runtime"), Flag("NAME")] = "onnxruntime"

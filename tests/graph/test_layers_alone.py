@@ -73,6 +73,43 @@ def test_groups_are_of_inputs(block, ids):
     assert sites["down.weight"].scales == 16 * 4
 
 
+class Residual(nn.Module):
+    """A convolution whose input is added to its output, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.head = nn.Linear(8, 4, bias=False)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        return self.head((x + self.conv(x)).mean((2, 3)))
+
+
+def test_what_a_convolution_reads_is_quantized_for_it_alone(tmp_path):
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    network, x = Residual().eval(), torch.randn(32, 3, 8, 8)
+    graph = calibrate(capture(network, x[:2], "layers"), [x])
+    assert [site.name for site in graph.sites.activations] == ["x", "relu", "mean"]
+    policy = Policy.uniform(graph.sites, 3, 3)
+    graph.apply(policy)
+
+    def put(name, tensor):
+        return graph.quantizers[name].quantize(tensor, 3)
+
+    weights = {name: put(f"{name}.weight", module.weight) for name, module in network.named_children()}
+    with torch.no_grad():
+        read = nn.functional.conv2d(put("x", x), weights["stem"]).relu()
+        summed = read + nn.functional.conv2d(put("relu", read), weights["conv"], padding=1)
+        expected = nn.functional.linear(put("mean", summed.mean((2, 3))), weights["head"])
+        assert not torch.equal(put("relu", read), read)
+        assert torch.allclose(graph(x), expected, atol=1e-5)
+    export(graph, tmp_path / "model.onnx")
+    found = parity(graph, tmp_path / "model.onnx", [x], task="regression")
+    assert found.exact_difference < 1e-5
+
+
 @pytest.mark.parametrize("placement", ["linear", "dynamic", "weight-only"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_the_file_gives_what_is_simulated(block, ids, tmp_path, placement, bits):

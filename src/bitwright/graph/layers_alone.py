@@ -1,4 +1,4 @@
-"""Placements that quantize layers alone: weights, and what linear layers read; everything between stays in float.
+"""Placements that quantize layers alone: weights, and what layers read; everything between stays in float.
 
 A transformer adds up its layers' outputs in one stream, in which few channels are a hundred times as large as most.
 Eight bits for that stream, as the default placement has them, lose the others. Here additions, norms, activation
@@ -7,6 +7,9 @@ functions and the products inside attention read and write float values, and a l
 In front of what linear layers read stands a multiplication with one constant for each channel, all ones at first: the
 place where ``smooth`` can take outliers out of a channel, whatever else reads the same value. Where the value comes
 from a norm that nothing else reads, the norm's own weight serves, and there is no multiplication.
+
+Papers on training quantize what convolutions read as well, for the convolution alone: an addition that reads the same
+value reads it in float.
 """
 
 from __future__ import annotations
@@ -34,17 +37,25 @@ GROUP = 32
 def place_layers(module: GraphModule, activations: bool = True) -> Placement:
     """Sites at all weights and, if wanted, at what linear layers read."""
     placement = Placement()
-    read = _read_by_linear(module) if activations else {}
+    read = _read_by_layers(module) if activations else {}
     placement.outputs.update(dict.fromkeys(read))
     for node in module.graph.nodes:
         placement.add_weight(node)
     return placement
 
 
+def place_operands(module: GraphModule) -> Placement:
+    """Sites at all weights, and at what convolutions and linear layers read, for them alone."""
+    placement = place_layers(module, activations=False)
+    for source, readers in _read_by_layers(module, convolutions=True).items():
+        placement.operands.update(dict.fromkeys((source, reader) for reader in readers))
+    return placement
+
+
 def add_scales(module: GraphModule) -> None:
     """Put a multiplication with ones in front of what linear layers read, as the module's docstring says."""
     holder = nn.Module()
-    for source, readers in _read_by_linear(module).items():
+    for source, readers in _read_by_layers(module).items():
         if channel_constants(source) and set(source.users) == set(readers):
             continue
         value = source.meta["val"]
@@ -63,13 +74,15 @@ def add_scales(module: GraphModule) -> None:
     module.recompile()
 
 
-def _read_by_linear(module: GraphModule) -> dict[Node, list[Node]]:
-    """Values that linear layers with constant weights are multiplied by -> those layers."""
+def _read_by_layers(module: GraphModule, convolutions: bool = False) -> dict[Node, list[Node]]:
+    """Values that linear layers, or convolutions as well, multiply by constant weights -> those layers."""
     varying = varying_values(module)
     found: dict[Node, list[Node]] = {}
     for node in module.graph.nodes:
         role = entry_of(node).layer
-        if role is None or role.dims or role.recurrent or not isinstance(node.args[role.weight], Node):
+        if role is None or role.recurrent or not isinstance(node.args[role.weight], Node):
+            continue
+        if role.dims and not convolutions:
             continue
         source = node.args[role.input]
         if node.args[role.weight].op == "get_attr" and source in varying:
@@ -111,6 +124,14 @@ PLACEMENTS.register(
         does="Weights, and what linear layers read; everything between stays in float.",
         function=partial(layer_quantizer, "static", None),
         first=((_SMOOTH,), (Action("ranges", {"kind": "activation", "method": "minmax"}), _SMOOTH)),
+    )
+)
+PLACEMENTS.register(
+    PlacementKind(
+        name="layers",
+        order=15,
+        does="Weights, and what convolutions and linear layers read, for these alone, as papers on training have it.",
+        function=partial(placed_by, place_operands),
     )
 )
 PLACEMENTS.register(

@@ -31,10 +31,12 @@ class Placement:
 
     Attributes:
         outputs: nodes whose value is quantized.
+        operands: edges (node, operation): the value is quantized for this operation alone.
         weights: edges (weight node, operation).
     """
 
     outputs: dict[Node, None] = field(default_factory=dict)
+    operands: dict[tuple[Node, Node], None] = field(default_factory=dict)
     weights: dict[tuple[Node, Node], None] = field(default_factory=dict)
 
     def add_weight(self, node: Node) -> bool:

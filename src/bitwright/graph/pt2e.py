@@ -121,6 +121,8 @@ def placed_by(
 
             for node in found.outputs:
                 note(node).output_qspec = activation
+            for source, user in found.operands:
+                note(user).input_qspec_map[source] = activation
             for weight, user in found.weights:
                 role = entry_of(user).weight
                 assert role is not None
