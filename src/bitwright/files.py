@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,22 @@ def write_atomically(path: str | Path, data: bytes | str) -> Path:
     with atomic_files(path) as part:
         part.write_bytes(content)
     return Path(path)
+
+
+def read_bounded(path: str | Path, most: int) -> bytes:
+    """The content of an ordinary file that is no larger than this many bytes.
+
+    Raises:
+        OSError: it cannot be read, it is larger, or it is something else, such as a pipe, which might never end.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is not an ordinary file")
+    if found.st_size > most:
+        raise OSError(f"it has {found.st_size:,} bytes, more than the {most:,} that are read")
+    return Path(path).read_bytes()
 
 
 @contextmanager

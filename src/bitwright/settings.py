@@ -7,6 +7,7 @@ come from it.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -124,8 +125,8 @@ def single(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Positive = Annotated[int, Field(ge=1)]
-Samples = Annotated[int, Field(ge=2), Flag("N")]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
+Samples = Annotated[int, Field(ge=2, lt=2**31), Flag("N")]
 Bits = Annotated[int, Field(ge=2, le=16)]
 Function = Annotated[Any, with_attribute("__call__", "a function, or module:function")]
 
@@ -155,9 +156,9 @@ class Settings(BaseModel):
     """The cost that the Pareto front trades against harm."""
     pins: Annotated[dict[str, Bits | Literal["float"]], Flag("SITE=BITS", name="--pin", repeated=True)] = {}
     """Fix the bits of a site or of all sites that match a pattern, e.g. 'fc.*=8' or conv1=float."""
-    points: Annotated[int, Field(ge=2), Flag("N")] = 20
+    points: Annotated[int, Field(ge=2, le=1000), Flag("N")] = 20
     """Points of the Pareto front."""
-    rounds: Annotated[Positive, Flag("N")] = 4
+    rounds: Annotated[int, Field(ge=1, le=1000), Flag("N")] = 4
     """The most searches to make; each corrects its predictions by the measurements so far."""
     bits: Annotated[
         tuple[Bits, ...],
@@ -251,7 +252,7 @@ def fault(error: ValidationError, known: Iterable[str], source: Callable[[str], 
         wanted = f"holds a value that {wanted}"
     more = f" (and {len(faults) - 1} more)" if len({e["loc"][0] for e in faults}) > 1 else ""
     hint = first.get("ctx", {}).get("hint", "")
-    return f"{where} {wanted}, got {first['input']!r}{source(key)}{hint}{more}"
+    return f"{where} {wanted}, got {reprlib.repr(first['input'])}{source(key)}{hint}{more}"
 
 
 def flag_of(field: FieldInfo) -> Flag:

@@ -227,6 +227,29 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
             store.get("k")
 
 
+def test_a_record_with_another_byte_is_never_taken(tmp_path: Path) -> None:
+    with RunStore(tmp_path) as store:
+        store.put("k", "x", {"accuracy": 0.9123})
+        store.put("other", "x", {"accuracy": 0.5})
+        store._connection.execute("UPDATE measurements SET payload = replace(payload, '0.9123', '0.9128')")
+        with pytest.raises(StoreError, match="the record 'k' in .* is damaged; move the file away"):
+            store.get("k")
+        store._connection.execute("UPDATE measurements SET key = 'k2' WHERE key = 'other'")
+        with pytest.raises(StoreError, match="the record 'k2' in .* is damaged"):
+            store.get("k2")
+
+
+def test_records_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    with RunStore(tmp_path) as store:
+        store.put("k", "x", {"v": 1})
+        store._connection.execute("ALTER TABLE measurements DROP COLUMN digest")
+    with RunStore(tmp_path) as store:
+        assert store.get("k") == {"v": 1}
+        store.put("new", "x", {"v": 2})
+    with RunStore(tmp_path) as store:
+        assert (store.get("k"), store.get("new")) == ({"v": 1}, {"v": 2})
+
+
 def test_what_is_not_plain_data_is_refused(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store, pytest.raises(StoreError, match="the verdict measurement cannot be stored"):
         store.put("k", "verdict", {"v": object()})

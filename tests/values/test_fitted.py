@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -55,3 +57,46 @@ def test_bad_input_is_one_line(monkeypatch):
     monkeypatch.setattr("bitwright.values.fitted.FITTED_VERSION", 2)
     with pytest.raises(InvalidInput, match="the file has version 1, this Bitwright reads version 2"):
         Fitted.from_bytes(whole)
+
+
+def _file(**members: bytes) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return made.getvalue()
+
+
+def _array(shape: tuple[int, ...], content: bytes, kind: str = "|u1") -> bytes:
+    made = io.BytesIO()
+    np.lib.format.write_array_header_1_0(made, {"descr": kind, "fortran_order": False, "shape": shape})
+    return made.getvalue() + content
+
+
+def test_nothing_is_unpacked_that_is_far_larger_than_its_file(monkeypatch):
+    monkeypatch.setattr("bitwright.values.fitted._ALWAYS_BYTES", 1 << 20)
+    read = []
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *args, **kwargs: read.append(args))
+    size = 8 << 20
+    for bomb in (_file(bitwright=_array((size,), bytes(size))), _file(bitwright=_array((1 << 50,), bytes(9)))):
+        with pytest.raises(InvalidInput, match="'x.npz' is damaged"):
+            Fitted.from_bytes(bomb, "'x.npz'")
+    assert read == []
+
+
+def test_an_array_that_says_another_size_is_damaged():
+    with pytest.raises(InvalidInput, match="is damaged"):
+        Fitted.from_bytes(_file(bitwright=_array((10,), bytes(9))))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1j, "x"])
+def test_arrays_hold_finite_numbers(value):
+    data = _fitted(arrays={"scale/4/a.weight": np.asarray([0.5, value])}).to_bytes()
+    with pytest.raises(InvalidInput, match="'scale/4/a.weight' must hold whole or finite numbers; put the right"):
+        Fitted.from_bytes(data)
+
+
+@pytest.mark.parametrize("wrong", [{"graph": 1}, {"recipe": None}, {"about": []}])
+def test_the_head_is_checked(wrong):
+    with pytest.raises(InvalidInput, match=next(iter(wrong))):
+        Fitted.from_bytes(_fitted(**wrong).to_bytes(), "'x.npz'")

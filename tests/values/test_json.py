@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from bitwright.errors import BitwrightError, InvalidInput, InvalidPolicy
 from bitwright.values import Budget, Candidate, Front, Policy, SensitivityTable
-from bitwright.values.json import As, Value
+from bitwright.values.json import As, Value, parsed
 
 
 @dataclass(frozen=True)
@@ -140,3 +142,44 @@ assert Policy.from_json(text).bits == {"a": 4}
 assert "pydantic" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "is not valid JSON: the key 'c' is there twice"),
+        ('{"a": NaN}', "is not valid JSON: NaN is no number in JSON"),
+        ('{"a": -Infinity}', "is not valid JSON: -Infinity is no number in JSON"),
+        ('{"a": 1e999}', "is not valid JSON: the number 1e999 is too large"),
+        (f'{{"a": {"9" * 5000}}}', "is not valid JSON: a number has 5000 digits, more than 40"),
+        ('{"a": "\\ud800"}', "is not valid JSON: a part of a character is not text"),
+        ("[" * 100_000, "is not valid JSON: "),
+        ("[" * 65 + "]" * 65, "is more than 64 levels deep"),
+    ],
+)
+def test_what_json_can_hold_but_no_file_of_ours(text: str, fault: str) -> None:
+    with pytest.raises(InvalidPolicy) as caught:
+        Policy.from_json(text)
+    assert f"the policy {fault}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_within_the_bounds_is_read_as_it_is() -> None:
+    text = '{"a": ["\\ud83d\\ude00", 1e308, ' + "9" * 40 + ', ""]}'
+    assert parsed(text, "it") == {"a": ["😀", 1e308, int("9" * 40), ""]}
+    assert parsed("[" * 64 + "]" * 64, "it")
+    assert parsed("7", "it") == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "policy.json")
+    with pytest.raises(InvalidPolicy, match="cannot read the policy file .*: it is not an ordinary file"):
+        Policy.load(tmp_path / "policy.json")
+
+
+def test_a_file_beyond_all_sizes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "policy.json").open("wb") as file:
+        file.truncate((1 << 28) + 1)  # takes no room on the disk
+    with pytest.raises(InvalidPolicy, match="it has 268,435,457 bytes, more than the 268,435,456 that are read"):
+        Policy.load(tmp_path / "policy.json")

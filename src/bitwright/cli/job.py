@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from bitwright.cli.specs import load_function, load_task
 from bitwright.errors import InvalidInput, InvalidJob
+from bitwright.files import read_bounded
 from bitwright.registry import registry_of
 from bitwright.settings import Flag, Positive, Settings, fault, flag_name, numbers
 
@@ -23,6 +24,7 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 JOB_FILE = "bitwright.toml"
+MOST_BYTES = 1 << 20
 
 
 class Job(Settings):
@@ -123,13 +125,13 @@ def load_job(path: Path | None = None, **flags: Any) -> Job:
     text = ""
     if path is not None or chosen.is_file():
         try:
-            text = chosen.read_text(encoding="utf-8")
+            text = read_bounded(chosen, MOST_BYTES).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InvalidJob(f"cannot read the job file '{chosen}': {reason}") from None
     try:
         written = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOML that is none, and whole numbers of thousands of digits
         raise InvalidJob(f"the job file '{chosen}' is not valid TOML: {error}") from None
 
     def source(key: str) -> str:

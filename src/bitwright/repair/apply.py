@@ -105,8 +105,6 @@ def _limits(graph: Graph, options: Mapping[str, Any]) -> None:
             f"limits can be set only at activations that have a range, and site '{options['site']}' is not one"
         )
     low, high = float(options["low"]), float(options["high"])
-    if low >= high:
-        raise InvalidInput(f"limits need low < high, got {low} and {high} for site '{options['site']}'")
     quantizer.observe(Observed(low, high, seen.sample.clamp(low, high), seen.count))
     quantizer.set_ranges("minmax")
 

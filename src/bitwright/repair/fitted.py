@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bitwright.errors import InvalidInput, PolicyMismatch
+from bitwright.errors import InvalidInput, PolicyMismatch, first_line
 from bitwright.graph.calibration import calibrate
 from bitwright.graph.capture import digest_with
 from bitwright.graph.graph import Graph
 from bitwright.graph.layers import layers_of
 from bitwright.graph.places import SITES
 from bitwright.repair.descriptor import REPAIRS
+from bitwright.repair.intact import About, check_shape, check_sites, damaged
 from bitwright.repair.missing import ensure_biases, zeros_of
 from bitwright.values import Policy
 from bitwright.values.fitted import Fitted
@@ -81,33 +82,41 @@ def put_fitted(graph: Graph, fitted: Fitted, batches: Any = None, ranges: str = 
             f"the recipe was fitted to graph {fitted.graph}, this graph is {graph.graph_hash}; take the model, weights "
             "and placement that it was made for, or leave out its fitted values to fit it again"
         )
-    about, arrays = fitted.about, fitted.arrays
-    _add_biases(graph, about["added biases"])
+    about, arrays = About.from_dict(fitted.about, "what was fitted for the recipe"), fitted.arrays
+    check_sites(graph.sites, about, arrays)
+    _add_biases(graph, about.added)
     for name, tensor in _weights(graph).items():
         if f"weight/{name}" in arrays:
+            check_shape(f"weight/{name}", arrays[f"weight/{name}"], tuple(tensor.shape))
             with torch.no_grad():
                 tensor.copy_(torch.from_numpy(arrays[f"weight/{name}"]))
-    if _digest(graph) != about["weights"]:
+    if _digest(graph) != about.weights:
         raise PolicyMismatch(
             "the float weights of this graph are not those that the recipe was fitted to; capture the model again, "
             "and apply the recipe before anything else"
         )
-    for name, site in about["sites"].items():
+    for name, site in about.sites.items():
         _set_scheme(graph, name, *site["granularity"])
     if batches is not None:
         calibrate(graph, batches, ranges=ranges)
     elif fitted.rescales:
         _forget_seen(graph)  # it belongs to other weights
     graph.forget_fitted()
-    for name, site in about["sites"].items():
-        graph.quantizers[name].load({**site, **_arrays_of(arrays, name)})
+    for name, site in about.sites.items():
+        try:
+            graph.quantizers[name].load({**site, **_arrays_of(arrays, name)})
+        except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:  # of any quantizer
+            raise damaged(f"site '{name}' cannot take them: {first_line(error)}") from None
+    outputs = {id(layer.bias): layer.outputs for layer in layers_of(graph)}
     for label, bias in graph.biases().items():
         for key, values in _arrays_of(arrays, label).items():
             what, _, width = key.partition("/")
-            if what == "bias":
+            if what == "bias" and width.isdecimal():
+                if id(bias) in outputs:
+                    check_shape(f"{key}/{label}", values.numpy(), (outputs[id(bias)],))
                 bias.correct(int(width), values)
     graph.repairs = []
-    for name in about["repairs"]:
+    for name in about.repairs:
         graph.note_repair(name, REPAIRS[name].lasting)
     graph.apply(graph.policy)
 
@@ -119,11 +128,12 @@ def _set_scheme(graph: Graph, name: str, granularity: str, axis: int | None, gro
         graph.set_scheme(name, wanted)
 
 
-def _add_biases(graph: Graph, added: Any) -> None:
+def _add_biases(graph: Graph, added: Mapping[str, int]) -> None:
     """Give biases to the layers at these places, each under the label that it had."""
     for label, place in added.items():
-        if zeros_of(graph, label) is None:
-            ensure_biases(graph, [layers_of(graph)[place]])
+        layers = layers_of(graph)
+        if zeros_of(graph, label) is None and 0 <= place < len(layers):
+            ensure_biases(graph, [layers[place]])
         if zeros_of(graph, label) is None:
             raise InvalidInput(f"the graph cannot be given the bias {label} of the recipe; capture the model again")
 

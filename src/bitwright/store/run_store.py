@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -33,9 +35,16 @@ CREATE TABLE measurements (
     key     TEXT PRIMARY KEY,
     kind    TEXT NOT NULL,
     payload TEXT NOT NULL,
-    created REAL NOT NULL
+    created REAL NOT NULL,
+    digest  TEXT
 ) WITHOUT ROWID
 """
+_READ = "SELECT payload, digest FROM measurements WHERE key = ?"
+
+
+def _digest(key: str, text: str) -> str:
+    """Tells a record whose bytes are no longer those that were written."""
+    return hashlib.sha256(f"{key} {text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class RunStore(Store):
@@ -82,8 +91,8 @@ class RunStore(Store):
             StoreError: the store cannot be read.
         """
         with self._lock, self._errors():
-            row = self._connection.execute("SELECT payload FROM measurements WHERE key = ?", (key,)).fetchone()
-        return None if row is None else self._decode(key, row[0])
+            row = self._connection.execute(_READ, (key,)).fetchone()
+        return None if row is None else self._decode(key, *row)
 
     def put(self, key: str, kind: str, payload: Mapping[str, Any]) -> None:
         """Keep a measurement; when this returns, it is on the disk.
@@ -99,9 +108,9 @@ class RunStore(Store):
             raise StoreError(f"the {kind} measurement cannot be stored: {error}") from None
         with self._lock, self._errors(), transaction(self._connection):
             self._connection.execute(
-                "INSERT INTO measurements (key, kind, payload, created) VALUES (?, ?, ?, ?) "
+                "INSERT INTO measurements (key, kind, payload, created, digest) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (key) DO NOTHING",
-                (key, kind, text, time.time()),
+                (key, kind, text, time.time(), _digest(key, text)),
             )
 
     @contextmanager
@@ -213,7 +222,11 @@ class RunStore(Store):
                     self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._use_write_ahead_log()
         self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("SELECT key FROM measurements LIMIT 1").fetchone()
+        columns = self._connection.execute("SELECT name FROM pragma_table_info('measurements')").fetchall()
+        if columns and ("digest",) not in columns:  # of an earlier version, whose records have none
+            with contextlib.suppress(sqlite3.OperationalError), transaction(self._connection):
+                self._connection.execute("ALTER TABLE measurements ADD COLUMN digest TEXT")
+        self._connection.execute("SELECT digest FROM measurements LIMIT 1").fetchone()
 
     def _identity(self) -> int | None:
         """The schema version of the file, None when it is empty; StoreError when it is not ours."""
@@ -245,10 +258,10 @@ class RunStore(Store):
                     raise
             time.sleep(0.02)
 
-    def _decode(self, key: str, text: str) -> dict[str, Any]:
+    def _decode(self, key: str, text: Any, digest: Any) -> dict[str, Any]:
         try:
-            payload = json.loads(text)
-        except (TypeError, ValueError):
+            payload = json.loads(text) if digest in (None, _digest(key, text)) else None
+        except (TypeError, ValueError, AttributeError, RecursionError):
             payload = None
         if not isinstance(payload, dict):
             raise StoreError(
@@ -261,17 +274,18 @@ class RunStore(Store):
         """Turn SQLite's errors into one line with the way out."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:  # the last two: text that is damaged
             raise StoreError(self._explain(error)) from error
 
-    def _explain(self, error: sqlite3.Error) -> str:
+    def _explain(self, error: Exception) -> str:
         text = str(error)
         if "full" in text:
             return (
                 f"the disk is full: cannot write to the run store in '{self.folder}'; free some space or choose "
                 "another output folder, then run the same command again (everything stored so far is kept)"
             )
-        if "not a database" in text or "malformed" in text or "no such table" in text:
+        damage = ("not a database", "malformed", "no such", "decode", "corrupt", "unsupported", "too large", "schema")
+        if any(word in text for word in damage):
             return f"'{self.path}' is damaged or not a run store ({text}); move it away or choose another output folder"
         if "locked" in text or "busy" in text:
             return (

@@ -6,9 +6,10 @@ import base64
 import hashlib
 import io
 import json
+import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,10 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.errors import InvalidInput
+from bitwright.values.json import Value, parsed
 
 FITTED_VERSION = 1
+MOST_BYTES = 1 << 33
+"""Of a file of fitted values."""
+_ALWAYS_BYTES, _MOST_RATIO, _HEADER_BYTES = 1 << 28, 100, 1 << 16
+"""What may be unpacked in any case; beyond that how many times a file's size, which integers of a network never reach;
+and where the header of an array ends."""
 _HEADER = "bitwright"
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_UNREADABLE = (
+    *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, OverflowError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +82,9 @@ class Fitted:
             InvalidInput: it is damaged, no such file, or of another version.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            head = json.loads(arrays.pop(_HEADER).tobytes())
+            arrays = dict(_arrays_in(data))
+            text = arrays.pop(_HEADER).tobytes().decode("utf-8")
+            head = parsed(text, source)
             version = head["version"]
         except _UNREADABLE:
             raise InvalidInput(
@@ -86,7 +96,15 @@ class Fitted:
                 f"{source} has version {version}, this Bitwright reads version {FITTED_VERSION}; take the Bitwright "
                 "that wrote it, or delete the file to have the recipe fitted again"
             )
-        return cls(head["graph"], head["recipe"], head["about"], arrays)
+        head = _Head.from_dict(head, source)
+        wrong = next((name for name, array in arrays.items() if array.dtype.kind not in "iuf"), None)
+        wrong = wrong or next((n for n, a in arrays.items() if a.dtype.kind == "f" and not np.isfinite(a).all()), None)
+        if wrong is not None:
+            raise InvalidInput(
+                f"{source}: '{wrong}' must hold whole or finite numbers; put the right file back, or delete it to have "
+                "the recipe fitted again"
+            )
+        return cls(head.graph, head.recipe, head.about, arrays)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, e.g. for a run store."""
@@ -96,3 +114,36 @@ class Fitted:
     def from_dict(cls, data: Mapping[str, Any]) -> Fitted:
         """Inverse of :meth:`to_dict`; errors as in :meth:`from_bytes`."""
         return cls.from_bytes(base64.b64decode(data["npz"]), "what was stored for the recipe")
+
+
+@dataclass(frozen=True)
+class _Head(Value):
+    version: int
+    graph: str
+    recipe: str
+    about: dict[str, Any]
+
+
+def _arrays_in(data: bytes) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The arrays of an ``.npz`` file by name; nothing is unpacked that is larger than it says, or than may be.
+
+    Raises:
+        ValueError: a name is there twice, or an array is larger than may be or than it says; others of
+            :data:`_UNREADABLE`.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        if len({member.filename for member in members}) < len(members):
+            raise ValueError("a name is there twice")
+        if sum(member.file_size for member in members) > max(_ALWAYS_BYTES, _MOST_RATIO * len(data)):
+            raise ValueError("it is far larger unpacked")
+        for member in members:
+            with archive.open(member) as stream:
+                start = io.BytesIO(stream.read(min(member.file_size, _HEADER_BYTES)))
+            version = np.lib.format.read_magic(start)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, _, kind = read(start)
+            if kind.hasobject or start.tell() + math.prod(shape) * kind.itemsize != member.file_size:
+                raise ValueError("an array has another size than it says")
+            with archive.open(member) as stream:
+                yield member.filename.removesuffix(".npy"), np.lib.format.read_array(stream, allow_pickle=False)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from bitwright.values.json import Value
 from bitwright.values.policy import Policy
 from bitwright.values.verdict import Verdict
+
+Finite = Annotated[float, Interval(gt=-math.inf, lt=math.inf)]
+NotNegative = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Budget(Value):
     """
 
     metric: str
-    limit: float
+    limit: Annotated[float, Gt(0)]
     text: str = ""
 
 
@@ -42,12 +48,12 @@ class Candidate(Value):
     """
 
     policy: Policy
-    predicted: float
-    costs: Mapping[str, float]
+    predicted: Finite
+    costs: Mapping[str, NotNegative]
     budgets: tuple[Budget, ...] = ()
     optimal: bool = False
-    gap: float = 0.0
-    used: Mapping[str, float] = field(default_factory=dict)
+    gap: NotNegative = 0.0
+    used: Mapping[str, NotNegative] = field(default_factory=dict)
     verdict: Verdict | None = None
 
     def proof_for(self, policy: Policy, predicted: float) -> tuple[bool, float]:

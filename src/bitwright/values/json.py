@@ -8,13 +8,18 @@ import json
 import math
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bitwright.errors import BitwrightError, InvalidInput
-from bitwright.files import write_atomically
+from bitwright.files import read_bounded, write_atomically
+
+MOST_BYTES = 1 << 28
+"""Of a file of JSON."""
+MOST_DEPTH, MOST_DIGITS = 64, 40
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
@@ -123,11 +128,7 @@ class Value:
     def from_json(cls, text: str, source: str = "") -> Self:
         """Read what :meth:`to_json` wrote; arguments and errors as in :meth:`from_dict`."""
         source = source or f"the {cls._kind or cls.__name__}"
-        try:
-            data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise cls._error(f"{source} is not valid JSON: {error}") from None
-        return cls.from_dict(data, source)
+        return cls.from_dict(parsed(text, source, cls._error), source)
 
     def save(self, path: str | Path) -> Any:
         """Write the value as JSON; the file is there whole or not at all."""
@@ -141,11 +142,55 @@ class Value:
     @classmethod
     def _text(cls, path: str | Path) -> str:
         try:
-            return Path(path).read_text(encoding="utf-8")
+            return read_bounded(path, MOST_BYTES).decode("utf-8")
         except OSError as error:
-            raise cls._error(f"cannot read the {cls._kind} file '{path}': {error.strerror}") from None
+            raise cls._error(f"cannot read the {cls._kind} file '{path}': {error.strerror or error}") from None
         except UnicodeDecodeError:
             raise cls._error(f"the {cls._kind} file '{path}' is not a text file") from None
+
+
+def parsed(text: str, source: str, error: type[BitwrightError] = InvalidInput) -> Any:
+    """JSON text as plain data, within bounds: of the depth, of the digits of a number, and each key of an object once.
+
+    Raises:
+        BitwrightError: of the kind ``error``, for text that is no JSON or beyond the bounds.
+    """
+
+    def whole(digits: str) -> int:
+        if len(digits) > MOST_DIGITS:
+            raise ValueError(f"a number has {len(digits)} digits, more than {MOST_DIGITS}")
+        return int(digits)
+
+    def real(digits: str) -> float:
+        if not math.isfinite(number := float(digits)):
+            raise ValueError(f"the number {digits[:MOST_DIGITS]} is too large")
+        return number
+
+    def no_number(word: str) -> float:
+        raise ValueError(f"{word} is no number in JSON")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise ValueError(f"the key {reprlib.repr(twice)} is there twice")
+        return found
+
+    try:
+        hooks: dict[str, Any] = {"parse_int": whole, "parse_float": real, "parse_constant": no_number}
+        data = json.loads(text, object_pairs_hook=once, **hooks)
+        if "\\u" in text:
+            json.dumps(data, ensure_ascii=False).encode("utf-8")  # escapes can stand for what is no text
+    except UnicodeEncodeError:
+        raise error(f"{source} is not valid JSON: a part of a character is not text") from None
+    except (ValueError, RecursionError) as fault:
+        raise error(f"{source} is not valid JSON: {fault}") from None
+    level = [data] if isinstance(data, (dict, list)) else []
+    for _ in range(MOST_DEPTH):
+        parts = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [value for inner in parts for value in inner if isinstance(value, (dict, list))]
+    if level:
+        raise error(f"{source} is more than {MOST_DEPTH} levels deep, which no file of Bitwright's is")
+    return data
 
 
 def plain(value: Any) -> Any:

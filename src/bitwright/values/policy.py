@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -52,10 +53,17 @@ class Policy(Value, kind="policy", error=InvalidPolicy):
     origin: str = ""
 
     def __post_init__(self) -> None:
+        try:
+            given = dict[str, Any](self.bits)
+        except (TypeError, ValueError):
+            raise InvalidPolicy(f"bits must be {_BITS}, got {reprlib.repr(self.bits)}") from None
+        wrong = next((site for site in given if not isinstance(site, str)), None)
+        if wrong is not None:
+            raise InvalidPolicy(f"bits must be {_BITS}, got the name {wrong!r}, which is no text")
         kept = {
             site: check_bits(bits, site)
-            for site, bits in dict[str, Any](self.bits).items()
-            if bits is not None and bits != "float"
+            for site, bits in given.items()
+            if bits is not None and not (isinstance(bits, str) and bits == "float")
         }
         object.__setattr__(self, "bits", MappingProxyType(kept))
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import reprlib
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval
 
 from bitwright.errors import InvalidInput, nearest
-from bitwright.files import write_atomically
-from bitwright.settings import DEFAULTS
+from bitwright.files import read_bounded, write_atomically
+from bitwright.settings import DEFAULTS, RANGES
+from bitwright.values.fitted import MOST_BYTES as MOST_FITTED
 from bitwright.values.fitted import Fitted
-from bitwright.values.json import As, Value, lines
-from bitwright.values.policy import Policy
+from bitwright.values.front import Finite
+from bitwright.values.json import As, Value, lines, parsed
+from bitwright.values.policy import MAX_BITS, MIN_BITS, Policy
+from bitwright.values.site import SiteKind
 
 ACTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -32,6 +38,35 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True)
+class _Ranges(Value):
+    method: Literal[RANGES]  # type: ignore[valid-type]
+    percentile: Annotated[float, Interval(gt=0, le=100)] | None = None
+    kind: SiteKind | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True)
+class _Limits(Value):
+    site: str
+    low: Finite
+    high: Finite
+
+    def __post_init__(self) -> None:
+        if self.low >= self.high:
+            raise InvalidInput(f"limits need low < high, got {self.low} and {self.high} for site '{self.site}'")
+
+
+@dataclass(frozen=True)
+class _Bits(Value):
+    site: str
+    bits: Annotated[int, Interval(ge=MIN_BITS, le=MAX_BITS)] | None
+
+
+_OPTIONS: Mapping[str, type[Value]] = MappingProxyType({"ranges": _Ranges, "limits": _Limits, "bits": _Bits})
+"""The options of the actions that have a fixed set of them."""
+
+
+@dataclass(frozen=True)
 class Action(Value):
     """One line of a recipe.
 
@@ -40,18 +75,23 @@ class Action(Value):
         options: plain data.
 
     Raises:
-        InvalidInput: an unknown kind.
+        InvalidInput: an unknown kind, or options that it does not have.
     """
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in ACTIONS:
-            raise InvalidInput(
-                f"a recipe's action must be one of {', '.join(ACTIONS)}, got '{self.kind}'{nearest(self.kind, ACTIONS)}"
-            )
-        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+        if not isinstance(self.kind, str) or self.kind not in ACTIONS:
+            hint = nearest(str(self.kind), ACTIONS)
+            raise InvalidInput(f"a recipe's action must be one of {', '.join(ACTIONS)}, got '{self.kind}'{hint}")
+        try:
+            options = dict[str, Any](self.options)
+        except (TypeError, ValueError):
+            raise InvalidInput(f"options must map names to values, got {self.options!r}") from None
+        if self.kind in _OPTIONS:
+            _OPTIONS[self.kind].from_dict(options, f"the recipe's action '{self.kind}'")
+        object.__setattr__(self, "options", MappingProxyType(options))
 
     def _written(self) -> dict[str, Any]:
         return {"action": self.kind, **self.options}
@@ -110,6 +150,10 @@ class Recipe(Value, kind="recipe"):
     fitted: Annotated[Fitted | None, As(lambda fitted: fitted)] = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.target, Policy):
+            raise InvalidInput(f"target must be a Policy, got {reprlib.repr(self.target)}; {Policy.made_by} makes one")
+        if self.ranges not in RANGES:
+            raise InvalidInput(f"ranges must be one of {', '.join(RANGES)}, got {reprlib.repr(self.ranges)}")
         if self.fitted is not None and self.fitted.recipe != self.digest:
             object.__setattr__(self, "fitted", None)
 
@@ -182,18 +226,19 @@ class Recipe(Value, kind="recipe"):
         path = Path(path)
         source = f"the recipe file '{path}'"
         text = cls._text(path)
-        recipe, data = cls.from_json(text, source), json.loads(text)
+        data = parsed(text, source)
+        recipe = cls.from_dict(data, source)
         if data.get("fitted") is None:
             return recipe
         beside, checksum = _named(data["fitted"], path)
         again = "applying it fits its repairs again, which takes as long as the first time and may give other figures"
         try:
-            content = beside.read_bytes()
+            content = read_bounded(beside, MOST_FITTED)
         except FileNotFoundError:
             warnings.warn(f"{source} names '{beside.name}', which is not beside it: {again}", stacklevel=2)
             return recipe
         except OSError as error:
-            raise InvalidInput(f"cannot read '{beside}', which {source} names: {error.strerror}") from None
+            raise InvalidInput(f"cannot read '{beside}', which {source} names: {error.strerror or error}") from None
         if hashlib.sha256(content).hexdigest() != checksum:
             raise InvalidInput(
                 f"'{beside}' is damaged, or not the file that {source} was saved with (its SHA-256 differs); "
@@ -235,12 +280,18 @@ def _named(entry: Any, path: Path) -> tuple[Path, str]:
     """The file beside a recipe that its entry 'fitted' names, and its checksum."""
     name = entry.get("file") if isinstance(entry, Mapping) else None
     checksum = entry.get("sha256") if isinstance(entry, Mapping) else None
-    if not isinstance(name, str) or not isinstance(checksum, str) or not name or Path(name).name != name:
+    if (
+        not isinstance(name, str)
+        or not isinstance(checksum, str)
+        or not name
+        or Path(name).name != name
+        or "\0" in name
+    ):
         raise InvalidInput(
             f"'fitted' in the recipe file '{path}' must hold 'file', the name of a file beside it, and its 'sha256', "
             f"got {json.dumps(entry)}; take the entry out to have the repairs fitted again"
         )
-    return path.with_name(name), checksum
+    return path.with_name(name), str(checksum)
 
 
 def _named_before(path: Path) -> Path | None:

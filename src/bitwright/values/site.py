@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Interval
 
 from bitwright.errors import InvalidInput, nearest
 from bitwright.values.coverage import Coverage, LeftOut
@@ -15,6 +17,7 @@ from bitwright.values.json import Value
 
 _MANY_READS = 16  # of one weight, beyond which a loop over time steps is likelier than shared layers
 SiteKind = Literal["weight", "activation"]
+Count = Annotated[int, Interval(ge=0, lt=1 << 63)]
 Granularity = Literal["tensor", "channel", "group"]
 
 
@@ -39,10 +42,10 @@ class Scheme(Value):
     signed: bool = False
     granularity: Granularity = "tensor"
     axis: int | None = None
-    group_size: int | None = None
+    group_size: Annotated[int, Ge(1)] | None = None
     narrow: bool = False
     dynamic: bool = False
-    native_bits: int = 8
+    native_bits: Annotated[int, Interval(ge=1, le=64)] = 8
 
     @property
     def words(self) -> str:
@@ -74,10 +77,15 @@ class Site(Value):
 
     name: str
     kind: SiteKind
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     scheme: Scheme = field(default_factory=Scheme)
     module: str = ""
     operation: str = ""
+
+    def __post_init__(self) -> None:
+        axis, dims = self.scheme.axis, len(self.shape)
+        if axis is not None and not -dims <= axis < dims:
+            raise InvalidInput(f"the axis of site '{self.name}' must be one of its {dims} dimensions, got {axis}")
 
     @property
     def numel(self) -> int:
@@ -110,7 +118,7 @@ class Operation(Value):
 
     name: str
     kind: str
-    macs: int
+    macs: Count
     left: str | None
     right: str | None
 
@@ -132,7 +140,7 @@ class Sites(Value):
     sites: tuple[Site, ...]
     operations: tuple[Operation, ...] = ()
     graph_hash: str = ""
-    other_parameters: int = 0
+    other_parameters: Count = 0
     left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:

@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge
 
 from bitwright.errors import InvalidInput, PolicyMismatch, nearest
 from bitwright.values.json import As, Value
-from bitwright.values.policy import Policy
+from bitwright.values.policy import Policy, check_bits
 
 Array = Annotated[npt.NDArray[np.float64], As(lambda data: np.asarray(data, np.float64), "an array of numbers")]
 
@@ -35,8 +36,10 @@ def packed(values: Array) -> dict[str, Any]:
 
 
 def _unpacked(data: dict[str, Any]) -> Array:
-    flat = np.frombuffer(base64.b64decode(data["float32"]), dtype="<f4")
-    return flat.reshape(data["shape"]).astype(np.float64)
+    flat, shape = np.frombuffer(base64.b64decode(data["float32"], validate=True), dtype="<f4"), data["shape"]
+    if any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in shape):
+        raise ValueError("a shape is of whole numbers")
+    return flat.reshape(shape).astype(np.float64)
 
 
 Packed = Annotated[npt.NDArray[np.float64], As(_unpacked, "an array of 32-bit floats in base64 with its shape")]
@@ -151,7 +154,7 @@ class SensitivityTable(Value, kind="sensitivity table", version=3):
     bits: tuple[int, ...]
     harm: Array
     standard_error: Array | None = None
-    samples: int = 0
+    samples: Annotated[int, Ge(0)] = 0
     graph_hash: str = ""
     margin: MarginModel | None = None
     parts: dict[str, Array] = field(default_factory=dict)
@@ -168,6 +171,20 @@ class SensitivityTable(Value, kind="sensitivity table", version=3):
             row = int(np.argwhere(~np.isfinite(harm))[0][0])
             raise InvalidInput(f"the harm of site '{self.sites[row]}' is not finite; check weights and data for NaN")
         object.__setattr__(self, "harm", harm)
+        if len(set(self.sites)) < len(self.sites) or list(self.bits) != sorted(set(self.bits)):
+            raise InvalidInput("sites must be there once each, and bits be ascending")
+        for bits in self.bits:
+            check_bits(bits, "every site")
+        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {"standard_error": (self.standard_error, harm.shape)}
+        if self.margin is not None:
+            samples = len(self.margin.margins) if self.margin.margins.ndim else 0
+            shapes["margin.margins"] = (self.margin.margins, (samples,))
+            shapes["margin.variances"] = (self.margin.variances, harm.shape)
+            shapes["margin.shares"] = (self.margin.shares, (samples, len(self.sites)))
+        shapes |= {f"parts[{name!r}]": (values, (len(self.sites),)) for name, values in self.parts.items()}
+        for name, (values, shape) in shapes.items():
+            if values is not None and np.shape(values) != shape:
+                raise InvalidInput(f"{name} must have shape {shape}, got {np.shape(values)}")
 
     def checked(self) -> SensitivityTable:
         """The table with harms that never rise with bits; sites where they did are doubted, and a note says how many.

@@ -163,6 +163,13 @@ class Verdict(Value, kind="verdict", version=2):
     policy_name: str = ""
     agreement_name: str = ""
 
+    def __post_init__(self) -> None:
+        for name in (self.primary_name, self.distance_name, self.bound_name or self.primary_name):
+            if name not in self.figures:
+                raise InvalidInput(f"a verdict needs the figure '{name}' that it names, and has {list(self.figures)}")
+        if self.primary.change is None or self.primary.reference is None:
+            raise InvalidInput(f"the figure '{self.primary_name}', which decides, needs a change against float")
+
     @property
     def primary(self) -> Figure:
         """The figure that decides."""
