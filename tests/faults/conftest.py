@@ -24,9 +24,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = captured()
     bw.calibrate(graph, [samples()[0]])
     policy = bw.Policy.uniform(graph.sites, 4, 4)
-    recipe = (
-        bw.Recipe(policy).then("repair", name="cle").then("repair", name="gptq").then("bits", site="second", bits=8)
-    )
-    recipe = recipe.then("ranges", method="minmax", kind="weight").then("limits", site="relu", low=-1.0, high=2.5)
+    recipe = bw.Recipe(policy).then("repair", name="cle").then("ranges", method="minmax", kind="weight")
+    recipe = recipe.then("limits", site="relu", low=-1.0, high=2.5).then("bits", site="second", bits=8)
+    recipe = recipe.then("repair", name="gptq")
     keep_fitted(bw.apply_recipe(graph, recipe, [samples()[0]], calibrated=True), recipe).save(folder / "recipe.json")
     return folder

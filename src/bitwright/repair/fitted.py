@@ -23,7 +23,7 @@ from bitwright.graph.graph import Graph
 from bitwright.graph.layers import layers_of
 from bitwright.graph.places import SITES
 from bitwright.repair.descriptor import REPAIRS
-from bitwright.repair.intact import About, check_shape, check_sites, damaged
+from bitwright.repair.intact import About, check_array, check_sites, damaged
 from bitwright.repair.missing import ensure_biases, zeros_of
 from bitwright.values import Policy
 from bitwright.values.fitted import Fitted
@@ -83,11 +83,12 @@ def put_fitted(graph: Graph, fitted: Fitted, batches: Any = None, ranges: str = 
             "and placement that it was made for, or leave out its fitted values to fit it again"
         )
     about, arrays = About.from_dict(fitted.about, "what was fitted for the recipe"), fitted.arrays
-    check_sites(graph.sites, about, arrays)
+    real = next((_kind(p) for p in graph.module.parameters() if p.is_floating_point()), "float32")
+    check_sites(graph.sites, about, arrays, real)
     _add_biases(graph, about.added)
     for name, tensor in _weights(graph).items():
         if f"weight/{name}" in arrays:
-            check_shape(f"weight/{name}", arrays[f"weight/{name}"], tuple(tensor.shape))
+            check_array(f"weight/{name}", arrays[f"weight/{name}"], tuple(tensor.shape), (_kind(tensor),))
             with torch.no_grad():
                 tensor.copy_(torch.from_numpy(arrays[f"weight/{name}"]))
     if _digest(graph) != about.weights:
@@ -113,12 +114,17 @@ def put_fitted(graph: Graph, fitted: Fitted, batches: Any = None, ranges: str = 
             what, _, width = key.partition("/")
             if what == "bias" and width.isdecimal():
                 if id(bias) in outputs:
-                    check_shape(f"{key}/{label}", values.numpy(), (outputs[id(bias)],))
+                    check_array(f"{key}/{label}", values.numpy(), (outputs[id(bias)],), (real,))
                 bias.correct(int(width), values)
     graph.repairs = []
     for name in about.repairs:
         graph.note_repair(name, REPAIRS[name].lasting)
     graph.apply(graph.policy)
+
+
+def _kind(tensor: Tensor) -> str:
+    """The type that :func:`_array` gives, e.g. ``"float32"``."""
+    return str(_array(tensor[:0] if tensor.ndim else tensor).dtype)
 
 
 def _set_scheme(graph: Graph, name: str, granularity: str, axis: int | None, group_size: int | None) -> None:

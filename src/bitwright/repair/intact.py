@@ -56,8 +56,14 @@ def damaged(fault: str) -> InvalidInput:
     )
 
 
-def check_sites(sites: Sites, about: About, arrays: Arrays) -> None:
+def check_sites(sites: Sites, about: About, arrays: Arrays, real: str) -> None:
     """Every grid has finite, positive steps of the right shape, and whole zero points and integers that lie on it.
+
+    Args:
+        sites: of the graph.
+        about: what is kept beside the arrays.
+        arrays: name -> array.
+        real: the type of the graph's steps, e.g. ``"float32"``.
 
     Raises:
         InvalidInput: something is not so; names the array.
@@ -79,16 +85,18 @@ def check_sites(sites: Sites, about: About, arrays: Arrays) -> None:
         for key in arrays:
             what, slash, width = key.removesuffix(f"/{name}").partition("/")
             if slash and what == "scale" and "/" not in width and key.endswith(f"/{name}"):
-                _check_grid(site, width, arrays)
+                _check_grid(site, width, arrays, real)
 
 
-def check_shape(name: str, array: NDArray[Any], shape: Sequence[int]) -> None:
-    """Raise :class:`InvalidInput` unless an array has this shape."""
+def check_array(name: str, array: NDArray[Any], shape: Sequence[int], kinds: Sequence[str]) -> None:
+    """Raise :class:`InvalidInput` unless an array has this shape and one of these types, e.g. ``"float32"``."""
+    if array.dtype.name not in kinds:
+        raise damaged(f"'{name}' must hold {' or '.join(kinds)}, got {array.dtype}")
     if array.shape != tuple(shape):
         raise damaged(f"'{name}' must have shape {tuple(shape)}, got {array.shape}")
 
 
-def _check_grid(site: Site, width: str, arrays: Arrays) -> None:
+def _check_grid(site: Site, width: str, arrays: Arrays, real: str) -> None:
     names = {what: f"{what}/{width}/{site.name}" for what in ("scale", "zero", "grid", "integers")}
     missing = next((name for what, name in names.items() if what != "integers" and name not in arrays), None)
     if missing is not None:
@@ -104,8 +112,9 @@ def _check_grid(site: Site, width: str, arrays: Arrays) -> None:
         raise damaged(f"'{names['grid']}' must be a range of {width}-bit integers, got {low} to {high}")
     if group != (site.scheme.group_size or 0) and site.scheme.granularity == "group":
         raise damaged(f"'{names['grid']}' must have groups of {site.scheme.group_size}, got {group}")
-    check_shape(names["zero"], zero, scale.shape)
-    if scale.dtype.kind != "f" or scale.size == 0 or not (scale > 0).all():
+    check_array(names["zero"], zero, scale.shape, (real,))
+    check_array(names["scale"], scale, scale.shape, (real,))
+    if scale.size == 0 or not (scale > 0).all():
         raise damaged(f"'{names['scale']}' must be greater than 0 everywhere")
     if not (np.round(zero) == zero).all() or zero.min() < low or zero.max() > high:
         raise damaged(f"'{names['zero']}' must hold whole numbers from {low} to {high}")
@@ -115,8 +124,8 @@ def _check_grid(site: Site, width: str, arrays: Arrays) -> None:
         raise damaged(f"'{names['scale']}' cannot have shape {scale.shape} at a tensor of shape {site.shape}")
     integers = arrays.get(names["integers"])
     if integers is not None:
-        check_shape(names["integers"], integers, site.shape)
-        if integers.dtype.kind not in "iu" or integers.min(initial=low) < low or integers.max(initial=high) > high:
+        check_array(names["integers"], integers, site.shape, ("int8", "int16"))
+        if integers.min(initial=low) < low or integers.max(initial=high) > high:
             raise damaged(f"'{names['integers']}' must hold whole numbers from {low} to {high}")
 
 
