@@ -51,16 +51,13 @@ def test_ranges_limits_bits_and_granularity(graph, data):
 
 def test_bad_input_is_one_line(graph, data):
     target = bw.Policy.uniform(graph.sites, weights=4)
-    weight, relu = graph.sites.weights[0].name, graph.sites.activations[1].name
+    weight = graph.sites.weights[0].name
     with pytest.raises(PolicyMismatch, match="made for graph other"):
         apply_recipe(graph, Recipe(bw.Policy({weight: 4}, "other")), data)
     for action, message in (
         (Action("limits", {"site": weight, "low": 0, "high": 1}), "limits can be set only at activations that have"),
-        (Action("limits", {"site": relu, "low": 1.0, "high": 1.0}), "limits need low < high"),
-        (Action("limits", {"site": relu}), "action 'limits' needs the option 'low'"),
         (Action("bits", {"site": "1.weihgt", "bits": 4}), "which is not among the"),
         (Action("repair", {"name": "cel"}), "repair must be one of .*did you mean 'cle'"),
-        (Action("ranges", {"method": "mes"}), "ranges must be one of"),
     ):
         with pytest.raises(InvalidInput, match=message):
             apply_recipe(graph, Recipe(target, "mse", (action,)), data)

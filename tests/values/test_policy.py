@@ -143,3 +143,9 @@ class TestFiles:
         (tmp_path / "noise.json").write_bytes(b"\xff\xfe\x00")
         with pytest.raises(InvalidPolicy, match=r"the policy file '.*noise.json' is not a text file"):
             Policy.load(tmp_path / "noise.json")
+
+
+@pytest.mark.parametrize("bits", [5, [5], "W4A4", {1: 4}, None])
+def test_what_maps_no_names_to_widths(bits) -> None:
+    with pytest.raises(InvalidPolicy, match="bits must be an object that maps site names to bit widths, got"):
+        Policy(bits)

@@ -8,7 +8,7 @@ import pytest
 
 from bitwright.errors import InvalidInput, InvalidPolicy, StoreError
 from bitwright.files import write_atomically
-from bitwright.values import Policy
+from bitwright.values import FLOAT, Policy
 from bitwright.values.fitted import Fitted
 from bitwright.values.recipe import Action, Recipe
 
@@ -169,3 +169,33 @@ def test_a_save_that_fails_leaves_the_pair_of_before(tmp_path, monkeypatch):
     with pytest.raises(StoreError):
         _with_fitted(0.25).save(path)
     assert Recipe.load(path).fitted.checksum == before.fitted.checksum
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("limits", {"site": "a", "low": 1.0, "high": 1.0}, "limits need low < high, got 1.0 and 1.0 for site 'a'"),
+        ("limits", {"site": "a", "high": 1.0}, "the recipe's action 'limits': low is missing"),
+        ("limits", {"site": "a", "low": 0.0, "high": float("inf")}, "high must be less than inf, got inf"),
+        ("limits", {"site": {}, "low": 0.0, "high": 1.0}, "site must be a valid string, got {}"),
+        ("ranges", {"method": "mes"}, "method must be 'minmax', 'percentile' or 'mse', got 'mes'"),
+        ("ranges", {"method": "mse", "percentile": 101}, "percentile must be less than or equal to 100, got 101"),
+        ("ranges", {"method": "mse", "persentile": 99}, "persentile is not known here"),
+        ("bits", {"site": "a", "bits": 17}, "bits must be less than or equal to 16, got 17"),
+        ("bits", {"site": "a"}, "bits is missing"),
+        ("bits", 5, "options must map names to values, got 5"),
+        ({}, {}, "a recipe's action must be one of repair,"),
+    ],
+)
+def test_options_of_an_action_are_checked_where_it_is_made(kind, options, message):
+    with pytest.raises(InvalidInput) as caught:
+        Action(kind, options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [((5,), "target must be a Policy, got 5; "), ((FLOAT, "mes"), "ranges must be")]
+)
+def test_a_recipe_is_made_of_a_policy_and_known_ranges(given, message):
+    with pytest.raises(InvalidInput, match=message):
+        Recipe(*given)
