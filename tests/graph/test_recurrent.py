@@ -203,3 +203,30 @@ def _traced(model, x):
         return torch.export.export(
             model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
         )
+
+
+class Reader(nn.Module):
+    """A recurrent layer deep in a network of the user's."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.table = nn.Embedding(20, 6)
+        self.reader = nn.ModuleDict({"words": kind(6, 4, 2, batch_first=True, bidirectional=True)})
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, tokens):
+        return self.head(self.reader["words"](self.table(tokens))[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_sites_carry_the_users_names_where_an_export_was_decomposed_into_steps(kind):
+    torch.manual_seed(0)
+    model, tokens = Reader(kind).eval(), torch.randint(20, (8, 3))
+    with quiet():
+        exported = torch.export.export(model, (tokens[:2],), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
+        decomposed = exported.run_decompositions()
+    assert len(decomposed.graph.nodes) > 3 * len(exported.graph.nodes)
+    graph = capture(decomposed, tokens[:2])
+    torch.testing.assert_close(graph(tokens), model(tokens), rtol=0, atol=1e-6)
+    owners = ("table", "reader.words", "head")
+    assert all(name.startswith(owners) for name in graph.sites.names)

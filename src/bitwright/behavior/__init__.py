@@ -6,6 +6,7 @@ from bitwright.behavior.retraining import retrain
 from bitwright.behavior.shift import SHIFTS, Shift
 from bitwright.behavior.side_by_side import behaviors
 from bitwright.behavior.study import Subject, behavior
+from bitwright.behavior.typos import typos
 
 __all__ = [
     "INDICATORS",
@@ -18,4 +19,5 @@ __all__ = [
     "behavior",
     "behaviors",
     "retrain",
+    "typos",
 ]
