@@ -58,9 +58,10 @@ class Classifier(nn.Module):
         return logits
 
 
-def labelled(path: Path) -> tuple[list[str], Tensor]:
+def labelled(path: Path, header: bool = False) -> tuple[list[str], Tensor]:
     """Sentences and their classes."""
-    lines = [line.rpartition("\t") for line in path.read_text(encoding="utf-8").splitlines() if "\t" in line]
+    read = path.read_text(encoding="utf-8").splitlines()[int(header) :]
+    lines = [line.rpartition("\t") for line in read if "\t" in line]
     return [text for text, _, _ in lines], torch.tensor([int(label) for _, _, label in lines])
 
 

@@ -173,6 +173,18 @@ def test_words_are_changed_in_the_share_that_is_said(name):
             assert bool((found != words).any())
 
 
+def test_words_that_are_padded_in_front_stay_so_when_some_are_dropped():
+    words = torch.randint(1, 500, (64, 30), generator=torch.Generator().manual_seed(0))
+    words[:32, :10] = 0
+    found = SHIFTS["dropped-words"](words, 5, seed=3, largest=500)
+    assert bool((found[:32, -1] != 0).all())
+    assert bool((found[32:, 0] != 0).all())
+    assert int((found == 0).sum()) > 320
+    for before, after in zip(words.tolist(), found.tolist(), strict=True):
+        rest = iter(before)
+        assert all(word in rest for word in after if word)
+
+
 def test_data_under_a_shift_is_the_same_each_time_and_in_its_own_scale():
     images = pictures(12)
     mean, std = torch.tensor([0.5, 0.4, 0.3])[:, None, None], torch.tensor([0.2, 0.3, 0.25])[:, None, None]

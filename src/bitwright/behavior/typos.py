@@ -19,7 +19,9 @@ _ROWS = (("qwertyuiop", 0.0), ("asdfghjkl", 0.25), ("zxcvbnm", 0.75))
 
 def _neighbours() -> dict[str, str]:
     """Letter -> the letters whose keys touch its own."""
-    places = {key: (row, column + offset) for row, (keys, offset) in enumerate(_ROWS) for column, key in enumerate(keys)}
+    places = {
+        key: (row, column + offset) for row, (keys, offset) in enumerate(_ROWS) for column, key in enumerate(keys)
+    }
     return {
         key: "".join(
             other

@@ -21,9 +21,10 @@ def unknown_words(inputs: Tensor, severity: int, generator: Generator, largest: 
 
 @registered(name="dropped-words", order=81, does="Words that are missing.", kind="words")
 def dropped_words(inputs: Tensor, severity: int, generator: Generator, largest: int) -> Tensor:
-    """3 to 20 % of the words go, those behind them move up, and the end is padded."""
+    """3 to 20 % of the words go, and the gaps close towards the end that is not padded; the other one is padded."""
     gone = _chosen(inputs, severity, generator)
-    order = gone.long().sort(dim=1, stable=True).indices
+    front = inputs[:, :1] == 0
+    order = torch.where(front, ~gone, gone).long().sort(dim=1, stable=True).indices
     kept = inputs.gather(1, order)
     return torch.where(gone.gather(1, order), 0, kept)
 
