@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("bitwright", "torch", "torchao", "numpy", "scipy", "onnx", "onnxruntime")
+PACKAGES = ("bitwright", "torch", "torchao", "numpy", "scipy", "onnx", "onnxruntime", "openvino", "executorch")
 
 
 def environment() -> dict[str, Any]:

@@ -183,10 +183,11 @@ class Settings(BaseModel):
     quantizer: Annotated[
         Any, one_of("quantizer", options=True), with_attribute("annotate", "a name or a PT2E Quantizer"), Flag("NAME")
     ] = "auto"
-    """Where tensors are quantized: auto as edge, or as linear where run finds that better; edge-tensor has one step for
-    each weight, linear leaves everything between linear layers in float, dynamic too, with the range of each tensor;
-    layers quantizes what convolutions and linear layers read, for these alone; weight-only leaves all activations in
-    float. Options stand behind the name: weight-only?group_size=64."""
+    """Where tensors are quantized: auto as edge, or as linear where run finds that better, and as xnnpack for the
+    runtime executorch; edge-tensor has one step for each weight, linear leaves everything between linear layers in
+    float, dynamic too, with the range of each tensor; layers quantizes what convolutions and linear layers read, for
+    these alone; weight-only leaves all activations in float. Options stand behind the name:
+    weight-only?group_size=64."""
     returns: Annotated[tuple[str, ...], BeforeValidator(listed), Flag("LIST", empty="all")] = ()
     """Outputs of the model to keep, by name or position, e.g. logits; the others are left out."""
     runtime: Annotated[str, one_of("runtime"), Flag("NAME")] = "onnxruntime"
@@ -210,6 +211,13 @@ class Settings(BaseModel):
             super().__init__(**given)
         except ValidationError as error:
             raise InvalidInput(fault(error, type(self).model_fields)) from error
+
+    @property
+    def placement(self) -> Any:
+        """The quantizer, with what the runtime has in the place of ``auto``."""
+        if self.quantizer != "auto" or self.runtime == "none":
+            return self.quantizer
+        return registry_of("runtime")[self.runtime].placement or self.quantizer
 
     @property
     def drop(self) -> float:

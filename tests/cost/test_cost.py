@@ -61,7 +61,7 @@ def test_costs_are_registered_in_this_order() -> None:
     assert list(COSTS) == list(costs_for()) == ["size", "bops", "packed"]
     for name, model in costs_for().items():
         assert (model.name, model.unit) == (name, COSTS[name].unit)
-    with pytest.raises(InvalidInput, match="runtime must be one of onnxruntime, openvino, got 'tensorrt'"):
+    with pytest.raises(InvalidInput, match="runtime must be one of onnxruntime, openvino, executorch, got 'tensorrt'"):
         costs_for("tensorrt")
 
 

@@ -45,6 +45,12 @@ def test_values_in_the_middle_are_said_to_be_the_cause(middle: float | None, sai
     assert (words in warnings(parity)[0]) is said
 
 
+def test_a_runtime_without_optimisations_has_none_to_switch_off() -> None:
+    (said,) = warnings(Parity("ExecuTorch 1", 1000, None, 9.0, None, fused=Closeness(9.0, 0.1, 20.0)))
+    assert "its kernels round differently: its outputs differ by up to 9.00" in said
+    assert "optimisations" not in said
+
+
 def test_a_difference_with_optimisations_off_that_no_site_shows_is_to_be_reported() -> None:
     parity = Parity("onnxruntime 1", 1000, 9.0, 9.0, None, exact=Closeness(9.0, 0.1, 20.0))
     assert warnings(parity)[0].endswith("please report this with the model")

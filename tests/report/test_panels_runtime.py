@@ -33,6 +33,16 @@ def test_values_are_compared_in_steps_and_as_a_whole() -> None:
     assert text.closeness(tiny) == "1.00 output step (relative error less than 0.0001%, SQNR 161.8 dB)"
 
 
+def test_a_runtime_without_optimisations_has_one_row() -> None:
+    panel = parity_panel(Parity("ExecuTorch 1", 200, None, 0.5, 0.1, AGREEMENT, None, 0.995))
+    assert [(row.optimisations, row.agrees) for row in panel.rows] == [("none", "199 of 200 inputs")]
+    assert panel.sentence == "ExecuTorch agrees with the simulation on 199 of 200 inputs."
+    values = parity_panel(Parity("ExecuTorch 1", 200, None, 0.5, 0.1))
+    assert values.sentence == (
+        "ExecuTorch's outputs differ from the simulation's by at most 0.500 output steps on 200 inputs."
+    )
+
+
 def test_parity_of_a_float_output_is_in_its_own_units() -> None:
     panel = parity_panel(Parity("myengine 2", 10, 0.25, 0.5, None, AGREEMENT, 1.0, 1.0))
     assert [row.difference for row in panel.rows] == ["0.250 units of the output", "0.500 units of the output"]

@@ -102,7 +102,7 @@ def test_every_operation_of_a_convolutional_network_runs_in_integers(captured, t
     [
         (
             {"runtime": "onnxruntim"},
-            "runtime must be one of onnxruntime, openvino, got 'onnxruntim'; did you mean 'onnxruntime'",
+            "runtime must be one of onnxruntime, openvino, executorch, got 'onnxruntim'; did you mean 'onnxruntime'",
         ),
         ({"storge": "int8"}, "runtime 'onnxruntime' has no option 'storge'; did you mean 'storage'? (it has: storage)"),
         ({"storage": "int9"}, "storage must be one of smallest, int8, packed, got 'int9'; did you mean 'int8'"),

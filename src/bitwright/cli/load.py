@@ -57,8 +57,8 @@ def load_graph(job: Job) -> Graph:
     model = load_model(job)
     own = getattr(model, "example_inputs", None)  # of an exported program
     if own and not job.data and job.inputs is None:
-        return capture(model, own[0], quantizer=job.quantizer, returns=job.returns)
-    return capture(model, example_inputs(job), quantizer=job.quantizer, returns=job.returns)
+        return capture(model, own[0], quantizer=job.placement, returns=job.returns)
+    return capture(model, example_inputs(job), quantizer=job.placement, returns=job.returns)
 
 
 def example_inputs(job: Job) -> Any:

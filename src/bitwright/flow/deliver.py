@@ -88,6 +88,11 @@ def warnings(parity: Parity) -> tuple[str, ...]:
             f"{text.drift(parity.exact_drift)}; {way_out}",
         )
     fused = _differs(parity.fused_agreement, FUSED_AGREEMENT, parity.fused)
+    if fused and parity.exact_difference is None:
+        return (
+            f"the runtime does not give what was simulated, since its kernels round differently: {fused}"
+            f"{text.drift(parity.fused_drift)}; rely on the figures of the file itself",
+        )
     if fused:
         return (
             f"with its graph optimisations on the runtime does not give what was simulated, since its fused kernels "

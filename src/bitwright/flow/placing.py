@@ -29,6 +29,7 @@ def placed(
         The session, under what its placement does first if that helps, and sentences on the choice.
     """
     session = Session.open(model, data, settings, store, steps)
+    settings = session.settings
     kind = placement_kind(settings.quantizer)
     if kind is None:
         return session, ()

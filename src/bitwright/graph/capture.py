@@ -259,6 +259,9 @@ def _with_sites(
         quantizer = by_observer.get(id(observer))
         if quantizer is None:
             scheme = pt2e.scheme_of(observer, is_weight, group_size)
+            user = next(iter(node.users), node)
+            if is_weight and scheme is not None and not scheme.symmetric and entry_of(user).weight is None:
+                scheme = None  # a constant that is added or multiplied with, as if it were an activation
             if scheme is None:
                 node.replace_all_uses_with(source)
                 module.graph.erase_node(node)
@@ -270,7 +273,6 @@ def _with_sites(
                 )
             if is_weight:
                 weight = attribute_at(module, str(source.target))
-                user = next(iter(node.users), node)
                 site = Site(
                     names.unique(str(source.target)),
                     "weight",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitwright.report import format as text
 from bitwright.report.panels import runtime_name
@@ -53,29 +53,26 @@ def parity_panel(parity: Parity) -> ParityPanel:
         told = f"{text.significant(difference)} {unit}" if values is None else text.closeness(values)
         return ParityRow(name, agrees, shown, told)
 
-    rows = (
-        row("off", parity.exact_agreement, parity.exact_difference, parity.exact),
-        row("on", parity.fused_agreement, parity.fused_difference, parity.fused),
-    )
+    on = row("on", parity.fused_agreement, parity.fused_difference, parity.fused)
+    off = None
+    if parity.exact_difference is not None:
+        off = row("off", parity.exact_agreement, parity.exact_difference, parity.exact)
     name = runtime_name(parity.runtime)
+    normally = " with its graph optimisations off, and {} with them on, the way it is normally run."
     if parity.agreement is None:
-        sentence = (
-            f"{name}'s outputs differ from the simulation's by at most {rows[0].difference} on {parity.samples:,} "
-            f"inputs with its graph optimisations off, and by at most {rows[1].difference} with them on, the way it is "
-            "normally run."
-        )
+        most = f"by at most {on.difference}"
+        sentence = f"{name}'s outputs differ from the simulation's by at most {(off or on).difference} on "
+        sentence += f"{parity.samples:,} inputs" + (normally.format(most) if off else ".")
         if parity.distance is not None:
             measure, value = parity.distance.measure, parity.distance.value
             sentence += f" The {measure.words} between file and simulation is {text.interval(measure, value)}."
     else:
-        sentence = (
-            f"{name} agrees with the simulation on {rows[0].agrees} with its graph optimisations off, and on "
-            f"{rows[1].agrees} with them on, the way it is normally run."
-        )
+        sentence = f"{name} agrees with the simulation on {(off or on).agrees}"
+        sentence += normally.format(f"on {on.agrees}") if off else "."
     return ParityPanel(
         parity.runtime,
         parity.samples,
-        rows,
+        (off, on) if off else (replace(on, optimisations="none"),),
         parity.figure.measure.label if parity.figure else "",
         _figure(parity.figure) if parity.figure else "",
         f"One output step is {text.significant(parity.step)}." if parity.step is not None else FLOAT_OUTPUT,

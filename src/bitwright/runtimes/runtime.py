@@ -77,6 +77,8 @@ class Runtime(ABC):
         suffix: of its files.
         packages: that must be installed.
         extra: of Bitwright, that installs them; empty for a runtime from elsewhere.
+        placement: what ``quantizer="auto"`` stands for in a run for it; empty for Bitwright's default.
+        optimises: whether it optimises a file when it loads it, which can be switched off.
         order: where it stands in lists.
     """
 
@@ -86,6 +88,8 @@ class Runtime(ABC):
     suffix: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
+    placement: ClassVar[str] = ""
+    optimises: ClassVar[bool] = True
     order: ClassVar[int] = 100
 
     @abstractmethod

@@ -1,8 +1,8 @@
 """The first half of an export: a copy of the graph in which each site is a marker, ready for ``torch.onnx``.
 
 The copy shares the weights with the graph and leaves it alone. Sites that the policy keeps in float are gone from it;
-the others become one ``bitwright.Site`` node each in the ONNX graph, which :mod:`bitwright.runtimes.insert` then
-replaces by integers.
+the others become one ``bitwright.Site`` node each in the ONNX graph, which :mod:`bitwright.runtimes.export` then
+replaces by integers. :mod:`bitwright.runtimes.xnnpack` replaces the markers themselves.
 """
 
 from __future__ import annotations
@@ -62,8 +62,13 @@ class Marked:
     biases: dict[str, tuple[BiasQuantizer, Tensor]] = field(default_factory=dict)
 
 
-def mark(graph: Graph) -> Marked:
-    """Copy the graph with a marker at every site that its present policy quantizes."""
+def mark(graph: Graph, onnx: bool = True) -> Marked:
+    """Copy the graph with a marker at every site that its present policy quantizes.
+
+    Args:
+        graph: calibrated.
+        onnx: with recurrent layers as one node each, and with linear layers that read matrices.
+    """
     with quiet():
         copied = copy.deepcopy(graph.module.graph)
         module = GraphModule(graph.module, copied)
@@ -87,9 +92,10 @@ def mark(graph: Graph) -> Marked:
             node.replace_all_uses_with(unrounded)
             copied.erase_node(node)
     _drop_ones(module)
-    mark_recurrences(module)
-    copied.eliminate_dead_code()
-    _flatten_linears(module, dynamic)
+    if onnx:
+        mark_recurrences(module)
+        copied.eliminate_dead_code()
+        _flatten_linears(module, dynamic)
     _keep_pooled_dimensions(module)
     copied.eliminate_dead_code()
     module.delete_all_unused_submodules()

@@ -89,6 +89,7 @@ class Session:
             InvalidData: data that cannot be used, or too little of it.
             CaptureError: torch.export stopped.
         """
+        settings = settings.model_copy(update={"quantizer": settings.placement})
         with steps.step("draw samples"):
             samples = draw(data, settings)
         graph = _captured(model, samples, settings, steps)

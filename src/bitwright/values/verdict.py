@@ -254,7 +254,8 @@ class Parity(Value):
         runtime: e.g. ``"ONNX Runtime 1.31"``.
         samples: inputs compared.
         exact_difference: largest absolute difference of an output value with the runtime's graph optimisations off,
-            in output steps (in the units of the output when it is not quantized: see ``step``).
+            in output steps (in the units of the output when it is not quantized: see ``step``); None, as everything
+            else with the optimisations off, where the runtime has none to switch off.
         fused_difference: the same with optimisations on.
         step: size of one output step, or None when the output stays in float.
         agreement: what the task calls the share of equal decisions, e.g. agreement; None where it has no such share.
@@ -272,7 +273,7 @@ class Parity(Value):
 
     runtime: str
     samples: int
-    exact_difference: float
+    exact_difference: float | None
     fused_difference: float
     step: float | None = None
     agreement: Measure | None = None
