@@ -9,11 +9,12 @@ TORCH := torch==2.13.0
 
 export CI
 
-.PHONY: help demo test lint types layers docs-test check install install-dev clean
+.PHONY: help demo test faults lint types layers docs-test check install install-dev clean
 
 help:
 	@echo "make demo       train a small network and run the main job on it (less than a minute after installing)"
 	@echo "make test       run the tests (but those of docs-test)"
+	@echo "make faults     kills, full disks, damaged and malformed files: a few minutes, says what was counted"
 	@echo "make lint       ruff, rules and format"
 	@echo "make types      mypy"
 	@echo "make layers     which room may import which"
@@ -25,6 +26,9 @@ demo: install
 
 test: install-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/test_docs.py
+
+faults: install-dev
+	$(BIN)/python -m pytest -m slow -s tests/faults
 
 lint: install-dev
 	$(BIN)/ruff check .

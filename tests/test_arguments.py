@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -96,3 +99,53 @@ class TestSurface:
             for keyword in [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "measure"]:
                 with pytest.raises(bw.BitwrightError):
                     function(*[object()] * len(needed), **{keyword: value})
+
+
+def test_filters_and_environment_are_as_before_whatever_a_call_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    @checked
+    def noisy(fails: bool) -> None:
+        warnings.simplefilter("ignore")
+        os.environ["BITWRIGHT_NEW"] = "1"
+        os.environ["BITWRIGHT_OLD"] = "2"
+        del os.environ["BITWRIGHT_GONE"]
+        if fails:
+            raise KeyError("fails")
+
+    monkeypatch.setenv("BITWRIGHT_OLD", "1")
+    monkeypatch.setenv("BITWRIGHT_GONE", "1")
+    filters, environment = list(warnings.filters), dict(os.environ)
+    for fails in (False, True):
+        with contextlib.suppress(KeyError):
+            noisy(fails)
+        assert list(warnings.filters) == filters
+        assert dict(os.environ) == environment
+
+
+def test_a_function_that_takes_too_few_or_too_many_arguments_is_refused_before_anything_runs() -> None:
+    ran = []
+
+    @checked
+    def work(
+        progress: Callable[[int, int | None], None] | None = None, loss: Callable[..., float] | None = None
+    ) -> None:
+        ran.append(progress)
+
+    for good in (None, lambda done, of: None, lambda *numbers: None, lambda done, of=None, more=3: None, print, max):
+        work(good, lambda: 1.0)
+    assert len(ran) == 6
+    for bad, shown in ((lambda: None, "()"), (lambda one: None, "(one)"), (lambda a, b, c: None, "(a, b, c)")):
+        with pytest.raises(InvalidInput) as caught:
+            work(bad)
+        line = f"progress must be a function that takes 2 arguments, got one with the parameters {shown}"
+        assert str(caught.value) == line
+    assert len(ran) == 6
+
+
+def test_a_negative_seed_is_refused() -> None:
+    @checked
+    def draw(seed: int = 0) -> int:
+        return seed
+
+    assert draw(2**70) == 2**70
+    with pytest.raises(InvalidInput, match="seed must be at least 0, got -1"):
+        draw(seed=-1)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import numbers
+import os
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -60,9 +63,49 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
                 free = {n: other for n, other in kinds().items() if n not in ("return", *given)}
                 others = [n for n, other in free.items() if _is_made_for(other, value)]
                 raise InvalidInput(f"{name} must be {told(kind)}, got {_shown(value)}{_hint(kind, others)}")
-        return function(*args, **kwargs)
+            if name == "seed" and isinstance(value, int) and value < 0:
+                raise InvalidInput(f"seed must be at least 0, got {value}")
+            _check_call(name, value, kind)
+        with _unchanged():
+            return function(*args, **kwargs)
 
     return call
+
+
+@contextmanager
+def _unchanged() -> Iterator[None]:
+    """A block after which filters of warnings and environment are as before, whatever was imported in it."""
+    filters, environment = list(warnings.filters), dict(os.environ)
+    try:
+        yield
+    finally:
+        if list(warnings.filters) != filters:
+            warnings.resetwarnings()
+            warnings.filters[:] = filters  # type: ignore[index]
+        for name in set(os.environ) - set(environment):
+            os.environ.pop(name, None)
+        os.environ.update((n, value) for n, value in environment.items() if os.environ.get(n) != value)
+
+
+def _check_call(name: str, value: Any, kind: Any) -> None:
+    """Refuse a function that cannot be called with as many arguments as its annotation says."""
+    wanted = [get_args(one) for one in _members(kind) if get_origin(one) is Callable]
+    if not wanted or not callable(value) or isinstance(value, type):
+        return
+    counts = [len(parts[0]) for parts in wanted if parts and isinstance(parts[0], list)]
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return
+    for count in counts:
+        with suppress(TypeError):
+            signature.bind(*[None] * count)
+            return
+    if counts:
+        raise InvalidInput(
+            f"{name} must be a function that takes {counts[0]} argument{'' if counts[0] == 1 else 's'}, got one with "
+            f"the parameters {signature}"
+        )
 
 
 def is_a(value: Any, kind: Any) -> bool:

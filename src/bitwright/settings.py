@@ -22,6 +22,8 @@ from bitwright.registry import parsed, registry_of
 DEFAULT_DROP = 0.5
 """Points of the primary figure that a policy may lose where neither a budget nor a target is given."""
 
+MOST_POINTS = 1000
+"""Of a Pareto front."""
 RANGES = ("minmax", "percentile", "mse")
 NAMED = ("cost", "data", "method", "quantizer", "ranges", "repairs", "runtime", "task")
 """Settings that are names, or can be; all but ranges are looked up in a registry."""
@@ -156,7 +158,7 @@ class Settings(BaseModel):
     """The cost that the Pareto front trades against harm."""
     pins: Annotated[dict[str, Bits | Literal["float"]], Flag("SITE=BITS", name="--pin", repeated=True)] = {}
     """Fix the bits of a site or of all sites that match a pattern, e.g. 'fc.*=8' or conv1=float."""
-    points: Annotated[int, Field(ge=2, le=1000), Flag("N")] = 20
+    points: Annotated[int, Field(ge=2, le=MOST_POINTS), Flag("N")] = 20
     """Points of the Pareto front."""
     rounds: Annotated[int, Field(ge=1, le=1000), Flag("N")] = 4
     """The most searches to make; each corrects its predictions by the measurements so far."""

@@ -19,7 +19,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a run, with a recipe that has fitted values."""
     folder = tmp_path_factory.mktemp("written")
     settings = Settings(**QUICK, runtime="none", budget=("bops=W4A4",))
-    asked = Asked("small", {"model": "small", "bits": [2, 4, 8]}, "bitwright run", lambda placement: 'model = "a:b"\n')
+    asked = Asked(
+        "small", {"model": "small", "bits": [2, 4, 8]}, "bitwright run", lambda placement: ("", 'model = "a:b"\n')
+    )
     run(small(), as_data(samples()), folder, settings, asked)
     graph = captured()
     bw.calibrate(graph, [samples()[0]])

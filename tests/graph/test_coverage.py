@@ -14,8 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_fl
 from torchao.quantization.pt2e.quantizer import Quantizer
 
 from bitwright.cost import Bops
+from bitwright.errors import CaptureError
 from bitwright.graph import calibrate, capture
 from bitwright.graph.coverage import CONSTANT, JOINED, PARAMETER, STACK, UNKNOWN, UNPLACED
+from bitwright.graph.pt2e import edge_quantizer
 from bitwright.values import FLOAT, Coverage, LeftOut, Operation, Policy, Site, Sites
 
 _spec = importlib.util.spec_from_file_location("networks", Path(__file__).parents[1] / "runtimes" / "networks.py")
@@ -288,16 +290,36 @@ def test_operations_that_only_torch_knows_are_counted_by_torch():
     assert [(entry.macs, entry.reason) for entry in graph.coverage.left_out] == [(10, UNKNOWN)]
 
 
+class Without(Quantizer):
+    """Places sites as the default does, but for the operations of some modules."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+
+    def annotate(self, model):
+        edge_quantizer().annotate(model)
+        for node in model.graph.nodes:
+            if any(path in self.names for path, _ in node.meta.get("nn_module_stack", {}).values()):
+                node.meta.pop("quantization_annotation", None)
+        return model
+
+    def validate(self, model):
+        pass
+
+
 def test_operands_that_another_placement_leaves_in_float_are_named():
-    class Nowhere(Quantizer):
-        def annotate(self, model):
-            return model
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    left_out = capture(model, torch.randn(2, 8), Without("2")).coverage.left_out
+    assert left_out == (LeftOut("2", "linear", 18, 18, UNPLACED),)
 
-        def validate(self, model):
-            pass
 
-    graph = capture(nn.Sequential(nn.Linear(8, 6), nn.ReLU()).eval(), torch.randn(2, 8), Nowhere())
-    assert graph.coverage.left_out == (LeftOut("0", "linear", 48, 48, UNPLACED),)
+def test_a_quantizer_of_another_package_that_places_no_weight_is_refused():
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    with pytest.raises(CaptureError, match="the quantizer Without places no site at any weight of this network; set"):
+        capture(model, torch.randn(2, 8), Without("0", "1", "2"))
+    without_weights = nn.Sequential(nn.ReLU(), nn.MaxPool1d(2)).eval()
+    assert not capture(without_weights, torch.randn(2, 3, 8), Without("0", "1")).sites.weights
 
 
 class Head(nn.Module):

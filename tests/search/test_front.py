@@ -186,7 +186,7 @@ def test_latency_tables_restrict_the_choice(network: Sites, table: SensitivityTa
     ("arguments", "message"),
     [
         ({"cost": "energy"}, "unknown cost 'energy'; known are: size, bops, packed"),
-        ({"points": 1}, "points must be a whole number, at least 2, got 1"),
+        ({"points": 1}, "points must be a whole number from 2 to 1000, got 1"),
         ({"time_limit": 0}, "time_limit must be above 0 seconds"),
         ({"budgets": []}, "budgets is empty"),
         ({"budgets": ["bops"]}, "METRIC=LIMIT"),

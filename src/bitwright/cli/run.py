@@ -61,8 +61,9 @@ def main_job(job: Job, model: object, data: object, command: str, recipe: str | 
 
     wanted = None if recipe is None else load_recipe(recipe)
 
-    def job_file(placement: str) -> str:  # so that other commands find the same sites
-        return job.anchored().model_copy(update={"quantizer": placement or job.quantizer}).to_toml()
+    def job_file(placement: str) -> tuple[str, str]:  # with the placement, so that other commands find the same sites
+        taken = job.model_copy(update={"quantizer": placement or job.quantizer})
+        return taken.anchored().to_toml(), taken.to_toml()  # others need not know where on this machine it was
 
     asked = Asked(title(job), settings=job.echo(), command=command, job_file=job_file)
     console = Console(highlight=False)

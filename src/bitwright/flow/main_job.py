@@ -54,13 +54,14 @@ class Asked:
         title: of the report, e.g. the model's name.
         settings: setting -> value as the user gave them.
         command: the command line that makes this run again.
-        job_file: gives the text of the job file for the placement that was taken.
+        job_file: gives the text of the job file for the placement that was taken: as it is kept in the output folder,
+            and as the report shows it.
     """
 
     title: str = "model"
     settings: dict[str, Any] | None = None
     command: str = ""
-    job_file: Callable[[str], str] | None = None
+    job_file: Callable[[str], tuple[str, str]] | None = None
 
 
 def run(
@@ -111,7 +112,7 @@ def run(
         front, policy = with_choices(refined.front, choices), choices[0].candidate.policy
         figures = evaluate_all(session, final, choices, refined, front)
         placement = session.settings.quantizer if isinstance(session.settings.quantizer, str) else ""
-        job_file = asked.job_file(placement) if asked.job_file is not None else ""
+        job_file, shown = asked.job_file(placement) if asked.job_file is not None else ("", "")
         with store.results("run") as folder:
             outputs.write_tables(folder, tables)
             front.save(folder / files.FRONT)
@@ -142,7 +143,7 @@ def run(
                 export_notes=delivery.notes,
                 environment=outputs.environment(session.graph.device),
                 command=asked.command,
-                job_file=job_file,
+                job_file=shown,
                 timings=dict(steps.seconds),
                 target_drop=settings.target_drop,
                 placement=placement,

@@ -76,7 +76,8 @@ def capture(
     Raises:
         InvalidInput: the model is in training mode or holds NaN, or the inputs are unusable.
         CaptureError: torch.export stopped; the message names the module and line. Or the graph's outputs differ from
-            the model's by more than rounding in float32 explains (:mod:`bitwright.graph.faithful`).
+            the model's by more than rounding in float32 explains (:mod:`bitwright.graph.faithful`). Or a quantizer of
+            another package places no site at any weight.
     """
     source: Any
     source, examples = prepared(model, example_inputs)
@@ -94,6 +95,12 @@ def capture(
         if expected is not None:
             check_faithful(source, calling, inputs, expected, outputs)
     graph = _with_sites(module, found, calling, inputs, getattr(placer, "bitwright_group_size", None))
+    if not isinstance(quantizer, str | None) and graph.coverage.all_weights and not graph.sites.weights:
+        raise CaptureError(
+            f"the quantizer {type(quantizer).__name__} places no site at any weight of this network; set its global "
+            "configuration, take the version of its package that belongs to this PyTorch, or one of Bitwright's "
+            "placements: `bitwright settings quantizer` lists them"
+        )
     for sentence in graph.coverage.slow():
         warnings.warn(sentence, stacklevel=2)
     return graph

@@ -14,7 +14,7 @@ from bitwright.errors import ImpossibleBudget, InvalidInput, PolicyMismatch, nea
 from bitwright.search.constraints import Constraints
 from bitwright.search.problem import Problem, build_problem
 from bitwright.search.solver import Leaf, Solution, Solver
-from bitwright.settings import DEFAULTS
+from bitwright.settings import DEFAULTS, MOST_POINTS
 from bitwright.values import Budget, Candidate, Front, Policy, SensitivityTable, Sites
 
 Budgets = str | Budget | Sequence[str | Budget | Sequence[str | Budget]]
@@ -89,8 +89,8 @@ def search(
     else:
         axis = cost.name
         models[axis] = cost
-    if not isinstance(points, int) or points < 2:
-        raise InvalidInput(f"points must be a whole number, at least 2, got {points!r}")
+    if not isinstance(points, int) or not 2 <= points <= MOST_POINTS:
+        raise InvalidInput(f"points must be a whole number from 2 to {MOST_POINTS}, got {points!r}")
     if not time_limit > 0:
         raise InvalidInput(f"time_limit must be above 0 seconds, got {time_limit}")
     _check(sites, table)

@@ -298,7 +298,13 @@ class _Log:
         if isinstance(result, Verdict):
             self.verdicts[policy] = result
             result = result.distance.value
-        self.harms[policy] = float(result)
+        try:
+            self.harms[policy] = float(result)
+        except (TypeError, ValueError):
+            raise InvalidInput(
+                f"measure must give a number or a verdict for each policy, got {type(result).__name__} for "
+                f"'{policy.name}'"
+            ) from None
         if not math.isfinite(result):
             raise InvalidInput(f"measure gave {result} for the policy '{policy.name}'; it must give a finite number")
         return True

@@ -278,7 +278,7 @@ class RunStore(Store):
             raise StoreError(self._explain(error)) from error
 
     def _explain(self, error: Exception) -> str:
-        text = str(error)
+        text = " ".join(str(error).split())
         if "full" in text:
             return (
                 f"the disk is full: cannot write to the run store in '{self.folder}'; free some space or choose "
