@@ -194,7 +194,7 @@ def searched(
     (found,) = bw.search(graph, table, budgets=(f"bops={like.name}",), measure=training[12:16])
     result = bw.export(graph, folder, policy=found.policy)
     alike = bw.parity(graph, result.path, training[16:20]).exact_agreement
-    about = {"sites": len(graph.sites), "BOPs to the budget's": found.costs["bops"], "exact agreement": alike}
+    about = {"sites": len(graph.sites), "BOPs": found.costs["bops"], "exact agreement": alike}
     assert len(predict(result.path, training[16:17]))
     name = f"searched {like.name}"
     return {name: bw.Subject(graph, found.policy), f"{name}, file": bw.Subject(graph, result.path)}, about
