@@ -27,7 +27,7 @@ from _environment import output_argument, write  # noqa: E402
 from bitwright.data import load_data  # noqa: E402
 from bitwright.errors import MissingExtra  # noqa: E402
 from bitwright.graph import Graph, calibrate, capture  # noqa: E402
-from bitwright.runtimes import RUNTIMES, export, latency, predict  # noqa: E402
+from bitwright.runtimes import RUNTIMES, ExportResult, export, latency, predict  # noqa: E402
 from bitwright.values import FLOAT, Policy  # noqa: E402
 from bitwright.zoo import resnet20_cifar10, resnet56_cifar10  # noqa: E402
 
@@ -59,30 +59,32 @@ def measure(model: str, seconds: float, folder: Path) -> dict[str, Any]:
     batches = data.evaluation.batches(BATCH)
     targets = torch.cat([targets for _, targets in batches])
     graphs: dict[str, Graph] = {}
+    floats: dict[str, ExportResult] = {}
     for name in installed():
         placement = RUNTIMES[name].placement or "edge"
         if placement not in graphs:
             graph = capture(MODELS[model](), data.calibration.read(0, 2)[0], placement)
             graphs[placement] = calibrate(graph, data.calibration.batches(128, limit=512))
+        floats[name] = export(graphs[placement], folder / f"{name}{RUNTIMES[name].suffix}", name, FLOAT)
     found: dict[str, Any] = {}
     for widths in UNIFORM:
         decisions: dict[str, Tensor] = {}
         rows: dict[str, Any] = {}
         for placement, graph in graphs.items():
             policy = Policy.uniform(graph.sites, *widths)
-            decisions.setdefault("float", simulated(graph, FLOAT, batches))
+            if "float" not in decisions:
+                decisions["float"] = simulated(graph, FLOAT, batches)
             decisions[f"simulated, {placement}"] = simulated(graph, policy, batches)
             for name in installed():
                 if (RUNTIMES[name].placement or "edge") != placement:
                     continue
-                paths = [folder / f"{word}{RUNTIMES[name].suffix}" for word in ("quantized", "float")]
-                exported, plain = (export(graph, p, name, q) for p, q in zip(paths, (policy, FLOAT), strict=True))
+                exported = export(graph, folder / f"quantized{RUNTIMES[name].suffix}", name, policy)
                 decisions[name] = predict(exported.path, batches, runtime=name).argmax(1)
-                times = latency(exported.path, plain.path, seconds=seconds, runtime=name)
+                times = latency(exported.path, floats[name].path, seconds=seconds, runtime=name)
                 rows[name] = {
                     "version": RUNTIMES[name].version(),
                     "bytes": exported.bytes,
-                    "float_bytes": plain.bytes,
+                    "float_bytes": exported.float_bytes,
                     "time_ratio": {str(item.batch): item.ratio for item in times},
                     "seconds": {str(item.batch): item.seconds for item in times},
                     "in_float": list(times[0].unfused),

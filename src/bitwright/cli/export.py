@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @takes_job(*BASICS, *CALIBRATION, "runtime")
 def export(job: Job, policy: PolicyFile = None, recipe: RecipeFile = None) -> None:
-    """Write a policy, or a recipe with its repairs, as an ONNX file and run it.
+    """Write a policy, or a recipe with its repairs, as a file for a runtime, and run it there.
 
     The file is compared with the simulation in its runtime, and timed against float there.
 
