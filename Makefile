@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0
+FAULTS := tests/faults
 
 export CI
 
@@ -28,7 +29,7 @@ test: install-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/test_docs.py
 
 faults: install-dev
-	$(BIN)/python -m pytest -m slow -s tests/faults
+	$(BIN)/python -m pytest -m slow -s $(FAULTS)
 
 lint: install-dev
 	$(BIN)/ruff check .

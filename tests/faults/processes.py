@@ -40,8 +40,8 @@ RESULTS = ("policy.json", "front.json", "sensitivity.json", "recipe.json", "swee
 """Files that hold no times."""
 
 
-def started(folder: Path, command: str) -> int:
-    """Start a command in a folder; the number of its process."""
+def started(folder: Path, command: str, seconds: float = 0.0) -> int:
+    """Start a command in a folder, where a measurement takes so much longer; the number of its process."""
     folder.mkdir(exist_ok=True)
     (folder / "bitwright.toml").write_text(JOB)
     child = os.fork()
@@ -53,7 +53,7 @@ def started(folder: Path, command: str) -> int:
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(f"{name}-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.sys.stdout, os.sys.stderr = (os.fdopen(os.dup(number), "w") for number in (1, 2))  # type: ignore[attr-defined]
-        note_evaluations(folder / "evaluations")
+        note_evaluations(folder / "evaluations", seconds)
         entry.listen()
         main(list(COMMANDS[command]))
     except SystemExit as error:
@@ -64,13 +64,14 @@ def started(folder: Path, command: str) -> int:
         os._exit(code)
 
 
-def note_evaluations(log: Path) -> None:
-    """Write a line for each policy that this process measures."""
+def note_evaluations(log: Path, seconds: float) -> None:
+    """Write a line for each policy that this process measures, and take longer for it."""
     evaluate = session_module.evaluate
 
     def noted(*args, **kwargs):
         with log.open("a") as file:
             file.write(f"{os.getpid()}\n")
+        time.sleep(seconds)
         return evaluate(*args, **kwargs)
 
     session_module.evaluate = noted

@@ -13,7 +13,11 @@ import pytest
 
 from faults.processes import COMMANDS, Undisturbed, disturbed, ended, records, results, started, stopped
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+]
 KILLS, TERMINATIONS = 60, 16
 
 
@@ -49,7 +53,8 @@ def test_terminations(whole: Undisturbed, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_of_one_job(whole: Undisturbed, tmp_path: Path, count: int) -> None:
     folder = tmp_path / "shared"
-    assert [ended(child) for child in [started(folder, "run") for _ in range(count)]] == [0] * count, whole.said(folder)
+    children = [started(folder, "run", 0.5) for _ in range(count)]
+    assert [ended(child) for child in children] == [0] * count, whole.said(folder)
     assert results(folder) == whole.results["run"]
     by = Counter((folder / "evaluations").read_text().split())
     alone = len((whole.folder / "run" / "evaluations").read_text().split())

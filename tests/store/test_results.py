@@ -106,6 +106,7 @@ def killed_at(folder: Path, at: int) -> bool:
         os._exit(0)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # nothing but files is touched in the child
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
 def test_a_kill_at_any_call_never_leaves_files_of_two_runs(tmp_path: Path) -> None:
     old = {"policy.json": "old", "report.json": "old", "gone.json": "old"}
