@@ -58,6 +58,7 @@ def test_the_python_functions_have_the_same_defaults() -> None:
     assert default(bw.search, "points") == DEFAULTS.points == 20
     assert default(bw.search, "cost") == DEFAULTS.cost
     assert default(refine, "rounds") == DEFAULTS.rounds == 4
+    assert default(bw.search, "evaluations") is default(refine, "evaluations") is DEFAULTS.evaluations is None
     assert default(bw.calibrate, "ranges") == DEFAULTS.ranges == "mse"
     assert default(bw.debug, "target_drop") == DEFAULT_DROP == DEFAULTS.drop
     assert default(bw.export, "runtime") == DEFAULTS.runtime

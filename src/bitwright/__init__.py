@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from bitwright.repair import repair as repair
     from bitwright.runtimes import export as export
     from bitwright.runtimes import parity as parity
+    from bitwright.search.calibrated import calibrated as calibrated
     from bitwright.sensitivity import sensitivity as sensitivity
     from bitwright.sensitivity import sweep as sweep
     from bitwright.session.search import search as search
@@ -67,6 +68,7 @@ _ROOMS = {
     "graph.pt2e": ("edge_quantizer",),
     "repair": ("apply_recipe", "repair"),
     "runtimes": ("export", "parity"),
+    "search.calibrated": ("calibrated",),
     "sensitivity": ("sensitivity", "sweep"),
     "session.search": ("search",),
     "tasks": ("Task", "evaluate"),

@@ -162,6 +162,10 @@ class Settings(BaseModel):
     """Points of the Pareto front."""
     rounds: Annotated[int, Field(ge=1, le=1000), Flag("N")] = 4
     """The most searches to make; each corrects its predictions by the measurements so far."""
+    evaluations: Annotated[Positive | None, Flag("N", empty="as many as the searches need")] = None
+    """The most policies to measure. With it, the search goes on measuring where a better policy may still be."""
+    minutes: Annotated[Annotated[float, Field(ge=0.1)] | None, Flag("N", empty="no limit")] = None
+    """The same by time: no further policy is measured after so many minutes."""
     bits: Annotated[
         tuple[Bits, ...],
         numbers(","),

@@ -1,73 +1,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from bitwright.cost import Bops
 from bitwright.errors import InvalidInput
-from bitwright.search import Calibration, fit_calibration, refine, search
-from bitwright.values import Front, MarginModel, Policy, SensitivityTable, Sites, Verdict
+from bitwright.search import refine, search
+from bitwright.values import Front, Policy, SensitivityTable, Sites, Verdict
 from verdicts import classified
 
 BUDGETS = ["bops=W3A3", "bops=W4A4", "bops=W3A8", "bops=W6A6"]
 
 
 def off_scale(table: SensitivityTable, sites: Sites, weight: float, activation: float) -> SensitivityTable:
-    return replace(Calibration(weight, activation).table(table, sites), method=table.method)
-
-
-def random_policies(sites: Sites, bits: tuple[int, ...], count: int) -> list[Policy]:
-    rng = np.random.default_rng(0)
-    return [Policy({s: int(rng.choice(bits)) for s in sites.names}, name=f"random {i}") for i in range(count)]
-
-
-def test_the_factors_are_found_again(network: Sites, table: SensitivityTable) -> None:
-    truth = off_scale(table, network, 7.0, 0.05)
-    policies = random_policies(network, table.bits, 6)
-    fit = fit_calibration(table, network, policies, [truth.predict(p) for p in policies])
-    assert fit.weight == pytest.approx(7.0, rel=0.15)
-    assert fit.activation == pytest.approx(0.05, rel=0.35)  # pulled towards 1 by the prior
-    assert fit.error < 0.1
-    assert fit.policies == 6
-    corrected = fit.table(table, network)
-    assert [corrected.predict(p) for p in policies] == pytest.approx([truth.predict(p) for p in policies], rel=0.2)
-
-
-def test_a_margin_model_is_scaled_in_its_variances(network: Sites, table: SensitivityTable) -> None:
-    rng = np.random.default_rng(2)
-    shares = rng.exponential(1, (200, 5))
-    margin = MarginModel(np.abs(rng.normal(1, 1, 200)), table.harm, shares)
-    table = replace(table, margin=margin)
-    known = Calibration(5.0, 0.2, 3.0)
-    truth = known.table(table, network)
-    policies = random_policies(network, table.bits, 8)
-    policies.append(Policy.uniform(network, max(table.bits), max(table.bits)))
-    harms = [known.predict(truth, p) for p in policies]
-    fit = fit_calibration(table, network, policies, harms)
-    corrected = fit.table(table, network)
-    assert [fit.predict(corrected, p) for p in policies] == pytest.approx(harms, rel=0.1)
-    assert fit.weight / fit.activation == pytest.approx(25, rel=0.3)
-    assert fit.error < 0.1
-
-
-def test_a_distance_is_predicted_where_no_decision_flips(network: Sites, table: SensitivityTable) -> None:
-    """With wide margins the flip rate at many bits is nil, but outputs still move."""
-    margin = MarginModel(np.full(50, 4.0), table.harm / table.harm.max(), np.ones((50, 5)))
-    table = replace(table, margin=margin)
-    policies = [Policy.uniform(network, b, b) for b in table.bits]
-    harms = [Calibration(2.0, 2.0, 1.0).predict(Calibration(2.0, 2.0).table(table, network), p) for p in policies]
-    assert table.predict(policies[-1]) < 1e-12 < 1e-7 < harms[-1]
-    fit = fit_calibration(table, network, policies, harms)
-    assert fit.predict(fit.table(table, network), policies[-1]) == pytest.approx(harms[-1], rel=0.2)
-
-
-def test_similar_policies_leave_the_ratio_near_one(network: Sites, table: SensitivityTable) -> None:
-    policies = [Policy.uniform(network, b, b) for b in (3, 4)]
-    fit = fit_calibration(table, network, policies, [100 * table.predict(p) for p in policies])
-    assert fit.weight == pytest.approx(100, rel=0.05)
-    assert fit.activation == pytest.approx(100, rel=0.05)
+    factors = [weight if sites[name].kind == "weight" else activation for name in table.sites]
+    return replace(table, harm=table.harm * np.array(factors)[:, None])
 
 
 def test_refining_finds_the_policies_of_the_true_scales(network: Sites, table: SensitivityTable) -> None:
@@ -126,8 +76,6 @@ def test_unusable_measurements(network: Sites, table: SensitivityTable) -> None:
         refine(Front((), "m", "u", "bops"), lambda policy: 1.0, network, table)
     with pytest.raises(InvalidInput, match="rounds must be at least 1, got 0"):
         refine(front, table.predict, network, table, rounds=0)
-    with pytest.raises(InvalidInput, match="one for each of the 1 policies, got 2"):
-        fit_calibration(table, network, [front[0].policy], [1.0, 2.0])
     done = refine(front, table.predict, network, table)
     with pytest.raises(InvalidInput, match="'mine' was not measured"):
         done.harm(Policy({"input": 16}, name="mine"))
@@ -139,10 +87,54 @@ def test_measurements_that_no_factor_fits_leave_the_predictions_as_they_are(
 ) -> None:
     front = search(network, table, budgets=BUDGETS)
     result = refine(front, lambda p: 0.0 if measure == "zero" else 1 / table.predict(p) - 1e6, network, table)
-    assert not result.calibration.fitted
+    assert not result.model.fitted
     assert result.converged
-    assert np.array_equal(result.table.harm, table.harm)
+    assert np.array_equal(result.model.table().harm, table.harm)
     for wanted, found in zip(front, result.front, strict=True):
         assert found.predicted == table.predict(found.policy)
         assert result.harm(found.policy) <= result.harm(wanted.policy)
-    assert not fit_calibration(table, network, [front[0].policy], [1.0]).fitted
+
+
+def test_a_budget_of_evaluations_finds_what_the_scores_do_not_know(network: Sites, table: SensitivityTable) -> None:
+    """One site is far worse than its score says, which no factor of its kind can tell."""
+    truth = replace(table, harm=table.harm * np.array([1.0, 1.0, 40.0, 0.2, 1.0])[:, None])
+    calls: list[Policy] = []
+
+    def measure(policy: Policy) -> float:
+        calls.append(policy)
+        return truth.predict(policy)
+
+    front = search(network, table, budgets=["bops=W4A4"])
+    (best,) = search(network, truth, budgets=["bops=W4A4"])
+    result = refine(front, measure, network, table, evaluations=25)
+    assert len(calls) == len(set(calls)) <= 25
+    assert result.harm(result.front[0].policy) <= 1.02 * best.predicted
+    assert best.predicted < 0.8 * truth.predict(front[0].policy)
+    course = result.front.course
+    assert course[0].measured == 1
+    assert course[0].harms == (truth.predict(front[0].policy),)
+    assert course[-1].harms == (result.harm(result.front[0].policy),)
+    assert all(a.harms[0] > b.harms[0] for a, b in pairwise(course))
+    assert result.front.regret[0] < 0.3
+    again = refine(front, truth.predict, network, table, evaluations=25)
+    assert again.measured == result.measured
+    other = refine(front, truth.predict, network, table)
+    assert other.front.course == other.front.regret == ()
+
+
+def test_weights_alone_are_no_candidate(network: Sites, table: SensitivityTable) -> None:
+    """Their harm is smaller, and they keep a budget in bytes."""
+    front = search(network, table, budgets=["size=30%"])
+    result = refine(front, table.predict, network, table)
+    assert any(len(policy.bits) < len(network) for policy, _ in result.measured)
+    assert len(result.front[0].policy.bits) == len(network)
+
+
+def test_a_budget_that_is_too_small(network: Sites, table: SensitivityTable) -> None:
+    front = search(network, table, budgets=BUDGETS)
+    with pytest.raises(
+        InvalidInput, match="evaluations must be at least 4, one for each candidate of the front, got 3"
+    ):
+        refine(front, table.predict, network, table, evaluations=3)
+    done = refine(front, table.predict, network, table, minutes=1e-9)
+    assert len(done.measured) == 4

@@ -46,6 +46,7 @@ CALIBRATION = (
     *MEASURES,
 )
 SCORING = ("bits", "method", "score_samples")
+MEASURING = ("rounds", "evaluations", "minutes", "holdout_samples")
 SEARCHING = ("budget", "cost", "pins", "points")
 
 

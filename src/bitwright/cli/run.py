@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from bitwright.cli.guard import EXIT_OUTCOMES
-from bitwright.cli.options import BASICS, CALIBRATION, SCORING, SEARCHING, RecipeFile, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, MEASURING, SCORING, SEARCHING, RecipeFile, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
 
 
-RUNNING = ("rounds", "target_drop", "repairs", "holdout_samples", "runtime")
+RUNNING = ("target_drop", "repairs", "runtime")
 
 
-@takes_job(*BASICS, *SEARCHING, *RUNNING, *SCORING, *CALIBRATION)
+@takes_job(*BASICS, *SEARCHING, *MEASURING, *RUNNING, *SCORING, *CALIBRATION)
 def run(job: Job, recipe: RecipeFile = None) -> None:
     """From a model and a budget to a quantized file and a report.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitwright.cli.options import BASICS, CALIBRATION, SCORING, SEARCHING, takes_job
+from bitwright.cli.options import BASICS, CALIBRATION, MEASURING, SCORING, SEARCHING, takes_job
 
 if TYPE_CHECKING:
     from bitwright.cli.job import Job
@@ -17,7 +17,7 @@ NoMeasure = Annotated[
 ]
 
 
-@takes_job(*BASICS, *SEARCHING, "rounds", "holdout_samples", *SCORING, *CALIBRATION)
+@takes_job(*BASICS, *SEARCHING, *MEASURING, *SCORING, *CALIBRATION)
 def search(job: Job, no_measure: NoMeasure = False) -> None:
     """Find the best policies: the whole Pareto front, or one for each --budget.
 
@@ -35,23 +35,27 @@ def search(job: Job, no_measure: NoMeasure = False) -> None:
 
     from bitwright.cli.load import work
     from bitwright.cost import costs_for
-    from bitwright.flow import constraints, gave_way, score
+    from bitwright.flow import constraints, gave_way, made_for, score
+    from bitwright.report.panels_front import course_notes
     from bitwright.report.terminal import front_table
     from bitwright.session.search import search as find
     from bitwright.store import folder as files
 
     with work(job) as (session, store):
         sites = session.sites
-        table = score(session, (job.method,))[0]
+        tables = score(session, made_for(job.method))
         with session.steps.step("search"):
             front = find(
                 sites,
-                table,
+                tables,
                 measure=None if no_measure else session.measure,
                 cost=job.cost,
                 budgets=job.budget or None,
                 points=job.points,
                 rounds=job.rounds,
+                evaluations=job.evaluations,
+                minutes=job.minutes,
+                seed=job.seed,
                 constraints=constraints(job.settings()),
                 costs=costs_for(job.runtime),
             )
@@ -61,7 +65,7 @@ def search(job: Job, no_measure: NoMeasure = False) -> None:
                 front[0].policy.save(folder / files.POLICY)
     console = Console(highlight=False)
     console.print(front_table(front, sites))
-    for note in (*gave_way((job.method,), (table,)), *table.distrust):
+    for note in (*gave_way((job.method,), tables), *tables[0].distrust, *course_notes(front)):
         console.print(note)
     for candidate in front if job.budget else ():
         used = ", ".join(f"{100 * share:.1f}% of {metric} used" for metric, share in candidate.used.items())

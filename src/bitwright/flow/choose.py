@@ -88,7 +88,7 @@ def without_repeats(front: Front) -> Front:
     for candidate in sorted(front, key=lambda c: (c.costs[front.cost], _distance(c))):
         if not kept or _distance(candidate) < _distance(kept[-1]):
             kept.append(candidate)
-    return replace(front, candidates=tuple(kept))
+    return replace(front, candidates=tuple(kept), course=(), regret=())
 
 
 def with_choices(front: Front, choices: Iterable[Choice]) -> Front:

@@ -36,6 +36,7 @@ from bitwright.flow.scores import gave_way, made_for, score
 from bitwright.repair import keep_fitted
 from bitwright.report import Agreement, Measured, Pair, RunReport
 from bitwright.report import format as text
+from bitwright.report.panels_front import course_notes
 from bitwright.search import Constraints, Refinement, refine, search, uniform_within
 from bitwright.sensitivity.agreement import spearman_interval
 from bitwright.session import Progress, Session, Steps
@@ -101,7 +102,7 @@ def run(
         models = costs_for(settings.runtime)
         budgets = [parse_budgets(entry, session.sites, models) for entry in settings.budget]
         tables = score(session, methods := made_for(settings.method))
-        refined = explore(session, tables[0], budgets)
+        refined = explore(session, tables, budgets)
         if recipe is not None:
             choices = [given(final, recipe, refined_prediction(refined, recipe.policy))]
         else:
@@ -151,6 +152,7 @@ def run(
                     *placing,
                     *notes(session, choices, recipe),
                     *unfitted(refined),
+                    *course_notes(refined.front),
                     *gave_way(methods, tables),
                     *no_smaller(session, tables[0], budgets),
                 ),
@@ -166,7 +168,7 @@ def work_of(session: Session, settings: Settings, recipe: Recipe | None) -> str:
     return content_key(session=session.identity, settings=plain, recipe="" if recipe is None else recipe.digest)
 
 
-def explore(session: Session, table: SensitivityTable, budgets: list[tuple[Budget, ...]]) -> Refinement:
+def explore(session: Session, tables: tuple[SensitivityTable, ...], budgets: list[tuple[Budget, ...]]) -> Refinement:
     """The Pareto front and a candidate for each budget asked for, measured, and refined by what was measured.
 
     Raises:
@@ -175,7 +177,7 @@ def explore(session: Session, table: SensitivityTable, budgets: list[tuple[Budge
     settings, sites = session.settings, session.sites
     limits, models = constraints(settings), costs_for(settings.runtime)
     with session.steps.step("search"):
-        find = partial(search, sites, table, cost=settings.cost, constraints=limits, costs=models)
+        find = partial(search, sites, tables[0], cost=settings.cost, constraints=limits, costs=models)
         wanted = find(budgets=budgets) if budgets else ()
         whole = find(points=settings.points)
     start = replace(whole, candidates=(*whole, *wanted))
@@ -190,7 +192,19 @@ def explore(session: Session, table: SensitivityTable, budgets: list[tuple[Budge
             return verdict
 
         unit = ranked_by(session)
-        return refine(start, measure, sites, table, constraints=limits, rounds=settings.rounds, unit=unit, costs=models)
+        return refine(
+            start,
+            measure,
+            sites,
+            tables,
+            constraints=limits,
+            costs=models,
+            rounds=settings.rounds,
+            evaluations=settings.evaluations,
+            minutes=settings.minutes,
+            unit=unit,
+            seed=settings.seed,
+        )
 
 
 def constraints(settings: Settings) -> Constraints:
@@ -238,9 +252,9 @@ def measured_candidate(session: Session, policy: Policy, refined: Refinement) ->
 
 def refined_prediction(refined: Refinement, policy: Policy) -> float | None:
     """The corrected prediction of a policy's measured harm; None at widths that were not scored."""
-    if not set(policy.bits.values()) <= set(refined.table.bits):
+    if not set(policy.bits.values()) <= set(refined.model.tables[0].bits):
         return None
-    return refined.calibration.predict(refined.table, policy)
+    return refined.model.harm(policy)
 
 
 @dataclass(frozen=True)
@@ -259,7 +273,7 @@ def evaluate_all(session: Session, final: Session, choices: list[Choice], refine
     The first choice is measured on ``final``, which has its repairs.
     """
     first = choices[0].candidate
-    beside = uniform_beside(session, first, refined.table)
+    beside = uniform_beside(session, first, refined.model.tables[0])
     rest = [c.candidate.policy for c in choices[1:]]
     total = 1 + len(beside) + len(rest) + len(front)
     with session.steps.step("evaluate", total) as tell:
@@ -342,7 +356,7 @@ def agreement(session: Session, table: SensitivityTable, refined: Refinement) ->
 
 def unfitted(refined: Refinement) -> tuple[str, ...]:
     """A sentence where measurements could not correct the predictions."""
-    if refined.calibration.fitted:
+    if refined.model.fitted:
         return ()
     harms = [harm for _, harm in refined.measured]
     why = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,9 @@ from bitwright.report import format as text
 from bitwright.report.panels import mean_bits, others
 from bitwright.report.run_report import Measured
 from bitwright.values import Candidate, Front, Interval, Sites, Verdict
+
+EACH_MOVED = 4
+"""Most candidates of which each is told how it moved."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,44 @@ def front_panel(
         selected=selected,
         measured_points=len(verdicts),
     )
+
+
+def course_notes(front: Front) -> tuple[str, ...]:
+    """How a front moved while policies were measured and what regret is left, in words; nothing where it was not told.
+
+    Each of a few candidates has a sentence; more of them have one together, with geometric means.
+    """
+    if not front.course:
+        return ()
+    if len(front) <= EACH_MOVED:
+        return tuple(_moved(front, i) for i in range(len(front)))
+    first: dict[int, float] = {}
+    for move in front.course:
+        for i, harm in enumerate(move.harms):
+            if harm is not None:
+                first.setdefault(i, harm)
+    ratios = [(front.course[-1].harms[i] or 0.0) / harm for i, harm in first.items() if harm > 0.0]
+    mean = math.exp(sum(math.log(max(ratio, 1e-300)) for ratio in ratios) / max(len(ratios), 1))
+    left = f"; expected regret left: {text.percent(sum(front.regret) / len(front))}" if front.regret else ""
+    return (
+        f"While {front.course[-1].measured} policies were measured, the smallest harm within each of the {len(front)} "
+        f"budgets fell to {text.percent(mean)} of the first one measured, on geometric average{left}.",
+    )
+
+
+def _moved(front: Front, place: int) -> str:
+    """One candidate's smallest measured harms, as they were found."""
+    steps: list[str] = []
+    held: float | None = None
+    for move in front.course:
+        harm = move.harms[place]
+        if harm is not None and harm != held:
+            held = harm
+            steps.append(f"{harm:.4g} after {move.measured}")
+    left = ""
+    if front.regret:
+        left = f"; the best policy within the budget is expected to have {text.percent(front.regret[place])} less"
+    return f"Smallest {front.unit} for {front[place].policy.name}, by policies measured: {', '.join(steps)}{left}."
 
 
 def _plotted(verdict: Verdict) -> tuple[Plotted, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bitwright.arguments import checked
@@ -24,7 +24,7 @@ Measure = Callable[[Policy], "float | Verdict"]
 @checked
 def search(
     graph: Sites | HasSites,
-    table: SensitivityTable,
+    table: SensitivityTable | Sequence[SensitivityTable],
     *,
     measure: Any = None,
     cost: str | CostModel = DEFAULTS.cost,
@@ -32,6 +32,9 @@ def search(
     constraints: Constraints | None = None,
     points: int = DEFAULTS.points,
     rounds: int = DEFAULTS.rounds,
+    evaluations: int | None = DEFAULTS.evaluations,
+    minutes: float | None = DEFAULTS.minutes,
+    seed: int = DEFAULTS.seed,
     time_limit: float = 60.0,
     costs: Mapping[str, CostModel] | None = None,
     task: Task | str | None = None,
@@ -47,12 +50,16 @@ def search(
 
     Args:
         graph: a captured graph; its sites are enough where no batches are measured.
-        table: predicted harm by site and width.
+        table: predicted harm by site and width; or those of several methods, of which the first is searched and all
+            take part in the corrected predictions.
         measure: batches of (inputs, targets) to measure candidates on, best held out from calibration; or a function
             from a policy to a verdict, or to a number that is smaller where the policy is better.
         cost: as for :func:`bitwright.search.search`, and so ``budgets``, ``constraints``, ``points``, ``time_limit``
             and ``costs``.
-        rounds: most searches after measurements.
+        rounds: most searches after measurements, where neither evaluations nor minutes are given.
+        evaluations: most policies to measure; the search then goes on where a better policy may still be.
+        minutes: the same by time.
+        seed: of what it draws.
         task: what the outputs mean, as in :func:`~bitwright.tasks.evaluate`.
         loss: likewise.
 
@@ -64,9 +71,10 @@ def search(
         InvalidInput: as :func:`bitwright.search.search`, and batches without a graph to measure them with.
         ImpossibleBudget: nothing fits; says what the smallest possible is.
     """
+    tables = (table,) if isinstance(table, SensitivityTable) else tuple(table)
     front = predicted_search(
         graph,
-        table,
+        tables[0],
         cost=cost,
         budgets=budgets,
         constraints=constraints,
@@ -79,15 +87,18 @@ def search(
     sites, models = sites_of(graph), {**costs_for(), **(costs or {})}
     if not isinstance(cost, str):
         models[cost.name] = cost
-    policies = [p for c in front for p in uniform_within(sites, table, c.budgets, models, constraints)]
+    policies = [p for c in front for p in uniform_within(sites, tables[0], c.budgets, models, constraints)]
     return refine(
         front,
         measure if callable(measure) else measuring(graph, measure, task, loss),
         sites,
-        table,
+        tables,
         constraints=constraints,
         costs=models,
         rounds=rounds,
+        evaluations=evaluations,
+        minutes=minutes,
+        seed=seed,
         unit="distance to float",
         time_limit=time_limit,
         also=policies,

@@ -1,7 +1,7 @@
 """Values that flow through Bitwright: frozen, without model objects, to and from JSON."""
 
 from bitwright.values.coverage import Coverage, LeftOut
-from bitwright.values.front import Budget, Candidate, Front
+from bitwright.values.front import Budget, Candidate, Front, Move
 from bitwright.values.policy import FLOAT, MAX_BITS, MIN_BITS, Policy, check_bits
 from bitwright.values.site import Operation, Scheme, Site, Sites
 from bitwright.values.table import MarginModel, SensitivityTable
@@ -23,6 +23,8 @@ __all__ = [
     "LeftOut",
     "MarginModel",
     "Measure",
+    "Move",
+    "Move",
     "Operation",
     "Parity",
     "Policy",

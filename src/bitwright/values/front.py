@@ -68,6 +68,19 @@ class Candidate(Value):
         return False, max(self.gap, (predicted - least) / max(abs(predicted), 1e-300))
 
 
+@dataclass(frozen=True)
+class Move(Value):
+    """Where a front was while policies were measured.
+
+    Attributes:
+        measured: policies measured by then.
+        harms: for each candidate the smallest measured harm within its budgets; None where there was none yet.
+    """
+
+    measured: int
+    harms: tuple[float | None, ...]
+
+
 @dataclass(frozen=True, repr=False)
 class Front(Value, kind="front", version=3):
     """Candidates in the order of their budgets (ascending cost for a whole Pareto front).
@@ -79,6 +92,9 @@ class Front(Value, kind="front", version=3):
         cost: the metric of the horizontal axis.
         basis: ``"predicted"``: no candidate was measured; ``"measured"``: each is the best of those that were measured
             within its budgets.
+        course: how it moved, one entry for each measurement that moved it, where a budget of measurements was given.
+        regret: for each candidate the part of its harm that the best policy within its budgets is expected to save;
+            likewise.
     """
 
     candidates: tuple[Candidate, ...]
@@ -86,6 +102,8 @@ class Front(Value, kind="front", version=3):
     unit: str
     cost: str
     basis: Literal["predicted", "measured"] = "predicted"
+    course: tuple[Move, ...] = ()
+    regret: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         names = ", ".join(repr(candidate.policy.name) for candidate in self)
