@@ -115,9 +115,10 @@ def test_a_users_code_that_ends_the_program_is_bad_input(code: str, capsys: pyte
 
 
 BEGINNING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from bitwright.cli import entry
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what it runs in the background
 def ready():
     Path("ready").touch()
     time.sleep(60)
@@ -181,11 +182,20 @@ def test_a_signal_is_one_line_wherever_it_comes(program: str, name: str, code: i
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_signal_to_a_worker_ends_it_in_the_usual_way(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, time\nfrom bitwright.cli import entry\nentry.listen()\nchild = os.fork()\n"
-        "if not child:\n    time.sleep(60)\n"
-        "os.kill(child, signal.SIGTERM)\nprint(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
-    )
+    code = """
+import os, signal, time
+from bitwright.cli import entry
+entry.listen()
+read, write = os.pipe()
+child = os.fork()
+if not child:
+    os.write(write, b".")  # a signal that comes while a process is forked is lost
+    time.sleep(60)
+    os._exit(1)
+os.read(read, 1)
+os.kill(child, signal.SIGTERM)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("-15\n", "")
 
