@@ -20,7 +20,7 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         tmp_path,
         'model = "net:build"\nweights = "w.safetensors"\ntrust = true\ndata = "cifar10:d"\ninputs = [3, 32, 32]\n'
         "batch_size = 32\ncalibration_samples = 100\nscore_samples = 50\nholdout_samples = 40\n"
-        "points = 9\nrounds = 2\nranges = 'minmax'\nmethod = 'fit'\n"
+        "points = 9\nrounds = 2\nevaluations = 30\nminutes = 1.5\nranges = 'minmax'\nmethod = 'fit'\n"
         "bits = [8, 4, 4]\nbudget = ['bops=W4A4', 'size=60%']\ncost = 'size'\nquantizer = 'x86'\nruntime = 'none'\n"
         "returns = ['logits']\n"
         "output = 'out'\nseed = 3\nthreads = 2\ndevice = 'cuda'\ntarget_drop = 0.5\nrepairs = 'bias'\n"
@@ -40,6 +40,8 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "holdout_samples": 40,
         "points": 9,
         "rounds": 2,
+        "evaluations": 30,
+        "minutes": 1.5,
         "ranges": "minmax",
         "method": "fit",
         "bits": (4, 8),
