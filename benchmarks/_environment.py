@@ -38,6 +38,13 @@ def environment() -> dict[str, Any]:
     }
 
 
+def needs_data_and_weights() -> None:
+    """Leave, saying what to set, where the folders of real data and trained networks are not named."""
+    missing = [name for name in ("BITWRIGHT_DATA", "BITWRIGHT_WEIGHTS") if not os.environ.get(name)]
+    if missing:
+        sys.exit(f"set {' and '.join(missing)} to the folders that hold the data and the weights")
+
+
 def cpu_model() -> str:
     """The processor's name."""
     try:

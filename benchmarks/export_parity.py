@@ -17,7 +17,6 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 import random  # noqa: E402
-import sys  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Iterable  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -25,7 +24,7 @@ from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 
-from _environment import output_argument, write  # noqa: E402
+from _environment import needs_data_and_weights, output_argument, write  # noqa: E402
 from bitwright.data import load_data  # noqa: E402
 from bitwright.graph import Graph, calibrate, capture  # noqa: E402
 from bitwright.runtimes import export, latency, parity  # noqa: E402
@@ -81,9 +80,7 @@ def main() -> None:
     parser.add_argument("--mixed", type=int, default=6, help="mixed policies (default 6)")
     parser.add_argument("--seed", type=int, default=0, help="of the mixed policies (default 0)")
     arguments = parser.parse_args()
-    missing = [name for name in ("BITWRIGHT_DATA", "BITWRIGHT_WEIGHTS") if not os.environ.get(name)]
-    if missing:
-        sys.exit(f"set {' and '.join(missing)} to the folders that hold the data and the weights")
+    needs_data_and_weights()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments.model, arguments.seconds, arguments.mixed, arguments.seed, Path(folder))

@@ -15,7 +15,6 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 import itertools  # noqa: E402
-import sys  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -23,7 +22,7 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from _environment import output_argument, write  # noqa: E402
+from _environment import needs_data_and_weights, output_argument, write  # noqa: E402
 from bitwright.data import load_data  # noqa: E402
 from bitwright.errors import MissingExtra  # noqa: E402
 from bitwright.graph import Graph, calibrate, capture  # noqa: E402
@@ -106,9 +105,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet20", choices=sorted(MODELS))
     parser.add_argument("--seconds", type=float, default=1.0, help="spent on each time (default 1)")
     arguments = parser.parse_args()
-    missing = [name for name in ("BITWRIGHT_DATA", "BITWRIGHT_WEIGHTS") if not os.environ.get(name)]
-    if missing:
-        sys.exit(f"set {' and '.join(missing)} to the folders that hold the data and the weights")
+    needs_data_and_weights()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments.model, arguments.seconds, Path(folder))

@@ -19,29 +19,18 @@ NAMES = ["gaussian-noise", "snow"]
 
 
 @pytest.fixture
-def batches(digits_data):
-    inputs, targets = digits_data[1]
-    return [(inputs[i : i + 50], targets[i : i + 50]) for i in range(0, 200, 50)]
-
-
-@pytest.fixture
 def training(digits_data):
     inputs, targets = digits_data[0]
     return [(inputs[i : i + 64], targets[i : i + 64]) for i in range(0, 256, 64)]
 
 
-def decided(graph, policy, batches):
-    with graph.applied(policy), torch.no_grad():
-        return torch.cat([graph(*inputs).argmax(1) for inputs, _ in batches])
-
-
-def test_what_is_added_and_what_becomes_of_it(digits_graph, batches, training):
+def test_what_is_added_and_what_becomes_of_it(digits_graph, batches, training, decisions):
     policy, graph = bw.Policy.uniform(digits_graph.sites, 3, 3), digits_graph.copy()
     scale, truth = Scale.of(batches), torch.cat([targets for _, targets in batches])
     cases = {"": batches, **{name: list(Under(batches, SHIFTS[name], 5, scale, 4)) for name in NAMES}}
     cases[""] = [((inputs,), targets) for inputs, targets in batches]
-    before = {name: decided(graph, policy, each) for name, each in cases.items()}
-    exact = {name: decided(graph, bw.FLOAT, each) for name, each in cases.items()}
+    before = {name: decisions(graph, policy, each) for name, each in cases.items()}
+    exact = {name: decisions(graph, bw.FLOAT, each) for name, each in cases.items()}
     given = []
 
     def learn(mixed):
@@ -50,7 +39,7 @@ def test_what_is_added_and_what_becomes_of_it(digits_graph, batches, training):
         return bw.Subject(graph, policy)
 
     found = bw.retrain(graph, policy, batches, training, NAMES, severities=(5,), epochs=2, learn=learn, seed=4)
-    after = {name: decided(graph, policy, each) for name, each in cases.items()}
+    after = {name: decisions(graph, policy, each) for name, each in cases.items()}
     first = torch.from_numpy(half(np.arange(200), 4))
     wanted = [torch.cat([x for (x,), _ in cases[name]])[first & (before[name] != exact[name])] for name in cases]
     (mixed,) = given

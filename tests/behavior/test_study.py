@@ -26,18 +26,7 @@ from bitwright.values import Interval
 from bitwright.values.behavior import Behavior, Guard
 
 
-@pytest.fixture
-def batches(digits_data):
-    inputs, targets = digits_data[1]
-    return [(inputs[i : i + 50], targets[i : i + 50]) for i in range(0, 200, 50)]
-
-
-def decisions(graph, policy, batches):
-    with graph.applied(policy), torch.no_grad():
-        return torch.cat([graph(*inputs).argmax(1) for inputs, _ in batches])
-
-
-def test_figures_are_those_of_counting_by_hand(digits_graph, batches):
+def test_figures_are_those_of_counting_by_hand(digits_graph, batches, decisions):
     policy = bw.Policy.uniform(digits_graph.sites, 3, 3)
     names = ["gaussian-noise", "contrast"]
     found = behavior(digits_graph, policy, batches, names, severities=(2, 5), seed=7)
@@ -175,7 +164,7 @@ def test_other_data_and_a_stopped_study(digits_graph, batches):
         behavior(digits_graph, policy, batches, ["snow"], others={"snow": batches})
 
 
-def test_examples_are_disagreements_with_pictures(digits_graph, batches):
+def test_examples_are_disagreements_with_pictures(digits_graph, batches, decisions):
     policy = bw.Policy.uniform(digits_graph.sites, 3, 3)
     found = behavior(digits_graph, policy, batches, ["snow", "contrast"], severities=(3, 5), seed=2)
     assert 0 < len(found.examples) <= EXAMPLES
@@ -362,7 +351,7 @@ def test_without_shifts_the_data_as_they_are_is_told(digits_graph, batches):
     assert panel.grid == ()
 
 
-def test_a_guard_is_measured_under_shifts_that_it_was_not_chosen_under(digits_graph, batches):
+def test_a_guard_is_measured_under_shifts_that_it_was_not_chosen_under(digits_graph, batches, decisions):
     policy = bw.Policy.uniform(digits_graph.sites, 3, 3)
     names = ["gaussian-noise", "snow", "elastic", "shot-noise"]
     found = behavior(digits_graph, policy, batches, names, severities=(5,), caught=0.9)
